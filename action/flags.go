@@ -75,7 +75,7 @@ var Flags = []Flag{
 		Help:  "let root keep its capabilities in the container",
 		Field: func(v *Invocation) any { return &v.Options.KeepPrivs }},
 	{Name: "mount", Kind: Append, Verbs: AnyVerb, Env: []string{"MOUNT"}, EnvSep: '\n', Value: "spec",
-		Help:  "mount a path of the host: type=bind,source=SRC,destination=DEST[,ro][,image-src=PATH][,id=N]",
+		Help:  "mount a path of the host; fields are type=bind, source=SRC, destination=DEST, ro, image-src=PATH and id=N, separated by commas",
 		Field: func(v *Invocation) any { return &v.Options.Mount }},
 	{Name: "no-eval", Kind: Bool, Verbs: AnyVerb, Env: []string{"NO_EVAL"},
 		Help:  "set environment values as they are, without evaluating them by a shell",

@@ -23,16 +23,6 @@ type Invocation struct {
 	Notes []string
 }
 
-// UsageError is a command line that cannot be understood.
-type UsageError struct {
-	Verb   string
-	Reason string
-	// Args tells that the positional arguments are wrong, not an option.
-	Args bool
-}
-
-func (e *UsageError) Error() string { return "Error for command \"" + e.Verb + "\": " + e.Reason }
-
 // LookupVerb returns the action command called name, or nil.
 func LookupVerb(name string) *Verb {
 	for i := range VerbTable {
@@ -42,6 +32,9 @@ func LookupVerb(name string) *Verb {
 	}
 	return nil
 }
+
+// UseLine returns the line of usage of v.
+func (v *Verb) UseLine() string { return "singularity [global options] " + v.Use }
 
 // ParseGlobal reads the global options at the start of args into v and returns
 // the words from the command on. A value that getenv has for an option counts
@@ -71,7 +64,7 @@ func ParseVerb(v *Invocation, verb *Verb, args []string, getenv func(string) str
 		return err
 	}
 	if len(rest) < verb.MinArgs {
-		return &UsageError{Verb: verb.Name, Args: true,
+		return &UsageError{Command: verb.Name, Use: verb.UseLine(),
 			Reason: "requires at least " + strconv.Itoa(verb.MinArgs) + " arg(s), only received " + strconv.Itoa(len(rest))}
 	}
 	v.Verb, v.Image, v.Args = verb.Name, rest[0], rest[1:]
@@ -187,7 +180,9 @@ func (p *parser) find(match func(*Flag) bool) *Flag {
 	return nil
 }
 
-func (p *parser) fail(reason string) error { return &UsageError{Verb: p.verb, Reason: reason} }
+func (p *parser) fail(reason string) error {
+	return &UsageError{Command: p.verb, Reason: reason, Options: Options(p.flags, p.set)}
+}
 
 // given takes a value of the command line.
 func (p *parser) given(f *Flag, value string) error {
