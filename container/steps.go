@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/seccomp"
 	"singularity/linux/script"
 	"singularity/plan"
 )
@@ -77,8 +78,7 @@ func (b *builder) rest(overlay bool, dev *device) error {
 	}
 	if b.p.Root.Kind == plan.HostRoot {
 		b.ownProc("/proc")
-		b.process()
-		return nil
+		return b.process()
 	}
 	if dev != nil {
 		b.mountDevice(dev)
@@ -99,8 +99,7 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		b.place(e.tree, e.path, e.path, true, "files")
 	}
 	b.pivot()
-	b.process()
-	return nil
+	return b.process()
 }
 
 // source opens a detached copy of the mounts at m.Source.
@@ -158,7 +157,7 @@ func (b *builder) ownProc(path string) {
 }
 
 // process adds the last steps: the attributes of the process, then execve.
-func (b *builder) process() {
+func (b *builder) process() error {
 	p := &b.p.Process
 	s := b.s
 	// Security: every descriptor but the standard three is closed before the
@@ -186,8 +185,8 @@ func (b *builder) process() {
 	}
 	s.Call("set no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_SET_NO_NEW_PRIVS), script.Int(1), script.Int(0), script.Int(0), script.Int(0))
 	s.Want(s.Call("read back no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_GET_NO_NEW_PRIVS), script.Int(0), script.Int(0), script.Int(0), script.Int(0)), 1)
-	if b.p.IDs.FakeOwners {
-		b.fakeOwners()
+	if err := b.filter(); err != nil {
+		return err
 	}
 	if b.errfd >= 0 {
 		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
@@ -198,6 +197,28 @@ func (b *builder) process() {
 		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
+	return nil
+}
+
+// filter installs the seccomp filter of fakeroot: changes of ownership, or
+// only the making of devices, succeed without effect.
+func (b *builder) filter() error {
+	var code []unix.SockFilter
+	var err error
+	switch {
+	case b.p.IDs.FakeOwners:
+		code, err = seccomp.Fakeroot()
+	case b.p.IDs.FakeDevices:
+		code, err = seccomp.Devices()
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
+	b.s.Call("install the fakeroot filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
+	return nil
 }
 
 // dropCapabilities empties the bounding set and then every other one.

@@ -39,6 +39,9 @@ type IDs struct {
 	// FakeOwners asks for the seccomp filter that lets changes of ownership
 	// succeed quietly: fakeroot without ranges.
 	FakeOwners bool
+	// FakeDevices asks for the filter that lets only the making of device
+	// nodes succeed quietly: fakeroot with ranges, where owners are real.
+	FakeDevices bool
 }
 
 // RootKind says how the root file system is made.
