@@ -19,7 +19,7 @@ type OptionHelp struct {
 // full: the reason, then the options or the usage of the command.
 type UsageError struct {
 	Command string
-	Reason  string
+	Reason  string // empty where the usage says it all
 	// Options are those of the command; they are shown if Use is empty.
 	Options []OptionHelp
 	// Use is the line of usage, shown where the arguments are wrong.
@@ -31,7 +31,9 @@ func (e *UsageError) Error() string { return "Error for command \"" + e.Command 
 // write tells people about e.
 func (e *UsageError) write(w io.Writer) {
 	var b strings.Builder
-	b.WriteString(Printable(e.Error()) + "\n\n")
+	if e.Reason != "" {
+		b.WriteString(Printable(e.Error()) + "\n\n")
+	}
 	if e.Use != "" {
 		b.WriteString("Usage:\n  " + e.Use + "\n")
 	} else {
