@@ -72,6 +72,12 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 		}
 		err := b.s.Here()
 		if !overlay || !b.overlayFailed(err) {
+			return b.explain(err)
+		}
+		// The tmpfs of the failed attempt must not hide what is below it.
+		b = newBuilder(p, h, -1)
+		b.s.Call("remove the tmpfs", unix.SYS_UMOUNT2, b.s.Str(b.attach), script.Int(unix.MNT_DETACH))
+		if err := b.s.Here(); err != nil {
 			return err
 		}
 		// The maps are written already: from here on only the rest.

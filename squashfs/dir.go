@@ -15,15 +15,15 @@ type Dirent struct {
 }
 
 const (
-	// maxDirSize bounds the listing of one directory, in bytes: about two
+	// maxListing bounds the listing of one directory, in bytes: about two
 	// million names.
-	maxDirSize = 64 << 20
+	maxListing = 64 << 20
 	// dirSizeExtra is what a directory's size counts besides its listing, for
 	// the "." and ".." that are not stored.
-	dirSizeExtra  = 3
-	maxHeaderRun  = 256 // entries behind one header
-	dirHeaderSize = 12
-	direntSize    = 8
+	dirSizeExtra   = 3
+	maxHeaderRun   = 256 // entries behind one header
+	listHeaderSize = 12
+	direntSize     = 8
 )
 
 // ReadDir returns the names in the directory with inode reference dir, sorted
@@ -57,7 +57,7 @@ func (r *Reader) listing(in *Inode) ([]byte, error) {
 	if n <= 0 {
 		return nil, nil
 	}
-	if n > maxDirSize {
+	if n > maxListing {
 		return nil, corrupt("directory at %#x claims a listing of %d bytes", in.Ref, n)
 	}
 	pos := r.sb.DirTable + in.start
@@ -89,7 +89,7 @@ func parseListing(b []byte, ref uint64) ([]Dirent, error) {
 	d := make([]Dirent, 0, len(b)/24)
 	prev := ""
 	for pos := 0; pos < len(b); {
-		if len(b)-pos < dirHeaderSize {
+		if len(b)-pos < listHeaderSize {
 			return nil, corrupt("directory at %#x ends inside a header", ref)
 		}
 		count := uint64(le.Uint32(b[pos:])) + 1
@@ -97,7 +97,7 @@ func parseListing(b []byte, ref uint64) ([]Dirent, error) {
 		if count > maxHeaderRun {
 			return nil, corrupt("directory at %#x has a header for %d names", ref, count)
 		}
-		pos += dirHeaderSize
+		pos += listHeaderSize
 		for range count {
 			if len(b)-pos < direntSize {
 				return nil, corrupt("directory at %#x ends inside an entry", ref)

@@ -10,9 +10,9 @@ import (
 // content of one metadata block. Only files of more blocks have several chunks.
 const chunkBlocks = MetadataSize / 4
 
-// maxFileBlocks bounds the block list of one file: 1 TiB in blocks of 4 KiB,
+// maxBlockCount bounds the block list of one file: 1 TiB in blocks of 4 KiB,
 // 32 TiB in blocks of 128 KiB.
-const maxFileBlocks = 1 << 28
+const maxBlockCount = 1 << 28
 
 // keptChunks is how many decoded chunks a file keeps.
 const keptChunks = 4
@@ -74,7 +74,7 @@ func (r *Reader) newFile(in *Inode) (*File, error) {
 			return nil, err
 		}
 	}
-	if f.nblocks > maxFileBlocks {
+	if f.nblocks > maxBlockCount {
 		return nil, corrupt("file at %#x has %d blocks", in.Ref, f.nblocks)
 	}
 	if in.start > r.sb.BytesUsed {

@@ -1,15 +1,5 @@
 package squashfs
 
-// Xattr is one extended attribute with its full name, such as
-// "security.capability".
-type Xattr struct {
-	Name  string
-	Value []byte
-}
-
-// xattrNamespaces are the name spaces by type number.
-var xattrNamespaces = [...]string{"user.", "trusted.", "security."}
-
 const (
 	xattrOutOfLine = 0x100 // bit of the type: the value lies elsewhere
 	maxXattrs      = 4096  // per inode
@@ -89,7 +79,7 @@ func (r *Reader) readXattr(c *cursor) (Xattr, error) {
 	}
 	kind, size := le.Uint16(b[:]), int(le.Uint16(b[2:]))
 	prefix := int(kind &^ xattrOutOfLine)
-	if prefix >= len(xattrNamespaces) || size == 0 || size > 255 {
+	if prefix >= len(xattrPrefixes) || size == 0 || size > 255 {
 		return Xattr{}, corrupt("extended attribute of type %#x with a name of %d bytes", kind, size)
 	}
 	name := make([]byte, size)
@@ -130,5 +120,5 @@ func (r *Reader) readXattr(c *cursor) (Xattr, error) {
 	if err := from.read(value); err != nil {
 		return Xattr{}, err
 	}
-	return Xattr{xattrNamespaces[prefix] + string(name), value}, nil
+	return Xattr{xattrPrefixes[prefix] + string(name), value}, nil
 }
