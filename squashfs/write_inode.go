@@ -109,6 +109,7 @@ func (t *writerTree) directory(dir *writerInode, parent uint32) error {
 }
 
 const (
+	dirHeaderSize  = 12
 	dirEntrySize   = 8
 	maxDirEntries  = 256 // of one header
 	maxListingSize = math.MaxInt32
