@@ -53,11 +53,11 @@ func imageMetadata(im *image.Image) (*metadata, error) {
 }
 
 func treeMetadata(im *image.Image) (*metadata, error) {
-	t, err := im.Tree()
+	files, _, err := im.Files()
 	if err != nil {
 		return nil, fmt.Errorf("cannot read its files: %w", err)
 	}
-	return readMetadata(t)
+	return readMetadata(files)
 }
 
 // sifDeffile returns the definition file of a SIF, or "".

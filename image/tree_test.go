@@ -37,7 +37,7 @@ func TestTreesAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer im.Close()
-			tree, err := im.Tree()
+			tree, _, err := im.Files()
 			if err != nil {
 				t.Fatal(err)
 			}
