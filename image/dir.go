@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,7 @@ const maxDirNames = 1 << 16
 
 // Dir is the tree of a sandbox: a directory of the host.
 type Dir struct {
-	root int // descriptor of the directory
+	root *os.File // may be open for its name only
 }
 
 // OpenDir opens the directory called path as a tree.
@@ -27,11 +28,11 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return &Dir{root: fd}, nil
+	return &Dir{root: os.NewFile(uintptr(fd), path)}, nil
 }
 
 // Close releases the directory.
-func (d *Dir) Close() error { return unix.Close(d.root) }
+func (d *Dir) Close() error { return d.root.Close() }
 
 // ReadFile returns the content of a regular file of at most limit bytes.
 func (d *Dir) ReadFile(path string, limit int64) ([]byte, error) {
@@ -74,19 +75,12 @@ func (d *Dir) Stat(path string) (Stat, error) {
 	if err != nil {
 		return Stat{}, err
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Stat{}, err
-	}
-	s := Stat{Mode: info.Mode(), Size: info.Size()}
+	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return Stat{}, err
 	}
-	s.UID, s.GID = st.Uid, st.Gid
-	return s, nil
+	return Stat{Mode: fileMode(st.Mode), UID: st.Uid, GID: st.Gid, Size: st.Size}, nil
 }
 
 // open opens path for reading if its type is kind, one of unix.S_IF*.
@@ -131,8 +125,10 @@ func (d *Dir) resolve(path string) (int, error) {
 	if rel == "" {
 		rel = "."
 	}
+	root := int(d.root.Fd())
 	for try := 0; ; try++ {
-		fd, err := unix.Openat2(d.root, rel, how)
+		fd, err := unix.Openat2(root, rel, how)
+		runtime.KeepAlive(d.root)
 		if err == nil {
 			return fd, nil
 		}
