@@ -161,7 +161,7 @@ func describeTree(t *testing.T, dir string) string {
 			fallthrough
 		case "d":
 			if _, err := exec.LookPath("getfattr"); err == nil {
-				lines[i] += " " + command(t, "getfattr", "--absolute-names", "-d", "-m", "^(user|security[.]capability)", "--only-values", path)
+				lines[i] += " " + getfattr(path)
 			}
 		case "c", "b":
 			lines[i] += command(t, "stat", "-c", " %t:%T", path)
@@ -169,6 +169,16 @@ func describeTree(t *testing.T, dir string) string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// getfattr returns the attributes of path; none where the image has no table of them.
+func getfattr(path string) string {
+	out, err := exec.Command("getfattr", "--absolute-names", "-d", "-e", "hex", "-m", "^(user|security[.]capability)", "--", path).Output()
+	if err != nil {
+		return ""
+	}
+	_, values, _ := strings.Cut(string(out), "\n")
+	return values
 }
 
 func wantTree(items []writeItem) map[string]writeItem {
