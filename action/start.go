@@ -2,6 +2,7 @@ package action
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -312,11 +313,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	var served *container.Served
 	if p.Root.Kind == plan.ServedRoot {
-		var err error
-		if served, err = container.Serve(s.fsys, p); err != nil {
-			return 0, err
-		}
-		served.Respawn = container.RespawnImage{File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
+		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
 	}
 	ws, err := container.Run(p, served, hooks)
 	if err != nil {
@@ -331,4 +328,10 @@ func startError(err error) error {
 		return Fatal(errors.New(err.Error()+": "+found.Cause), found.Cure)
 	}
 	return err
+}
+
+// openServed opens an image's partition in a server process.
+func openServed(format int, r *io.SectionReader) (any, error) {
+	_, fsys, err := image.OpenFiles(image.Format(format), r)
+	return fsys, err
 }
