@@ -134,10 +134,14 @@ func imageError(path string, err error) error {
 // gather finds the facts about host and image, and makes the environment.
 func (s *starter) gather() error {
 	uid, gid := os.Getuid(), os.Getgid()
+	groups, err := os.Getgroups()
 	if s.entry.Unshared {
-		uid, gid = s.entry.UID, s.entry.GID
+		uid, gid, groups = s.entry.UID, s.entry.GID, s.entry.Groups
 	}
-	var err error
+	if err != nil {
+		return err
+	}
+	groups = append(groups, gid)
 	if s.user, err = host.LookupUser(uid, gid); err != nil {
 		s.log.Warning(err.Error())
 	}
@@ -152,7 +156,7 @@ func (s *starter) gather() error {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
 	}
 	if s.conf.ConfigGroup && inside.Name != "" {
-		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups()) }
+		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
 	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{

@@ -109,16 +109,9 @@ func findUser(b []byte, uid int) (User, bool) {
 	return User{}, false
 }
 
-// Groups returns the groups of this process and those of more, in ascending
-// order of their ids. A group that neither /etc/group nor the name service
-// knows has no name.
-func Groups(more ...int) []Group {
-	gids, err := syscall.Getgroups()
-	if err != nil {
-		gids = nil
-	}
-	return system().groups(append(append(gids, os.Getgid()), more...))
-}
+// Groups returns the groups with the given ids, in ascending order. A group
+// that neither /etc/group nor the name service knows has no name.
+func Groups(gids []int) []Group { return system().groups(slices.Clone(gids)) }
 
 func (d *database) groups(gids []int) []Group {
 	slices.Sort(gids)

@@ -171,7 +171,7 @@ func TestSystem(t *testing.T) {
 	if _, err := LookupUser(3999999999, 1); err == nil {
 		t.Error("uid 3999999999 was found")
 	}
-	for _, g := range Groups(0) {
+	for _, g := range Groups([]int{0}) {
 		if g.GID == 0 && g.Name != "root" {
 			t.Errorf("group 0 is %q, want root", g.Name)
 		}
@@ -227,7 +227,7 @@ func BenchmarkLookupUser(b *testing.B) {
 
 func BenchmarkGroups(b *testing.B) {
 	for b.Loop() {
-		Groups()
+		Groups([]int{0})
 	}
 }
 
