@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"singularity/conf"
+	"singularity/container"
 )
 
 // VersionLine returns the output of --version.
@@ -20,6 +21,9 @@ func Main(argv []string) int {
 	if len(argv) == 2 && argv[1] == "--version" {
 		os.Stdout.WriteString(VersionLine())
 		return 0
+	}
+	if len(argv) == 2 && argv[1] == container.ServerName {
+		return container.ServeMain(openServed)
 	}
 	log := NewLog()
 	code, err := run(argv, log)

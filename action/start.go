@@ -2,6 +2,7 @@ package action
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -133,10 +134,14 @@ func imageError(path string, err error) error {
 // gather finds the facts about host and image, and makes the environment.
 func (s *starter) gather() error {
 	uid, gid := os.Getuid(), os.Getgid()
+	groups, err := os.Getgroups()
 	if s.entry.Unshared {
-		uid, gid = s.entry.UID, s.entry.GID
+		uid, gid, groups = s.entry.UID, s.entry.GID, s.entry.Groups
 	}
-	var err error
+	if err != nil {
+		return err
+	}
+	groups = append(groups, gid)
 	if s.user, err = host.LookupUser(uid, gid); err != nil {
 		s.log.Warning(err.Error())
 	}
@@ -151,7 +156,7 @@ func (s *starter) gather() error {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
 	}
 	if s.conf.ConfigGroup && inside.Name != "" {
-		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups()) }
+		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
 	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
@@ -312,11 +317,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	var served *container.Served
 	if p.Root.Kind == plan.ServedRoot {
-		var err error
-		if served, err = container.Serve(s.fsys, p); err != nil {
-			return 0, err
-		}
-		served.Respawn = container.RespawnImage{File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
+		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
 	}
 	ws, err := container.Run(p, served, hooks)
 	if err != nil {
@@ -331,4 +332,10 @@ func startError(err error) error {
 		return Fatal(errors.New(err.Error()+": "+found.Cause), found.Cure)
 	}
 	return err
+}
+
+// openServed opens an image's partition in a server process.
+func openServed(format int, r *io.SectionReader) (any, error) {
+	_, fsys, err := image.OpenFiles(image.Format(format), r)
+	return fsys, err
 }

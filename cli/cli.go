@@ -88,6 +88,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newDocsCommand(),
 		newInspectCommand(log),
 		newRunHelpCommand(log),
+		newSIFCommand(log),
 		newVersionCommand(),
 	}
 }

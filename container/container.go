@@ -22,7 +22,8 @@
 // execve. The new mount calls of Linux 5.12 are needed.
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
-// systems), monitor.go (signals and exit status), server.go (the FUSE server).
+// systems), monitor.go (signals and exit status), server.go (the FUSE server,
+// in this process or its own).
 package container
 
 import (
@@ -33,20 +34,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"singularity/fusefs"
 	"singularity/linux/entry"
 	"singularity/linux/script"
 	"singularity/plan"
 )
-
-// Served is an image file that a FUSE server shows as the root.
-type Served struct {
-	FS       fusefs.FS
-	UID, GID int // owner of every file, or -1 as the image says
-	// Respawn describes the image to a server process, which opens it anew
-	// from descriptor 4; see ServeMain.
-	Respawn RespawnImage
-}
 
 // Hooks are what a caller may want to know while the container runs.
 type Hooks struct {
@@ -168,7 +159,9 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	closeFD(errs[1])
+	if dev == nil {
+		closeFD(errs[1])
+	}
 	c := &child{pid: pid, failed: make(chan error, 1)}
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
@@ -182,15 +175,10 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		syscall.Write(sync[1], []byte{1})
 	}
 	if dev != nil {
-		closeFD(ready[1])
-		if !b.s.Receive(ready[0], dev.sent) {
-			err := b.s.ReadFailure(errs[0])
-			reap(pid)
-			if err == nil {
-				err = ErrInterrupted
-			}
-			return nil, err
+		if err := b.ready(pid, ready[0], errs[0], dev); err != nil {
+			return abort(err)
 		}
+		closeFD(errs[1])
 		// The child has a table of its own now; its descriptors are also
 		// here, and this copy would keep the connection alive.
 		syscall.Close(b.s.Result(dev.fsopen))
@@ -222,6 +210,35 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		c.failed <- b.explain(err)
 	}()
 	return c, nil
+}
+
+// ready waits until the child has made the FUSE file system. Until then both
+// share one table of descriptors, so the parent's ends of the pipes stay open,
+// and only the process itself tells that it is gone.
+func (b *builder) ready(pid, ready, errs int, dev *device) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	list := []unix.PollFd{{Fd: int32(ready), Events: unix.POLLIN}, {Fd: int32(errs), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(list, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		switch {
+		case list[1].Revents != 0:
+			return b.explain(b.s.ReadFailure(errs))
+		case list[0].Revents != 0:
+			if !b.s.Receive(ready, dev.sent) {
+				return ErrInterrupted
+			}
+			return nil
+		}
+		return ErrInterrupted
+	}
 }
 
 func reap(pid int) syscall.WaitStatus {

@@ -2,6 +2,8 @@ package container
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,15 +33,37 @@ type builder struct {
 	files  [2]uint64
 	attach string // a directory of the host that mounts are put on before the pivot
 	root   script.Slot
-	skips  []int // steps whose failure only skips a mount, as indices of warnings
+	keep   []int // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
+	if errfd >= 0 {
+		b.keep = []int{errfd}
+	} else {
+		b.keep = poller()
+	}
 	if unix.Access(b.attach, unix.F_OK) != nil {
 		b.attach = "/proc"
 	}
 	return b
+}
+
+// poller returns the descriptors of the Go runtime's own poller, which a
+// process that runs a script in itself must not close: another thread uses
+// them until execve.
+func poller() []int {
+	var keep []int
+	names, _ := os.ReadDir("/proc/self/fd")
+	for _, n := range names {
+		if to, _ := os.Readlink("/proc/self/fd/" + n.Name()); to == "anon_inode:[eventpoll]" || to == "anon_inode:[eventfd]" {
+			if fd, err := strconv.Atoi(n.Name()); err == nil {
+				keep = append(keep, fd)
+			}
+		}
+	}
+	slices.Sort(keep)
+	return keep
 }
 
 func (b *builder) memory(p unsafe.Pointer, n int) script.Arg {
@@ -163,14 +187,14 @@ func (b *builder) process() error {
 	// Security: every descriptor but the standard three is closed before the
 	// first path is walked that the user may choose, since /proc/self/fd/N of
 	// a directory of the host would lead out of the container.
-	if b.errfd >= 0 {
-		if b.errfd > 3 {
-			s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(3), script.Int(b.errfd-1), script.Int(0))
+	from := 3
+	for _, fd := range b.keep {
+		if fd > from {
+			s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(fd-1), script.Int(0))
 		}
-		s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(b.errfd+1), script.Uint(1<<32-1), script.Int(0))
-	} else {
-		s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(3), script.Uint(1<<32-1), script.Int(0))
+		from = max(from, fd+1)
 	}
+	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
 	for i, d := range p.Dirs {
 		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/adler32"
-	"io"
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
@@ -127,14 +126,16 @@ func (storeEncoder) encode(dst, _ []byte) ([]byte, bool, error) { return dst[:0]
 // its input.
 var errEncFull = errors.New("compressed block is not smaller")
 
-// encLimit is a writer into a fixed buffer.
+// encLimit is a writer into a fixed buffer. It remembers that it was full: not
+// every compressor passes the error of its output on.
 type encLimit struct {
-	b   []byte
-	max int
+	b    []byte
+	max  int
+	full bool
 }
 
 func (l *encLimit) Write(p []byte) (int, error) {
-	if len(l.b)+len(p) > l.max {
+	if l.full = l.full || len(l.b)+len(p) > l.max; l.full {
 		return 0, errEncFull
 	}
 	l.b = append(l.b, p...)
@@ -149,13 +150,13 @@ type gzipEncoder struct {
 }
 
 func (e *gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	e.out = encLimit{append(dst[:0], 0x78, 0x9c), len(src) - 4}
+	e.out = encLimit{b: append(dst[:0], 0x78, 0x9c), max: len(src) - 4}
 	e.flate.Reset(&e.out)
 	_, err := e.flate.Write(src)
 	if err == nil {
 		err = e.flate.Close()
 	}
-	if errors.Is(err, errEncFull) || err == nil && len(e.out.b)+4 >= len(src) {
+	if e.out.full || err == nil && len(e.out.b)+4 >= len(src) {
 		return e.out.b, false, nil
 	}
 	return binary.BigEndian.AppendUint32(e.out.b, adler32.Checksum(src)), true, err
@@ -183,7 +184,7 @@ func (e *lz4Encoder) encode(dst, src []byte) ([]byte, bool, error) {
 type xzEncoder struct{ xz.WriterConfig }
 
 func (e *xzEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	out := encLimit{dst[:0], len(src) - 1}
+	out := encLimit{b: dst[:0], max: len(src) - 1}
 	w, err := e.NewWriter(&out)
 	if err == nil {
 		_, err = w.Write(src)
@@ -191,10 +192,8 @@ func (e *xzEncoder) encode(dst, src []byte) ([]byte, bool, error) {
 	if err == nil {
 		err = w.Close()
 	}
-	if errors.Is(err, errEncFull) {
+	if out.full {
 		return out.b, false, nil
 	}
 	return out.b, err == nil, err
 }
-
-var _ io.Writer = (*encLimit)(nil)

@@ -109,9 +109,10 @@ func (t *writerTree) directory(dir *writerInode, parent uint32) error {
 }
 
 const (
+	dirHeaderSize  = 12
 	dirEntrySize   = 8
 	maxDirEntries  = 256 // of one header
-	maxListingSize = math.MaxInt32
+	maxDirSize     = math.MaxInt32
 	dirSizeOffset  = 3 // a listing counts "." and ".." as three bytes
 	maxIndexedDirs = math.MaxUint16
 )
@@ -152,8 +153,8 @@ func (t *writerTree) list(dir *writerInode, names []string) error {
 			return err
 		}
 		names = names[count:]
-		if l.size += size; l.size > maxListingSize {
-			return fmt.Errorf("cannot write a directory of more than %d bytes of names", maxListingSize)
+		if l.size += size; l.size > maxDirSize {
+			return fmt.Errorf("cannot write a directory of more than %d bytes of names", maxDirSize)
 		}
 	}
 	return nil

@@ -11,8 +11,8 @@ import (
 
 // Limits of what a Writer takes.
 const (
-	maxPathSize    = 4096    // bytes of Entry.Path
-	maxEntryBlocks = 1 << 24 // blocks of one file: 2 TiB with the default block size
+	maxPathSize   = 4096    // bytes of Entry.Path
+	maxFileBlocks = 1 << 24 // blocks of one file: 2 TiB with the default block size
 )
 
 // errWriterClosed is returned by every call after Close or Abort.
@@ -132,8 +132,8 @@ func (w *Writer) Add(e Entry, content io.Reader) error {
 		return err
 	}
 	if n.mode&modeType == modeRegular {
-		if e.Size < 0 || (e.Size-1)/int64(w.opt.BlockSize) >= maxEntryBlocks {
-			return fmt.Errorf("cannot add %q: size %d is not within 0 to %d", e.Path, e.Size, int64(maxEntryBlocks)*int64(w.opt.BlockSize))
+		if e.Size < 0 || (e.Size-1)/int64(w.opt.BlockSize) >= maxFileBlocks {
+			return fmt.Errorf("cannot add %q: size %d is not within 0 to %d", e.Path, e.Size, int64(maxFileBlocks)*int64(w.opt.BlockSize))
 		}
 	}
 	if err := w.place(e.Path, n); err != nil {

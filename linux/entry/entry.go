@@ -14,6 +14,7 @@
 // setuid program loses its bit. So it unshares only if all of this holds:
 //
 //   - the real user id is not 0 and AT_SECURE is 0;
+//   - the caller is in at most 256 groups;
 //   - no variable begins with SINGULARITY_ or APPTAINER_;
 //   - the words up to the image are options of the list below and exec, run,
 //     shell or test;
@@ -32,6 +33,9 @@ type State struct {
 	// UID and GID are the real ids from before the unshare. Valid only if
 	// Unshared, since afterwards the kernel reports the overflow ids.
 	UID, GID int
+	// Groups are the supplementary groups from before the unshare. Valid only
+	// if Unshared.
+	Groups []int
 	// Files is the soft and the hard limit of open files that the process
 	// was started with; both are 0 if not known.
 	Files [2]uint64
@@ -44,6 +48,8 @@ var (
 	savedUID  uint64
 	savedGID  uint64
 	fileLimit [2]uint64
+	groups    [256]uint32 // room that the stub knows of
+	groupsLen uint64
 )
 
 // Present tells whether the stub ran.
@@ -51,7 +57,11 @@ func Present() bool { return present == 1 }
 
 // Read returns what the stub left behind.
 func Read() State {
-	return State{Unshared: unshared == 1, UID: int(savedUID), GID: int(savedGID), Files: fileLimit}
+	st := State{Unshared: unshared == 1, UID: int(savedUID), GID: int(savedGID), Files: fileLimit}
+	for _, g := range groups[:min(groupsLen, uint64(len(groups)))] {
+		st.Groups = append(st.Groups, int(g))
+	}
+	return st
 }
 
 // The stub's word lists: a flag byte, the word, a NUL; a zero flag ends a

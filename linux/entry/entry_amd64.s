@@ -58,6 +58,13 @@ TEXT singularity_entry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ  $104, AX                 // getgid
 	SYSCALL
 	MOVQ  AX, ·savedGID(SB)
+	MOVQ  $115, AX                 // getgroups(256, &groups)
+	MOVL  $256, DI
+	LEAQ  ·groups(SB), SI
+	SYSCALL
+	TESTQ AX, AX
+	JLT   go                       // more groups than fit
+	MOVQ  AX, ·groupsLen(SB)
 
 	MOVQ  (SP), R12                // argc
 	LEAQ  16(SP)(R12*8), BX        // environment
