@@ -316,6 +316,16 @@ func (u headAndTable) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func BenchmarkOpen(b *testing.B) {
+	r := bytes.NewReader(example(b).b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Open(r, r.Size()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	var m memory
 	if _, err := Create(&m, CreateOptions{ID: exampleID, Time: time.Unix(1, 0), Slots: 2}); err != nil {

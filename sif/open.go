@@ -40,13 +40,16 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Security: allocated only now that the header's numbers are known to be
-	// small and inside the file.
-	table := make([]byte, h.TotalSlots*slotSize)
-	if h.TableOff+int64(len(table)) <= int64(len(buf)) {
-		copy(table, buf[h.TableOff:])
-	} else if err := readFull(r, table, h.TableOff); err != nil {
-		return nil, fmt.Errorf("cannot read SIF descriptor table: %w", err)
+	var table []byte
+	if end := h.tableEnd(); end <= int64(len(buf)) {
+		table = buf[h.TableOff:end:end]
+	} else {
+		// Security: allocated only now that the header's numbers are known
+		// to be small and inside the file.
+		table = make([]byte, h.TotalSlots*slotSize)
+		if err := readFull(r, table, h.TableOff); err != nil {
+			return nil, fmt.Errorf("cannot read SIF descriptor table: %w", err)
+		}
 	}
 	f, err := parse(head, table, size)
 	if err != nil {

@@ -1,7 +1,8 @@
-// Package oracle holds tests that compare what we read and write with what the
-// reference SIF library does. It is a module of its own, so that the library
-// enters no program of ours: run the tests with go test in this folder.
+// Package oracle holds tests that compare what we read, write and print with what
+// the reference SIF library and its program do.
 //
-// sif_test.go compares images; sign_test.go is the place of the comparison of
-// signatures.
+// It is a module of its own, so that the library enters no program of ours: run
+// go test in this folder, and go mod tidy here when the requirements of the
+// module above have changed. sif_test.go compares images, siftool_test.go
+// commands; sign_test.go is the place of the comparison of signatures.
 package oracle
