@@ -2,6 +2,10 @@ package action
 
 import (
 	"errors"
+	"io"
+	"syscall"
+
+	"singularity/conf"
 )
 
 // Failure is an error with the exit status it causes and an optional hint: one
@@ -21,18 +25,44 @@ func (f *Failure) Unwrap() error { return f.Err }
 func Fatal(err error, hint string) error { return &Failure{Err: err, Code: 255, Hint: hint} }
 
 // Report writes err to people and returns the exit status of the process:
-// that of a Failure, else 255. It returns 0 for nil.
+// 1 for a usage error, that of a Failure, else 255. It returns 0 for nil.
 func Report(l *Log, err error) int {
 	if err == nil {
 		return 0
 	}
-	code, hint := 255, ""
+	if u, ok := errors.AsType[*UsageError](err); ok {
+		u.write(l.Out)
+		return 1
+	}
+	f := explain(err)
+	if f.Code == 255 {
+		l.Fatal(err.Error())
+	} else {
+		l.Error(err.Error())
+	}
+	if f.Hint != "" && l.Level >= LevelError {
+		io.WriteString(l.Out, "hint: "+Printable(f.Hint)+"\n")
+	}
+	return f.Code
+}
+
+// explain is the one place that gives an error of the packages below its exit
+// status and its hint. A Failure brings both itself.
+func explain(err error) *Failure {
 	if f, ok := errors.AsType[*Failure](err); ok {
-		code, hint = f.Code, f.Hint
+		return f
 	}
-	l.Fatal(err.Error())
-	if hint != "" && l.Level >= LevelError {
-		l.Out.Write([]byte("hint: " + Printable(hint) + "\n"))
+	f := &Failure{Err: err, Code: 255}
+	_, badConfig := errors.AsType[*conf.SyntaxError](err)
+	switch {
+	case badConfig:
+		f.Hint = "correct the file, or ask the administrator of this host to"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		f.Hint = "free some space, or let SINGULARITY_TMPDIR name a directory on a larger file system"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		f.Hint = "close programs, or raise the limit on open files (ulimit -n)"
+	case errors.Is(err, syscall.EACCES):
+		f.Hint = "ask the owner for permission, or use a copy of your own"
 	}
-	return code
+	return f
 }

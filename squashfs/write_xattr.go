@@ -7,13 +7,6 @@ import (
 	"strings"
 )
 
-// Xattr is an extended attribute. The format knows the name spaces user.,
-// trusted. and security. only.
-type Xattr struct {
-	Name  string // "user.comment"
-	Value []byte
-}
-
 // maxXattrSize is how many bytes of names and values one inode may have: what
 // the kernel hands out in one list.
 const maxXattrSize = 64 << 10

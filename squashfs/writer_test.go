@@ -365,12 +365,12 @@ func TestWriterFindsDuplicates(t *testing.T) {
 	checkTree(t, dir+"/out", items[1990:])
 }
 
-// zeros is an endless hole that counts the bytes it has to hand out.
-type zeros struct {
+// zeroStream is an endless hole that counts the bytes it has to hand out.
+type zeroStream struct {
 	left, read int64
 }
 
-func (z *zeros) Read(p []byte) (int, error) {
+func (z *zeroStream) Read(p []byte) (int, error) {
 	if z.left == 0 {
 		return 0, io.EOF
 	}
@@ -381,7 +381,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-func (z *zeros) SkipHole(unit int64) (int64, error) {
+func (z *zeroStream) SkipHole(unit int64) (int64, error) {
 	n := z.left / unit
 	z.left -= n * unit
 	return n, nil
@@ -394,7 +394,7 @@ func TestWriterSparse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	z := &zeros{left: size}
+	z := &zeroStream{left: size}
 	if err := w.Add(Entry{Path: "hole", Mode: modeRegular | 0o644, Size: size}, z); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,160 @@
+package action
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"singularity/conf"
+	"singularity/container"
+)
+
+// VersionLine returns the output of --version.
+func VersionLine() string { return conf.PackageName + " version " + conf.Version + "\n" }
+
+// Main runs the singularity program with argv and returns its exit status. It
+// starts containers from local images itself; everything else it hands to
+// singularity-cli, which links much more and so starts slower.
+func Main(argv []string) int {
+	if len(argv) == 2 && argv[1] == "--version" {
+		os.Stdout.WriteString(VersionLine())
+		return 0
+	}
+	if len(argv) == 2 && argv[1] == container.ServerName {
+		return container.ServeMain(openServed)
+	}
+	log := NewLog()
+	code, err := run(argv, log)
+	if err != nil {
+		return Report(log, err)
+	}
+	return code
+}
+
+func run(argv []string, log *Log) (int, error) {
+	var v Invocation
+	rest, err := ParseGlobal(&v, argv[min(1, len(argv)):], os.Getenv)
+	if err != nil {
+		return 0, err
+	}
+	v.SetLog(log)
+	if v.Version {
+		os.Stdout.WriteString(VersionLine())
+		return 0, nil
+	}
+	if v.Help || len(rest) == 0 {
+		return 0, handOver(argv)
+	}
+	verb := LookupVerb(rest[0])
+	if verb == nil {
+		return 0, handOver(argv)
+	}
+	if err := ParseVerb(&v, verb, rest[1:], os.Getenv); err != nil {
+		return 0, err
+	}
+	if v.Help || Scheme(v.Image) != "" {
+		return 0, handOver(argv)
+	}
+	for _, note := range v.Notes {
+		log.Warning(note)
+	}
+	return start(v.Verb, &v.Options, v.Image, v.Args, log)
+}
+
+// SetLog sets log as the global options say and leaves word of them in the
+// environment, for the programs that carry on.
+func (v *Invocation) SetLog(log *Log) {
+	switch {
+	case v.Debug:
+		log.Level = DebugLevel
+		os.Setenv("SINGULARITY_DEBUG", "1")
+	case v.Verbose:
+		log.Level = VerboseLevel
+	case v.Quiet:
+		log.Level = QuietLevel
+	case v.Silent:
+		log.Level = SilentLevel
+	case !v.NoColor:
+		return
+	}
+	n := int(log.Level)
+	if v.NoColor {
+		log.Color = false
+		if n < 0 {
+			n -= 90
+		} else {
+			n += 90
+		}
+	}
+	os.Setenv("SINGULARITY_MESSAGELEVEL", strconv.Itoa(n))
+}
+
+// schemes are the URI schemes that a colon alone makes, without two slashes.
+var schemes = [...]string{"instance", "library", "docker", "docker-daemon", "docker-archive",
+	"oci", "oci-archive", "oras", "shub", "http", "https"}
+
+// Scheme returns the scheme of an image reference, or "" for a path. A path may
+// have a colon in it.
+func Scheme(ref string) string {
+	name, rest, ok := strings.Cut(ref, ":")
+	if !ok {
+		return ""
+	}
+	for _, s := range schemes {
+		if s == name {
+			return name
+		}
+	}
+	if strings.HasPrefix(rest, "//") && isScheme(name) {
+		return name
+	}
+	return ""
+}
+
+func isScheme(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i] | 0x20
+		if (c < 'a' || c > 'z') && (i == 0 || !strings.ContainsRune("0123456789+-.", rune(s[i]))) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// handOver becomes singularity-cli with the same command line.
+func handOver(argv []string) error {
+	return Become("singularity-cli", append([]string{"singularity"}, argv[min(1, len(argv)):]...))
+}
+
+// Become replaces the process by another program of ours. It returns only if
+// that fails.
+//
+// Security: a program of ours is looked for beside the running one and in the
+// place that the build fixed, never by PATH, which the caller controls.
+func Become(name string, argv []string) error {
+	places := ProgramPaths(name)
+	for _, path := range places {
+		err := syscall.Exec(path, argv, os.Environ())
+		if err != syscall.ENOENT {
+			return Fatal(errors.New("cannot run "+path+": "+err.Error()), "")
+		}
+	}
+	return Fatal(errors.New("cannot find the program "+name+": it is neither "+strings.Join(places, " nor ")),
+		"install singularity again: its programs belong together")
+}
+
+// ProgramPaths returns where the program of ours called name may be, the most
+// likely place first.
+func ProgramPaths(name string) []string {
+	installed := conf.Prefix + "/libexec/singularity/bin/" + name
+	if name == "singularity" {
+		installed = conf.Prefix + "/bin/" + name
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return []string{installed}
+	}
+	return []string{exe[:strings.LastIndexByte(exe, '/')+1] + name, installed}
+}

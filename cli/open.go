@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"singularity/image"
+	"singularity/sif"
+)
+
+// openImage opens the image called path to look into it. The error of a file
+// that is not there or may not be read is the bare cause, for messages that
+// name the image themselves.
+func openImage(path string) (*image.Image, error) {
+	im, err := image.Open(path)
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, p.Err
+	}
+	return im, err
+}
+
+// metadataName is the object of a SIF in which build keeps what inspect shows.
+const metadataName = "inspect-metadata.json"
+
+// imageMetadata returns what an image says about itself: the metadata object of
+// a SIF, else what the files in the image say. The definition file is that of
+// the SIF, if it has one.
+func imageMetadata(im *image.Image) (*metadata, error) {
+	if im.SIF == nil {
+		return treeMetadata(im)
+	}
+	deffile, err := sifDeffile(im.SIF)
+	if err != nil {
+		return nil, err
+	}
+	var m *metadata
+	if o, ok := im.SIF.Named(sif.DataJSON, metadataName); ok {
+		data, err := im.SIF.ReadAll(o)
+		if err != nil {
+			return nil, err
+		}
+		if m, err = parseMetadata(data); err != nil {
+			return nil, err
+		}
+	} else if m, err = treeMetadata(im); err != nil {
+		return nil, err
+	}
+	if deffile != "" {
+		m.Deffile = deffile
+	}
+	return m, nil
+}
+
+func treeMetadata(im *image.Image) (*metadata, error) {
+	files, _, err := im.Files()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read its files: %w", err)
+	}
+	return readMetadata(files)
+}
+
+// sifDeffile returns the definition file of a SIF, or "".
+func sifDeffile(f *sif.File) (string, error) {
+	for _, o := range f.Objects() {
+		if o.Type == sif.DataDefFile {
+			data, err := f.ReadAll(o)
+			return string(data), err
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,144 @@
+package conf
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestTable holds each field of Config to exactly one directive.
+func TestTable(t *testing.T) {
+	c := new(Config)
+	v := reflect.ValueOf(c).Elem()
+	owner := map[any]string{}
+	for i := 0; i < v.NumField(); i++ {
+		owner[v.Field(i).Addr().Interface()] = v.Type().Field(i).Name
+	}
+	if len(owner) != 62 {
+		t.Errorf("%d fields, want 62", len(owner))
+	}
+	names := map[string]bool{}
+	for _, d := range directives {
+		if d.name == "" {
+			continue
+		}
+		if names[d.name] {
+			t.Errorf("%q stands twice", d.name)
+		}
+		names[d.name] = true
+		p := d.field(c)
+		if owner[p] == "" {
+			t.Errorf("%q has the field of another directive", d.name)
+		}
+		delete(owner, p)
+	}
+	for _, name := range owner {
+		t.Errorf("field %s has no directive", name)
+	}
+}
+
+func TestDefault(t *testing.T) {
+	c := Default()
+	if !c.AllowSetuid || c.OCIMode || c.MaxLoopDevices != 256 || c.MountDev != "yes" || c.EnableOverlay != "try" || c.SessiondirMaxSize != 64 ||
+		c.RootDefaultCapabilities != "full" || c.DownloadPartSize != 5242880 || c.UserSearchPath != "$PATH:"+searchPath {
+		t.Errorf("got %+v", c)
+	}
+	if diff := cmp.Diff([]string{"/etc/localtime", "/etc/hosts"}, c.BindPaths); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTemplateGivesTheDefaults(t *testing.T) {
+	c, err := Read(strings.NewReader(Template()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Default(), c); diff != "" {
+		t.Errorf("want - got +\n%s", diff)
+	}
+	for _, line := range strings.Split(Template(), "\n") {
+		if len(line) > 100 {
+			t.Errorf("long line: %s", line)
+		}
+	}
+}
+
+func TestRead(t *testing.T) {
+	c, err := Read(strings.NewReader("# comment\n\n  allow setuid=no\t# why\r\nmount dev = minimal\nbind path = /a:/b, /c#d\nbind path =/e\n" +
+		"limit container owners =\nunknown thing = x\nimage driver =\nenable underlay = preferred\nmax loop devices = 7\nldconfig path = /sbin/ldconfig\ncni plugin path = a = b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.AllowSetuid, want.MountDev, want.EnableUnderlay, want.MaxLoopDevices = false, "minimal", "preferred", 7
+	want.BindPaths, want.LdconfigPath, want.CNIPluginPath = []string{"/a:/b", "/c#d", "/e"}, "/sbin/ldconfig", "a = b"
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("want - got +\n%s", diff)
+	}
+	// A file without bind paths has none, whatever the default.
+	if c, err := Read(strings.NewReader("")); err != nil || c.BindPaths != nil {
+		t.Errorf("bind paths of an empty file: %q, %v", c.BindPaths, err)
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"x\n":                   `line 1: "x" is not of the form`,
+		"\nallow setuid = Yes":  `line 2: "allow setuid": "Yes" is neither yes nor no`,
+		"allow setuid =":        `"" is neither`,
+		"mount dev = some":      `"some" is not one of yes, no, minimal`,
+		"max loop devices = -1": "not a whole number",
+		"max loop devices = 99999999999999999999":   "not a whole number",
+		"max loop devices =":                        "not a whole number",
+		"go path = bin/go":                          "not an absolute path",
+		"oci mode = no\noci mode = yes":             `line 2: "oci mode" is set already in line 1`,
+		"root search path = /a\x00b":                "zero byte",
+		"bind path = " + strings.Repeat("a,", 5000): "more than 4096 words",
+		strings.Repeat("#", maxFileSize+1):          "larger than",
+	} {
+		_, err := Read(strings.NewReader(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "singularity.conf")
+	if _, err := Load(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("oci mode = maybe\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "cannot parse configuration file "+path+": line 1") {
+		t.Errorf("bad file: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Template())
+	f.Add("mount dev = minimal # x\nbind path = /a,/b\n\x00=")
+	f.Add("max loop devices = 1\r\nx")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Read(strings.NewReader(text))
+		if (c == nil) == (err == nil) {
+			t.Errorf("config %v with error %v", c, err)
+		}
+	})
+}
+
+func BenchmarkRead(b *testing.B) {
+	text := Template()
+	for b.Loop() {
+		if _, err := Read(strings.NewReader(text)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

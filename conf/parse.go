@@ -1,0 +1,206 @@
+package conf
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Limits of singularity.conf.
+const (
+	maxFileSize = 1 << 20 // bytes
+	maxListSize = 4096    // words of one directive
+)
+
+// A SyntaxError is a line of singularity.conf that cannot be used.
+type SyntaxError struct {
+	Line   int // from 1
+	Reason string
+}
+
+func (e *SyntaxError) Error() string { return "line " + strconv.Itoa(e.Line) + ": " + e.Reason }
+
+// Default returns the configuration that holds where there is no file.
+func Default() *Config {
+	c := defaults()
+	for i := range directives {
+		if d := &directives[i]; d.kind == list && d.name != "" {
+			*d.field(c).(*[]string) = splitList(d.value)
+		}
+	}
+	return c
+}
+
+// defaults returns what holds for directives that a file leaves out: lists are
+// empty then.
+func defaults() *Config {
+	c := new(Config)
+	for i := range directives {
+		d := &directives[i]
+		if d.name == "" || d.kind == list {
+			continue
+		}
+		if err := d.set(c, d.value); err != nil {
+			panic("conf: default of " + d.name + ": " + err.Error())
+		}
+	}
+	return c
+}
+
+// Load reads the file called path. An error satisfies fs.ErrNotExist if there
+// is none; the caller knows whether Default may take its place.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot parse configuration file %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Read reads the text of a singularity.conf. A line that cannot be used gives a
+// *SyntaxError.
+func Read(r io.Reader) (*Config, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileSize {
+		return nil, fmt.Errorf("the file is larger than %d bytes", maxFileSize)
+	}
+	c := defaults()
+	p := parser{config: c, seen: make([]int, len(directives))}
+	rest, line, n, more := string(data), "", 0, true
+	for more {
+		line, rest, more = strings.Cut(rest, "\n")
+		n++
+		if reason := p.line(line, n); reason != "" {
+			return nil, &SyntaxError{Line: n, Reason: reason}
+		}
+	}
+	return c, nil
+}
+
+type parser struct {
+	config *Config
+	seen   []int // line that set each directive, or 0
+	next   int   // row after the last one found
+}
+
+// line takes line number n of the file and returns what is wrong with it.
+func (p *parser) line(line string, n int) (reason string) {
+	line = strings.TrimSpace(withoutComment(line))
+	if line == "" {
+		return ""
+	}
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		return fmt.Sprintf("%q is not of the form: directive = value", line)
+	}
+	if strings.IndexByte(line, 0) >= 0 {
+		return "a zero byte"
+	}
+	i := p.find(strings.TrimSpace(key))
+	if i < 0 {
+		return "" // of another version
+	}
+	d := &directives[i]
+	if p.seen[i] != 0 && d.kind != list {
+		return fmt.Sprintf("%q is set already in line %d", d.name, p.seen[i])
+	}
+	p.seen[i] = n
+	if err := d.set(p.config, strings.TrimSpace(value)); err != nil {
+		return fmt.Sprintf("%q: %v", d.name, err)
+	}
+	return ""
+}
+
+// withoutComment cuts line at a # that begins it or follows a blank. A # within
+// a word is part of a path.
+func withoutComment(line string) string {
+	for i := 0; i < len(line); i++ {
+		if line[i] == '#' && (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') {
+			return line[:i]
+		}
+	}
+	return line
+}
+
+// find returns the row called name, or -1. Most files have the order of the
+// table, so the search starts after the row found last.
+func (p *parser) find(name string) int {
+	if name == "" {
+		return -1
+	}
+	for k := range directives {
+		i := (p.next + k) % len(directives)
+		if directives[i].name == name {
+			p.next = i + 1
+			return i
+		}
+	}
+	return -1
+}
+
+func (d *directive) set(c *Config, value string) error {
+	field := d.field(c)
+	switch d.kind {
+	case yesNo:
+		if value != "yes" && value != "no" {
+			return fmt.Errorf("%q is neither yes nor no", value)
+		}
+		*field.(*bool) = value == "yes"
+	case number:
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 0 {
+			return fmt.Errorf("%q is not a whole number from 0 to %d", value, int64(1<<63-1))
+		}
+		*field.(*int64) = n
+	case choice:
+		if !contains(d.allowed, value) {
+			return fmt.Errorf("%q is not one of %s", value, strings.Join(d.allowed, ", "))
+		}
+		*field.(*string) = value
+	case absPath:
+		if value != "" && value[0] != '/' {
+			return fmt.Errorf("%q is not an absolute path", value)
+		}
+		*field.(*string) = value
+	case text:
+		*field.(*string) = value
+	case list:
+		words := field.(*[]string)
+		if *words = append(*words, splitList(value)...); len(*words) > maxListSize {
+			return fmt.Errorf("more than %d words", maxListSize)
+		}
+	}
+	return nil
+}
+
+func contains(words []string, word string) bool {
+	for _, w := range words {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// splitList splits value at commas and leaves out empty words.
+func splitList(value string) []string {
+	var words []string
+	for value != "" {
+		var w string
+		w, value, _ = strings.Cut(value, ",")
+		if w = strings.TrimSpace(w); w != "" {
+			words = append(words, w)
+		}
+	}
+	return words
+}

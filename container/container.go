@@ -1,0 +1,336 @@
+// Package container carries out a plan: it makes the namespaces and the mounts,
+// starts the program, serves the image to it, forwards signals and returns how
+// it ended.
+//
+// In: a plan.Plan and, for an image file, a file system to serve. Out: the
+// program's wait status. Nothing of the host changes: all mounts live in a
+// mount namespace that ends with its last process, and no file is created
+// outside of it.
+//
+// There are two shapes. A process that became alone in a user namespace before
+// the Go runtime started (package linux/entry) carries the plan out in itself
+// and becomes the program: Exec. Every other one clones a child that does it
+// (package linux/script), and stays as FUSE server, forwarder of signals and
+// bearer of the exit status: Run. If a terminal is attached, the server is a
+// process of its own in a session of its own, since a server must go on when
+// its container is stopped from the keyboard.
+//
+// The order of the system calls is fixed: id maps; mount namespace; the FUSE
+// file system; every bind source, opened before anything can cover it; the
+// root; the binds, each destination resolved inside the new root by openat2;
+// pivot_root; all descriptors closed; the working directory; no_new_privs;
+// execve. The new mount calls of Linux 5.12 are needed.
+//
+// Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
+// systems), monitor.go (signals and exit status), server.go (the FUSE server,
+// in this process or its own).
+package container
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/linux/entry"
+	"singularity/linux/script"
+	"singularity/plan"
+)
+
+// Hooks are the ends of a container in the calling program; all may be nil.
+type Hooks struct {
+	Warning func(string)
+	Debug   func(string)
+	// Stdio replaces the standard descriptors of the program. A file's own
+	// number must not be 0, 1 or 2 of another place.
+	Stdio [3]*os.File
+	// Done, when closed, kills the container.
+	Done <-chan struct{}
+}
+
+// ErrInterrupted says that the container was ended before its program started.
+var ErrInterrupted = errors.New("interrupted")
+
+// Exec carries p out in the calling process, which package entry has moved to
+// a new user namespace, and replaces it by the program. It returns only on
+// failure.
+func Exec(p *plan.Plan, st entry.State, h Hooks) error {
+	runtime.LockOSThread()
+	for _, overlay := range []bool{true, false} {
+		b := newBuilder(p, h, -1)
+		b.files = st.Files
+		b.maps()
+		b.s.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
+		if err := b.rest(overlay, nil); err != nil {
+			return err
+		}
+		err := b.s.Here()
+		if !overlay || !b.overlayFailed(err) {
+			return b.explain(err)
+		}
+		// The tmpfs of the failed attempt must not hide what is below it.
+		b = newBuilder(p, h, -1)
+		b.s.Call("remove the tmpfs", unix.SYS_UMOUNT2, b.s.Str(b.attach), script.Int(unix.MNT_DETACH))
+		if err := b.s.Here(); err != nil {
+			return err
+		}
+		// The maps are written already: from here on only the rest.
+		b.skipped(err)
+		p.IDs.Mode = plan.HostIDs
+	}
+	return nil
+}
+
+// Run carries p out in a child of the calling process and waits for its end.
+func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	m := newMonitor()
+	defer m.stop()
+	c, err := start(p, img, h, true)
+	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
+		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
+			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
+			c, err = start(p, img, h, false)
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m.wait(c, h.Done)
+}
+
+// child is a started container.
+type child struct {
+	pid    int
+	server *serverProcess // nil: none, or in this process
+	failed chan error     // the child's report: nil once the program runs
+}
+
+// start clones the child and brings the server up.
+func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
+	var errs, sync, ready [2]int
+	for _, q := range []*[2]int{&errs, &sync, &ready} {
+		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
+			return nil, err
+		}
+	}
+	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1]}
+	closeFD := func(fd int) {
+		for i := range fds {
+			if fds[i] == fd {
+				syscall.Close(fd)
+				fds[i] = -1
+			}
+		}
+	}
+	defer func() {
+		for _, fd := range fds {
+			if fd >= 0 {
+				syscall.Close(fd)
+			}
+		}
+	}()
+
+	b := newBuilder(p, h, errs[1])
+	b.files = entry.Read().Files
+	flags := uintptr(unix.CLONE_NEWNS)
+	if p.IDs.Mode != plan.HostIDs && !entry.Read().Unshared {
+		flags |= unix.CLONE_NEWUSER
+	}
+	if p.Process.NewPID {
+		flags |= unix.CLONE_NEWPID
+	}
+	if p.IDs.Mode == plan.Ranges {
+		b.s.Want(b.s.Call("wait for the id maps", unix.SYS_READ, script.Int(sync[0]), b.s.Bytes(make([]byte, 1)), script.Int(1)), 1)
+	} else {
+		b.maps()
+	}
+	var dev *device
+	if img != nil {
+		flags |= unix.CLONE_FILES
+		var err error
+		if dev, err = b.openDevice(ready[1]); err != nil {
+			return nil, err
+		}
+		fds = append(fds, dev.fd)
+	}
+	if err := b.rest(overlay, dev); err != nil {
+		return nil, err
+	}
+	pid, err := b.s.Start(flags, errs[1])
+	if err != nil {
+		return nil, err
+	}
+	if dev == nil {
+		closeFD(errs[1])
+	}
+	c := &child{pid: pid, failed: make(chan error, 1)}
+	abort := func(err error) (*child, error) {
+		syscall.Kill(pid, syscall.SIGKILL)
+		reap(pid)
+		return nil, err
+	}
+	if p.IDs.Mode == plan.Ranges {
+		if err := writeRanges(pid, &p.IDs); err != nil {
+			return abort(err)
+		}
+		syscall.Write(sync[1], []byte{1})
+	}
+	if dev != nil {
+		if err := b.ready(pid, ready[0], errs[0], dev); err != nil {
+			return abort(err)
+		}
+		closeFD(errs[1])
+		// The child has a table of its own now; its descriptors are also
+		// here, and this copy would keep the connection alive.
+		syscall.Close(b.s.Result(dev.fsopen))
+		syscall.Close(b.s.Result(dev.mount))
+		fds[len(fds)-1] = -1
+		if c.server, err = serve(img, dev.fd, p, h); err != nil {
+			return abort(err)
+		}
+	}
+	if overlay && p.Root.Kind == plan.DirRoot {
+		// A failed overlay is tried again without, so wait for the verdict.
+		err := b.s.ReadFailure(errs[0])
+		if err != nil {
+			reap(pid)
+			return nil, b.explain(err)
+		}
+		c.failed <- nil
+		return c, nil
+	}
+	report := errs[0]
+	for i := range fds {
+		if fds[i] == report {
+			fds[i] = -1
+		}
+	}
+	go func() {
+		err := b.s.ReadFailure(report)
+		syscall.Close(report)
+		c.failed <- b.explain(err)
+	}()
+	return c, nil
+}
+
+// ready waits until the child has made the FUSE file system. Until then both
+// share one table of descriptors, so the parent's ends of the pipes stay open,
+// and only the process itself tells that it is gone.
+func (b *builder) ready(pid, ready, errs int, dev *device) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	list := []unix.PollFd{{Fd: int32(ready), Events: unix.POLLIN}, {Fd: int32(errs), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(list, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		switch {
+		case list[1].Revents != 0:
+			return b.explain(b.s.ReadFailure(errs))
+		case list[0].Revents != 0:
+			if !b.s.Receive(ready, dev.sent) {
+				return ErrInterrupted
+			}
+			return nil
+		}
+		return ErrInterrupted
+	}
+}
+
+func reap(pid int) syscall.WaitStatus {
+	var ws syscall.WaitStatus
+	for {
+		if _, err := syscall.Wait4(pid, &ws, 0, nil); err != syscall.EINTR {
+			return ws
+		}
+	}
+}
+
+func debugf(h Hooks, s string) {
+	if h.Debug != nil {
+		h.Debug(s)
+	}
+}
+
+func warn(h Hooks, s string) {
+	if h.Warning != nil {
+		h.Warning(s)
+	}
+}
+
+// IsTerminal tells whether one of the standard descriptors is a terminal.
+func IsTerminal() bool {
+	for fd := range 3 {
+		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// writeRanges writes the id maps of pid with the programs newuidmap and
+// newgidmap, which alone may map other ids than the caller's.
+func writeRanges(pid int, ids *plan.IDs) error {
+	for _, m := range []struct {
+		tool   string
+		caller int
+		inside int
+		maps   []plan.Map
+	}{
+		{"newuidmap", ids.UID, ids.InsideUID, ids.UIDMap},
+		{"newgidmap", ids.GID, ids.InsideGID, ids.GIDMap},
+	} {
+		args := []string{m.tool, itoa(pid), itoa(m.inside), itoa(m.caller), "1"}
+		for _, l := range m.maps {
+			args = append(args, itoa(int(l.Inside)), itoa(int(l.Outside)), itoa(int(l.Count)))
+		}
+		if err := runTool(m.tool, args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runTool runs a program of the system, never one of the caller's PATH.
+func runTool(name string, args []string) error {
+	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/local/bin/"} {
+		if unix.Access(dir+name, unix.X_OK) != nil {
+			continue
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		p, err := os.StartProcess(dir+name, args, &os.ProcAttr{Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{nil, nil, w}})
+		w.Close()
+		if err != nil {
+			return err
+		}
+		text := make([]byte, 512)
+		n, _ := r.Read(text)
+		st, err := p.Wait()
+		if err != nil {
+			return err
+		}
+		if !st.Success() {
+			return errors.New("cannot map ids with " + dir + name + ": " + string(text[:max(n, 0)]))
+		}
+		return nil
+	}
+	return &MissingToolError{Tool: name}
+}
+
+// MissingToolError says that a program of the system is not installed.
+type MissingToolError struct{ Tool string }
+
+func (e *MissingToolError) Error() string { return "cannot find the program " + e.Tool }

@@ -1,0 +1,154 @@
+package env
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const stock99 = `if [ -z "${LD_LIBRARY_PATH-}" ]; then
+    LD_LIBRARY_PATH="/.singularity.d/libs"
+else
+    LD_LIBRARY_PATH="$LD_LIBRARY_PATH:/.singularity.d/libs"
+fi
+PS1="Singularity> "
+export LD_LIBRARY_PATH PS1
+`
+
+var cases = []struct {
+	name    string
+	scripts []Script
+	user    []string
+	host    []string
+	clean   bool
+	noEval  bool
+	want    []string // must be in the result
+	not     []string // names that must not be
+}{
+	{name: "nothing", host: []string{"FOO=bar", "HOME=/h", "PATH=/p", "LD_LIBRARY_PATH=/l", "SINGULARITY_X=1", "BASH_FUNC_x%%=() { :; }"},
+		want: []string{"FOO=bar", "HOME=/home/u", "PATH=" + DefaultPath, "LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}, not: []string{"SINGULARITY_X"}},
+	{name: "clean", host: []string{"FOO=bar", "TERM=xterm", "https_proxy=p", "LANG=de"}, clean: true,
+		want: []string{"TERM=xterm", "https_proxy=p", "LANG=C"}, not: []string{"FOO"}},
+	{name: "image wins", scripts: []Script{{"90-environment.sh", "export FOO=image\nBAR=hidden\nexport EMPTY=\n"}}, host: []string{"FOO=host", "BAR=host", "EMPTY=host", "OTHER=host"},
+		want: []string{"FOO=image", "OTHER=host"}, not: []string{"EMPTY", "BAR"}},
+	{name: "docker", scripts: []Script{{"10-docker2singularity.sh", "#!/bin/sh\nexport PATH=\"/opt/bin:/usr/bin\"\nexport X=\"${X:-\"a b\"}\"\nexport Y=\"${Y:-dflt}\"\n"}, {"99-base.sh", stock99}}, host: []string{"Y=host"},
+		want: []string{"PATH=/opt/bin:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/bin", "X=a b", "Y=dflt"}},
+	{name: "quotes", scripts: []Script{{"90-environment.sh", `export A='x $HOME "y"' Z=$A
+export B="tab	\"q\" \$z \\ $A" C=a\ b D="multi
+line" E=$A
+F="${NONE-default}" ; export F
+export G=${F:+set}${NONE:+unset}
+# comment with ' quote
+: ignored $F
+unset A`}}, want: []string{`B=tab	"q" $z \ x $HOME "y"`, "C=a b", "D=multi\nline", `E=x $HOME "y"`, "F=default", "G=set"}, not: []string{"A"}},
+	{name: "user", scripts: []Script{{"90-environment.sh", "export A=1 LD_LIBRARY_PATH=/img"}, {"99-base.sh", stock99}},
+		user: []string{"A=2", "B=$A-${C:-c}", "PREPEND_PATH=/pre", "APPEND_PATH=/app", "LD_LIBRARY_PATH=/u", "E=", `Q=say "hi" 'x'`, "N=two\nlines"}, host: []string{"B=host"},
+		want: []string{"A=2", "B=2-c", "PATH=/pre:" + DefaultPath + ":/app", "LD_LIBRARY_PATH=/u:" + libs, "E=", `Q=say "hi" 'x'`, "N=two\nlines"}},
+	{name: "no eval", user: []string{"B=$A-`x`", "C=$(touch /nonexistent)"}, noEval: true, want: []string{"B=$A-`x`", "C=$(touch /nonexistent)"}},
+	{name: "condition", scripts: []Script{{"90-environment.sh", "if test -n \"${FOO:-}\" ; then export W=yes; else export W=no; fi\nif [ ! -z \"$W\" ]; then\n  X=1\n  export X\nfi"}}, want: []string{"W=no", "X=1"}},
+	{name: "base 99", scripts: []Script{{"99-base.sh", stock99}}, want: []string{"LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}},
+}
+
+var fixed = []string{"HOME=/home/u", "SINGULARITY_NAME=x.sif"}
+
+// shell finishes r with the host's sh on scripts in a temporary directory.
+func shell(t *testing.T, r Result, scripts []Script) []string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, s := range scripts {
+		if err := os.WriteFile(filepath.Join(dir, s.Name), []byte(s.Text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	words := slices.Clone(r.Shell)
+	words[2] = strings.ReplaceAll(words[2], "/.singularity.d/env", dir)
+	words = append(words, "/usr/bin/env", "-0")
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = r.Env
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+	list = slices.DeleteFunc(list, func(s string) bool {
+		return strings.HasPrefix(s, "PWD=") || strings.HasPrefix(s, "SINGULARITY_NO_EVAL=")
+	})
+	slices.Sort(list)
+	return list
+}
+
+func TestMakeBothWays(t *testing.T) {
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			in := Input{Scripts: c.scripts, Host: c.host, Clean: c.clean, User: c.user, NoEval: c.noEval, Fixed: fixed}
+			r := Make(in)
+			if r.Shell != nil {
+				t.Fatal("the evaluator gave up")
+			}
+			for _, w := range c.want {
+				if !slices.Contains(r.Env, w) {
+					t.Errorf("missing %q in %q", w, r.Env)
+				}
+			}
+			for _, n := range c.not {
+				for _, v := range r.Env {
+					if strings.HasPrefix(v, n+"=") {
+						t.Errorf("unwanted %q", v)
+					}
+				}
+			}
+			user, _ := splitUser(in.User)
+			got := shell(t, wrap(in, user, importHost(in.Host, in.Clean)), c.scripts)
+			if !slices.Equal(got, r.Env) {
+				t.Errorf("the shell made\n%q\nthe evaluator\n%q", got, r.Env)
+			}
+		})
+	}
+}
+
+func TestComplexScriptsGoToShell(t *testing.T) {
+	for _, text := range []string{
+		"export A=$(echo hi)", "A=`id`", "for i in a b; do export X=$i; done", "f() { :; }", "A=1 echo x", "export A=~/x",
+		"case x in x) A=1;; esac", ". /etc/profile", "export A=$((1+2))", "export A=${B%%x}", "echo hello", "export \"A=1\"", "A=1 > /tmp/x",
+		"if [ -f /x ]; then A=1; fi", "export A=\"unterminated", "A=$1", "export A=$*", "A=\"${B:-'q'}\"",
+	} {
+		r := Make(Input{Scripts: []Script{{"90-environment.sh", text}}, Fixed: fixed})
+		if r.Shell == nil {
+			t.Errorf("%q was evaluated: %q", text, r.Env)
+		}
+	}
+	in := Input{Scripts: []Script{{"90-environment.sh", "export A=$(echo hi)\nfalse\nexport B=after"}}, Host: []string{"H=host"}, User: []string{"U=$(echo user) \"q\"", "V=$A"}, Fixed: fixed}
+	got := shell(t, Make(in), in.Scripts)
+	for _, w := range []string{"A=hi", "B=after", "H=host", `U=user "q"`, "V=hi", "HOME=/home/u"} {
+		if !slices.Contains(got, w) {
+			t.Errorf("missing %q in %q", w, got)
+		}
+	}
+}
+
+func TestUserVariables(t *testing.T) {
+	got := UserVariables([]string{"SINGULARITYENV_A=1", "APPTAINERENV_A=2", "APPTAINERENV_B=3", "X=4"})
+	if !slices.Equal(got, []string{"B=3", "A=1"}) {
+		t.Errorf("got %q", got)
+	}
+	r := Make(Input{User: []string{"HOME=/x", "bad-name=1", "OK=1"}, Fixed: fixed})
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "SINGULARITYENV_HOME is not permitted") || !slices.Contains(r.Env, "HOME=/home/u") {
+		t.Errorf("warnings %q, env %q", r.Warnings, r.Env)
+	}
+}
+
+func FuzzMake(f *testing.F) {
+	for _, c := range cases {
+		for _, s := range c.scripts {
+			f.Add(s.Text)
+		}
+	}
+	f.Add("A=${B:-${C:-${D}}}")
+	f.Fuzz(func(t *testing.T, text string) {
+		Make(Input{Scripts: []Script{{"90-environment.sh", text}}, User: []string{"X=" + text}})
+	})
+}

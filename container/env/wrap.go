@@ -1,0 +1,89 @@
+package env
+
+import "sort"
+
+// program is what /bin/sh runs inside the container when a script does more
+// than the evaluator knows. Its arguments are, each group ended by "--": the
+// user's variables, the host's, the fixed ones; then the program's own.
+//
+// Values come as arguments and are never part of the text, so that no value
+// can become a command; only a user's value that is to be evaluated is given
+// to eval, as the inside of double quotes.
+const program = `unset PS1 PS2 PS4
+__run() {
+	__default="` + DefaultPath + `"
+	for __f in /.singularity.d/env/*.sh; do
+		case "$__f" in
+		*/99-runtimevars.sh | */98-singularityenv.sh) continue ;;
+		esac
+		[ -f "$__f" ] || continue
+		case "${__f##*/}" in
+		9*) [ -n "${PATH-}" ] || export PATH="$__default" ;;
+		esac
+		. "$__f" || :
+		case "${__f##*/}" in
+		10-docker*)
+			for __d in $(IFS=:; echo $__default); do
+				case ":$PATH:" in *":$__d:"*) ;; *) PATH="$PATH:$__d" ;; esac
+			done ;;
+		esac
+	done
+}
+__run >&2 </dev/null
+[ -n "${PATH-}" ] || export PATH="$__default"
+while [ "$1" != -- ]; do
+	__n="${1%%=*}" __v="${1#*=}"
+	shift
+	if [ -z "${SINGULARITY_NO_EVAL-}" ]; then eval "__v=\"$(printf '%s' "$__v" | sed 's/"/\\"/g')\""; fi
+	case "$__n" in
+	PREPEND_PATH) export PATH="$__v:$PATH" ;;
+	APPEND_PATH) export PATH="$PATH:$__v" ;;
+	LD_LIBRARY_PATH) export LD_LIBRARY_PATH="$__v:` + libs + `" ;;
+	*) export "$__n=$__v" ;;
+	esac
+done
+shift
+while [ "$1" != -- ]; do
+	eval "__s=\${${1%%=*}+set} __v=\${${1%%=*}-}"
+	if [ -z "$__s" ]; then export "$1"; elif [ -z "$__v" ]; then unset "${1%%=*}"; fi
+	shift
+done
+shift
+export PS1="${PS1-Singularity> }" LD_LIBRARY_PATH="${LD_LIBRARY_PATH-` + libs + `}" PATH
+[ -n "${PROMPT_COMMAND+set}" ] || export PROMPT_COMMAND='` + promptCommand + `'
+while [ "$1" != -- ]; do
+	export "$1"
+	shift
+done
+shift
+unset __f __d __n __v __s __default OLDPWD
+unset -f __run
+exec "$@"
+`
+
+// wrap returns the command for /bin/sh.
+func wrap(in Input, user []string, host map[string]string) Result {
+	words := []string{"/bin/sh", "-c", program, "sh"}
+	words = append(words, user...)
+	words = append(words, "--")
+	for _, k := range sorted(host) {
+		words = append(words, k+"="+host[k])
+	}
+	words = append(words, "--")
+	words = append(words, in.Fixed...)
+	words = append(words, "--")
+	env := append([]string(nil), in.Fixed...)
+	if in.NoEval {
+		env = append(env, "SINGULARITY_NO_EVAL=1")
+	}
+	return Result{Env: env, Shell: words}
+}
+
+func sorted(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}

@@ -1,0 +1,248 @@
+package container
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/fusefs"
+	"singularity/linux/script"
+	"singularity/plan"
+)
+
+// overlayLabel marks the step whose failure only means: no overlay here.
+const overlayLabel = "mount an overlay over the sandbox"
+
+// device is the FUSE connection between child and server.
+type device struct {
+	fd     int // its number, in the parent and, until the table is unshared, in the child
+	ready  int // where the child says that the file system exists
+	fsopen script.Slot
+	mount  script.Slot
+	sent   script.Slot
+}
+
+// openDevice reserves a descriptor number for the device, so that the mount
+// option, which is text, can be written before the child opens it.
+func (b *builder) openDevice(ready int) (*device, error) {
+	fd, err := unix.FcntlInt(uintptr(ready), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	return &device{fd: fd, ready: ready}, nil
+}
+
+// mountDevice opens /dev/fuse inside the user namespace, as the kernel wants,
+// makes the file system and tells the parent, which shares the descriptors up
+// to here and serves on the device from then on.
+func (b *builder) mountDevice(d *device) {
+	s := b.s
+	dev := s.Call("open /dev/fuse", unix.SYS_OPENAT, atCwd, s.Str("/dev/fuse"), script.Int(unix.O_RDWR|unix.O_CLOEXEC))
+	s.Call("name the FUSE device", unix.SYS_DUP3, dev.Arg(), script.Int(d.fd), script.Int(unix.O_CLOEXEC))
+	s.Call("close /dev/fuse", unix.SYS_CLOSE, dev.Arg())
+	d.fsopen = s.Call("make a FUSE file system", unix.SYS_FSOPEN, s.Str("fuse"), script.Int(unix.FSOPEN_CLOEXEC))
+	ids := &b.p.IDs
+	for _, o := range fusefs.MountOptions(ids.InsideUID, ids.InsideGID, ids.Mode != plan.SingleID) {
+		b.config(d.fsopen, o.Key, o.Value)
+	}
+	b.config(d.fsopen, "fd", itoa(d.fd))
+	s.Call("create the FUSE file system", unix.SYS_FSCONFIG, d.fsopen.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	d.mount = s.Call("mount the FUSE file system", unix.SYS_FSMOUNT, d.fsopen.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
+		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+	// The parent must not get descriptors of this mount namespace, and this
+	// process must not keep the device: with it a dead server would hang
+	// every path walk instead of ending it.
+	s.Call("separate the descriptors", unix.SYS_UNSHARE, script.Int(unix.CLONE_FILES))
+	s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
+	d.sent = s.Send("report the FUSE file system", d.ready)
+}
+
+func (b *builder) config(fs script.Slot, key, value string) {
+	cmd, v := unix.FSCONFIG_SET_STRING, script.Int(0)
+	if value == "" {
+		cmd = unix.FSCONFIG_SET_FLAG
+	} else {
+		v = b.s.Str(value)
+	}
+	b.s.Call("set the mount option "+key, unix.SYS_FSCONFIG, fs.Arg(), script.Int(cmd), b.s.Str(key), v, script.Int(0))
+}
+
+// extra is a generated file that is bound over the root.
+type extra struct {
+	tree script.Slot
+	path string
+}
+
+// makeRoot adds the root, attached to b.attach, and returns the generated files
+// that must still be bound into it.
+func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
+	r := &b.p.Root
+	switch r.Kind {
+	case plan.ServedRoot:
+		if dev == nil {
+			return nil, errors.New("no image to serve")
+		}
+		b.root = dev.mount
+		b.attachMount(b.root, "attach the image")
+		return nil, nil
+	case plan.DirRoot:
+		dir := b.sandbox()
+		overlay = overlay && !r.Writable
+		var made []extra
+		if overlay || b.hasContent() {
+			made = b.layer(overlay)
+		}
+		if overlay {
+			b.overlay(dir)
+			made = nil
+		} else {
+			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
+				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
+			a := &attr{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+			if !r.Writable {
+				a.set |= unix.MOUNT_ATTR_RDONLY
+			}
+			b.setattr(b.root, a, 0, "restrict the root")
+		}
+		b.attachMount(b.root, "attach the root")
+		if r.Writable {
+			b.makePoints()
+		}
+		return made, nil
+	}
+	return nil, errors.New("unknown kind of root")
+}
+
+func (b *builder) attachMount(t script.Slot, label string) {
+	b.s.Call(label, unix.SYS_MOVE_MOUNT, t.Arg(), b.s.Str(""), atCwd, b.s.Str(b.attach), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// sandbox opens the directory again, in the new mount namespace, and makes
+// sure that it is the one that was looked at before.
+func (b *builder) sandbox() script.Slot {
+	r := &b.p.Root
+	dir := b.s.Call("open the sandbox "+strconv.Quote(r.Path), unix.SYS_OPENAT, atCwd, b.s.Str(r.Path), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	st := make([]uint64, unsafe.Sizeof(unix.Stat_t{})/8)
+	b.s.Call("look at the sandbox", unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
+	b.s.Equal("find the same sandbox again", st, 0, 1, r.Dev, r.Ino)
+	return dir
+}
+
+// makePoints makes the directories that a writable sandbox lacks, in the sandbox
+// itself.
+//
+// Security: mkdir follows links on the way, so the sandbox is made the root
+// while the paths are walked.
+func (b *builder) makePoints() {
+	s := b.s
+	old := s.Call("open the old root", unix.SYS_OPENAT, atCwd, s.Str("/"), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	s.Call("enter the sandbox", unix.SYS_FCHDIR, b.root.Arg())
+	s.Call("change the root to the sandbox", unix.SYS_CHROOT, s.Str("."))
+	for i := range b.p.Files {
+		f := &b.p.Files[i]
+		if !f.Dir || f.Load != nil {
+			continue
+		}
+		for k := 1; k <= len(f.Path); k++ {
+			if k == len(f.Path) || f.Path[k] == '/' {
+				s.Optional(s.Call("create "+f.Path, unix.SYS_MKDIRAT, atCwd, s.Str(f.Path[:k]), script.Int(0o755)))
+			}
+		}
+	}
+	s.Call("enter the old root", unix.SYS_FCHDIR, old.Arg())
+	s.Call("change the root back", unix.SYS_CHROOT, s.Str("."))
+}
+
+func (b *builder) hasContent() bool {
+	for i := range b.p.Files {
+		if b.p.Files[i].Load != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// layer makes a tmpfs with the generated files: with their whole paths and the
+// mount points if it shall be a layer of an overlay, else side by side, each
+// returned as a detached mount.
+func (b *builder) layer(paths bool) []extra {
+	s := b.s
+	fs := s.Call("make a tmpfs", unix.SYS_FSOPEN, s.Str("tmpfs"), script.Int(unix.FSOPEN_CLOEXEC))
+	b.config(fs, "mode", "0755")
+	b.config(fs, "size", "1m")
+	s.Call("create the tmpfs", unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	t := s.Call("mount the tmpfs", unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+	b.attachMount(t, "attach the tmpfs")
+	var made []extra
+	dirs := map[string]bool{}
+	for i := range b.p.Files {
+		f := &b.p.Files[i]
+		content := b.content(f)
+		if content == nil && (f.Load != nil || !paths) {
+			continue
+		}
+		name := strings.Trim(f.Path, "/")
+		if !paths {
+			name = itoa(i)
+		}
+		b.parents(t, name, dirs)
+		if f.Dir {
+			b.mkdir(t, name, dirs)
+			continue
+		}
+		fd := s.Call("create "+f.Path, unix.SYS_OPENAT, t.Arg(), s.Str(name), script.Int(unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC), script.Int(int(f.Perm)))
+		if len(content) > 0 {
+			s.Want(s.Call("write "+f.Path, unix.SYS_WRITE, fd.Arg(), s.Bytes(content), script.Int(len(content))), len(content))
+		}
+		s.Call("close "+f.Path, unix.SYS_CLOSE, fd.Arg())
+		if !paths {
+			tree := s.Call("open "+f.Path, unix.SYS_OPEN_TREE, t.Arg(), s.Str(name), script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+			made = append(made, extra{tree, f.Path})
+		}
+	}
+	return made
+}
+
+// content is what a generated file holds; nil leaves the image's own.
+func (b *builder) content(f *plan.File) []byte {
+	if f.Load == nil {
+		return nil
+	}
+	c, err := f.Load(nil)
+	if err != nil {
+		warn(b.h, err.Error())
+		return nil
+	}
+	return c
+}
+
+func (b *builder) parents(t script.Slot, name string, dirs map[string]bool) {
+	for i := range len(name) {
+		if name[i] == '/' {
+			b.mkdir(t, name[:i], dirs)
+		}
+	}
+}
+
+func (b *builder) mkdir(t script.Slot, name string, dirs map[string]bool) {
+	if name == "" || dirs[name] {
+		return
+	}
+	dirs[name] = true
+	b.s.Call("create /"+name, unix.SYS_MKDIRAT, t.Arg(), b.s.Str(name), script.Int(0o755))
+}
+
+// overlay puts the tmpfs, which lies on b.attach, above the sandbox. Neither
+// is written to: there is no upper layer.
+func (b *builder) overlay(dir script.Slot) {
+	s := b.s
+	s.Call("enter the sandbox", unix.SYS_FCHDIR, dir.Arg())
+	fs := s.Call(overlayLabel, unix.SYS_FSOPEN, s.Str("overlay"), script.Int(unix.FSOPEN_CLOEXEC))
+	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_STRING), s.Str("lowerdir"), s.Str(b.attach+":."), script.Int(0))
+	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	b.root = s.Call(overlayLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
+		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+}

@@ -1,0 +1,326 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/container/seccomp"
+	"singularity/linux/script"
+	"singularity/plan"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// attr is struct mount_attr, 32 bytes.
+type attr struct{ set, clr, propagation, userns uint64 }
+
+// how is struct open_how, 24 bytes.
+type how struct{ flags, mode, resolve uint64 }
+
+// builder turns a plan into a script.
+type builder struct {
+	p      *plan.Plan
+	h      Hooks
+	s      *script.Script
+	errfd  int // the child's report; -1 if the script runs in this process
+	files  [2]uint64
+	attach string // a directory of the host that mounts are put on before the pivot
+	root   script.Slot
+	keep   []int // descriptors that stay open until execve closes them, in order
+}
+
+func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
+	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
+	if errfd >= 0 {
+		b.keep = []int{errfd}
+	} else {
+		b.keep = poller()
+	}
+	if unix.Access(b.attach, unix.F_OK) != nil {
+		b.attach = "/proc"
+	}
+	return b
+}
+
+// poller returns the descriptors of the Go runtime's own poller, which a
+// process that runs a script in itself must not close: another thread uses
+// them until execve.
+func poller() []int {
+	var keep []int
+	names, _ := os.ReadDir("/proc/self/fd")
+	for _, n := range names {
+		if to, _ := os.Readlink("/proc/self/fd/" + n.Name()); to == "anon_inode:[eventpoll]" || to == "anon_inode:[eventfd]" {
+			if fd, err := strconv.Atoi(n.Name()); err == nil {
+				keep = append(keep, fd)
+			}
+		}
+	}
+	slices.Sort(keep)
+	return keep
+}
+
+func (b *builder) memory(p unsafe.Pointer, n int) script.Arg {
+	return b.s.Bytes(unsafe.Slice((*byte)(p), n))
+}
+
+var atCwd = script.Int(unix.AT_FDCWD)
+
+// write adds: open path, write text, close.
+func (b *builder) write(path, text string) {
+	fd := b.s.Call("open "+path, unix.SYS_OPENAT, atCwd, b.s.Str(path), script.Int(unix.O_WRONLY|unix.O_CLOEXEC))
+	b.s.Call("write "+path, unix.SYS_WRITE, fd.Arg(), b.s.Bytes([]byte(text)), script.Int(len(text)))
+	b.s.Call("close "+path, unix.SYS_CLOSE, fd.Arg())
+}
+
+// maps writes the maps of a single id, which any process may do for itself.
+func (b *builder) maps() {
+	ids := &b.p.IDs
+	if ids.Mode != plan.SingleID {
+		return
+	}
+	b.write("/proc/self/setgroups", "deny")
+	b.write("/proc/self/uid_map", itoa(ids.InsideUID)+" "+itoa(ids.UID)+" 1")
+	b.write("/proc/self/gid_map", itoa(ids.InsideGID)+" "+itoa(ids.GID)+" 1")
+}
+
+// rest adds everything behind the id maps.
+func (b *builder) rest(overlay bool, dev *device) error {
+	if b.p.IDs.Mode == plan.HostIDs {
+		// A mount namespace of a user namespace follows the host without
+		// being followed; root's must be told.
+		b.s.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), b.s.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
+	}
+	if b.p.IDs.Mode == plan.Ranges {
+		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
+	}
+	if b.p.Root.Kind == plan.HostRoot {
+		if b.p.Process.NewPID {
+			b.s.Call("attach the procfs", unix.SYS_MOVE_MOUNT, b.proc().Arg(), b.s.Str(""), atCwd, b.s.Str("/proc"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		}
+		return b.process()
+	}
+	if dev != nil {
+		b.mountDevice(dev)
+	}
+	sources := make([]script.Slot, len(b.p.Mounts))
+	for i := range b.p.Mounts {
+		sources[i] = b.source(&b.p.Mounts[i])
+	}
+	extra, err := b.makeRoot(overlay, dev)
+	if err != nil {
+		return err
+	}
+	for i := range b.p.Mounts {
+		m := &b.p.Mounts[i]
+		b.place(sources[i], m.Source, m.Destination, m.Optional, m.Tag)
+	}
+	for _, e := range extra {
+		b.place(e.tree, e.path, e.path, true, "files")
+	}
+	b.pivot()
+	return b.process()
+}
+
+// source opens a detached copy of the mounts at m.Source.
+func (b *builder) source(m *plan.Mount) script.Slot {
+	if m.Source == "" {
+		return b.proc()
+	}
+	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
+		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+	b.s.Text(t, "mount source "+m.Source+" doesn't exist")
+	a := &attr{set: unix.MOUNT_ATTR_NOSUID}
+	if !m.Devices {
+		a.set |= unix.MOUNT_ATTR_NODEV
+	}
+	if m.ReadOnly {
+		a.set |= unix.MOUNT_ATTR_RDONLY
+	}
+	b.setattr(t, a, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
+	return t
+}
+
+func (b *builder) setattr(t script.Slot, a *attr, flags int, label string) {
+	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.memory(unsafe.Pointer(a), 32), script.Int(32))
+}
+
+// place moves a detached mount to its destination.
+//
+// Security: the destination is resolved by the kernel inside the new root, so
+// a link in the image cannot lead the mount to a directory of the host, and
+// the descriptor that was resolved is the one that is mounted on.
+func (b *builder) place(t script.Slot, source, destination string, optional bool, tag string) {
+	h := &how{flags: unix.O_PATH | unix.O_CLOEXEC, resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	d := b.s.Call("find the destination "+strconv.Quote(destination)+" in the container", unix.SYS_OPENAT2, b.root.Arg(),
+		b.s.Str(strings.TrimLeft(destination, "/")), b.memory(unsafe.Pointer(h), 24), script.Int(24))
+	b.s.Text(d, "destination "+destination+" doesn't exist in container")
+	m := b.s.Call("mount "+strconv.Quote(source)+" on "+strconv.Quote(destination), unix.SYS_MOVE_MOUNT, t.Arg(), b.s.Str(""), d.Arg(), b.s.Str(""),
+		script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+	if optional {
+		b.s.SkipFail(d, 1)
+		b.s.Optional(m)
+	}
+}
+
+// pivot makes b.root the root and drops the host's mounts.
+func (b *builder) pivot() {
+	b.s.Call("enter the new root", unix.SYS_FCHDIR, b.root.Arg())
+	dot := b.s.Str(".")
+	b.s.Call("pivot to the new root", unix.SYS_PIVOT_ROOT, dot, dot)
+	b.s.Call("drop the old root", unix.SYS_UMOUNT2, dot, script.Int(unix.MNT_DETACH))
+}
+
+// proc makes the procfs of a new PID namespace. It must be made while the
+// host's is still visible: the kernel gives a user namespace no more of /proc
+// than it sees.
+func (b *builder) proc() script.Slot {
+	fs := b.s.Call(procLabel, unix.SYS_FSOPEN, b.s.Str("proc"), script.Int(unix.FSOPEN_CLOEXEC))
+	b.s.Call(procLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	return b.s.Call(procLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC))
+}
+
+// procLabel marks the steps whose failure means that this host lets nobody
+// mount a procfs in a user namespace.
+const procLabel = "mount a procfs of the PID namespace"
+
+// NoProc tells whether err says that a plan with NewPID cannot be carried out
+// here, because no procfs may be mounted.
+func NoProc(err error) bool {
+	se := new(script.Error)
+	return errors.As(err, &se) && se.Label == procLabel
+}
+
+// process adds the last steps: the attributes of the process, then execve.
+func (b *builder) process() error {
+	p := &b.p.Process
+	s := b.s
+	// Security: every descriptor but the standard three is closed before the
+	// first path is walked that the user may choose, since /proc/self/fd/N of
+	// a directory of the host would lead out of the container.
+	for i, f := range b.h.Stdio {
+		if f != nil && int(f.Fd()) != i {
+			s.Call("set a standard descriptor", unix.SYS_DUP3, script.Int(int(f.Fd())), script.Int(i), script.Int(0))
+		}
+	}
+	from := 3
+	for _, fd := range b.keep {
+		if fd > from {
+			s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(fd-1), script.Int(0))
+		}
+		from = max(from, fd+1)
+	}
+	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
+	for i, d := range p.Dirs {
+		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
+	}
+	if p.Umask >= 0 {
+		s.Call("set the umask", unix.SYS_UMASK, script.Int(p.Umask))
+	}
+	if b.files[0] != 0 {
+		s.Call("restore the limit of open files", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_NOFILE), s.Words(b.files[:]), script.Int(0))
+	}
+	if p.NoPrivileges {
+		b.dropCapabilities()
+	}
+	s.Call("set no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_SET_NO_NEW_PRIVS), script.Int(1), script.Int(0), script.Int(0), script.Int(0))
+	s.Want(s.Call("read back no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_GET_NO_NEW_PRIVS), script.Int(0), script.Int(0), script.Int(0), script.Int(0)), 1)
+	if err := b.filter(); err != nil {
+		return err
+	}
+	if b.errfd >= 0 {
+		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
+		parent := syscall.Getpid()
+		if p.NewPID {
+			parent = 0
+		}
+		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
+	}
+	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
+	return nil
+}
+
+// filter installs the seccomp filter of fakeroot: changes of ownership, or
+// only the making of devices, succeed without effect.
+func (b *builder) filter() error {
+	var code []unix.SockFilter
+	var err error
+	switch {
+	case b.p.IDs.FakeOwners:
+		code, err = seccomp.Fakeroot()
+	case b.p.IDs.FakeDevices:
+		code, err = seccomp.Devices()
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
+	b.s.Call("install the fakeroot filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
+	return nil
+}
+
+// dropCapabilities empties the bounding set and then every other one.
+func (b *builder) dropCapabilities() {
+	for c := range 64 {
+		b.s.Optional(b.s.Call("drop a capability", unix.SYS_PRCTL, script.Int(unix.PR_CAPBSET_DROP), script.Int(c)))
+	}
+	b.s.Call("clear the ambient capabilities", unix.SYS_PRCTL, script.Int(unix.PR_CAP_AMBIENT), script.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), script.Int(0), script.Int(0), script.Int(0))
+	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{}
+	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.memory(unsafe.Pointer(header), int(unsafe.Sizeof(*header))), b.memory(unsafe.Pointer(data), int(unsafe.Sizeof(*data))))
+}
+
+// overlayFailed tells whether the script ended at the overlay, which not every
+// file system of a sandbox can be the lower layer of.
+func (b *builder) overlayFailed(err error) bool {
+	se := new(script.Error)
+	return errors.As(err, &se) && se.Label == overlayLabel
+}
+
+func (b *builder) skipped(err error) {
+	debugf(b.h, "no overlay over "+b.p.Root.Path+": "+err.Error())
+}
+
+// explain turns a failure of the script into one that names cause and object.
+func (b *builder) explain(err error) error {
+	se := new(script.Error)
+	if !errors.As(err, &se) {
+		return err
+	}
+	if se.Exec {
+		return &ExecError{Program: b.p.Process.Args[0], Errno: se.Errno}
+	}
+	return err
+}
+
+// ExecError says why the program in the container could not be started.
+type ExecError struct {
+	Program string
+	Errno   syscall.Errno
+}
+
+func (e *ExecError) Error() string {
+	switch e.Errno {
+	case syscall.ENOENT:
+		if strings.Contains(e.Program, "/") {
+			return strconv.Quote(e.Program) + ": no such file or directory"
+		}
+		return strconv.Quote(e.Program) + ": executable file not found in $PATH"
+	case syscall.ELIBACC:
+		return "exec " + e.Program + " failed: a shared library is likely missing in the image"
+	case syscall.EACCES:
+		return strconv.Quote(e.Program) + ": permission denied"
+	}
+	return "exec " + e.Program + " failed: " + e.Errno.Error()
+}
+
+// Unwrap returns the error number.
+func (e *ExecError) Unwrap() error { return e.Errno }

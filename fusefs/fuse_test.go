@@ -1,0 +1,258 @@
+package fusefs
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/extfs"
+	"singularity/squashfs"
+)
+
+// serveEnv holds the JSON of a servePlan when the test binary is to be a
+// server: fuse mounts must never be walked by the process that serves them.
+const serveEnv = "FUSEFS_TEST_SERVE"
+
+type servePlan struct {
+	Image, Mountpoint string
+	UID, GID          int
+	Extras            []Extra
+	AllowOther        bool
+	Prefetch          []string
+}
+
+func TestMain(m *testing.M) {
+	if p := os.Getenv(serveEnv); p != "" {
+		if err := serveMain(p); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// openImage opens an image of either kind.
+func openImage(name string) (FS, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	r, err := squashfs.Open(f, st.Size(), squashfs.ReaderOptions{})
+	if err == nil {
+		return Squashfs(r), nil
+	}
+	if e, extErr := extfs.Open(f, st.Size()); extErr == nil {
+		return Ext(e), nil
+	}
+	return nil, err
+}
+
+// serveMain mounts as the plan says, prints a line and serves.
+func serveMain(plan string) error {
+	debug.SetGCPercent(50)
+	var p servePlan
+	if err := json.Unmarshal([]byte(plan), &p); err != nil {
+		return err
+	}
+	fs, err := openImage(p.Image)
+	if err != nil {
+		return err
+	}
+	s, err := New(Config{FS: fs, Extras: p.Extras, UID: p.UID, GID: p.GID, OnError: func(err error) {
+		fmt.Fprintln(os.Stderr, "fault:", err)
+	}})
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	options := []string{fmt.Sprintf("fd=%d", fd)}
+	for _, o := range MountOptions(os.Getuid(), os.Getgid(), p.AllowOther) {
+		options = append(options, strings.TrimSuffix(o.Key+"="+o.Value, "="))
+	}
+	s.Prefetch(p.Prefetch)
+	err = unix.Mount("image", p.Mountpoint, "fuse", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
+	if err != nil {
+		return fmt.Errorf("cannot mount: %w", err)
+	}
+	fmt.Println("mounted")
+	return s.Serve(fd)
+}
+
+// mount is a running server in a mount namespace of its own.
+type mount struct {
+	tb     testing.TB
+	cmd    *exec.Cmd
+	dir    string
+	stderr *bytes.Buffer
+}
+
+// serve starts a server for the plan. Commands are run in its namespaces.
+func serve(tb testing.TB, p servePlan, attr *syscall.SysProcAttr) *mount {
+	tb.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		tb.Skip("needs /dev/fuse")
+	}
+	m := &mount{tb: tb, stderr: new(bytes.Buffer)}
+	if p.Mountpoint == "" {
+		p.Mountpoint = tb.TempDir()
+	}
+	m.dir = p.Mountpoint
+	plan, _ := json.Marshal(p)
+	exe, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m.cmd = exec.Command(exe)
+	m.cmd.Env = append(os.Environ(), serveEnv+"="+string(plan))
+	m.cmd.SysProcAttr = attr
+	m.cmd.Stderr = m.stderr
+	out, err := m.cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := m.cmd.Start(); err != nil {
+		tb.Skipf("needs the right to make namespaces: %v", err)
+	}
+	line := make([]byte, 8)
+	if _, err := io.ReadFull(out, line); err != nil {
+		m.cmd.Wait()
+		tb.Fatalf("server did not mount: %s", m.stderr)
+	}
+	tb.Cleanup(m.close)
+	return m
+}
+
+// rootNamespace is for a server that runs as root.
+func rootNamespace() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+}
+
+// run runs a shell command in the server's namespaces. $M is the mount.
+func (m *mount) run(script string) string {
+	m.tb.Helper()
+	args := []string{"-t", fmt.Sprint(m.cmd.Process.Pid), "-m", "--", "sh", "-c", script}
+	if m.cmd.SysProcAttr.Cloneflags&syscall.CLONE_NEWUSER != 0 {
+		args = append([]string{"-U", "--preserve-credentials"}, args...)
+	}
+	cmd := exec.Command("nsenter", args...)
+	if a := m.cmd.SysProcAttr; a.Credential != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.Credential}
+	}
+	cmd.Env = append(os.Environ(), "M="+m.dir, "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		m.tb.Errorf("%s: %v\n%s%s", script, err, out, m.stderr)
+	}
+	return string(out)
+}
+
+// close takes the mount away and checks that the server ends by itself.
+func (m *mount) close() {
+	m.run(`umount -l "$M"`)
+	if err := m.cmd.Wait(); err != nil {
+		m.tb.Errorf("server did not end well: %v\n%s", err, m.stderr)
+	}
+}
+
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Getuid() != 0 {
+		tb.Skip("needs root")
+	}
+}
+
+// pack makes an image of dir.
+func pack(tb testing.TB, dir string, args ...string) string {
+	tb.Helper()
+	if _, err := exec.LookPath("mksquashfs"); err != nil {
+		tb.Skip("needs mksquashfs")
+	}
+	img := filepath.Join(tb.TempDir(), "img")
+	args = append([]string{dir, img, "-noappend", "-no-progress", "-quiet"}, args...)
+	if out, err := exec.Command("mksquashfs", args...).CombinedOutput(); err != nil {
+		tb.Fatalf("mksquashfs: %v\n%s", err, out)
+	}
+	return img
+}
+
+// makeTree makes a tree of many kinds of files with a shell script.
+func makeTree(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	script := `set -e; cd "$1"; umask 022
+mkdir -p etc var usr/bin usr/lib empty many run
+ln -s usr/bin bin; ln -s ../run var/run; ln -s /etc/real etc/link; ln -s nowhere etc/dangling; ln -s self self
+echo root:x:0:0 > etc/passwd; : > etc/empty; echo real > etc/real
+seq 1 200000 > usr/lib/big; head -c 400000 /dev/urandom > usr/lib/noise; truncate -s 3M usr/lib/hole; echo end >> usr/lib/hole
+ln usr/lib/big usr/lib/hard; mkfifo run/fifo; chmod 4755 etc/real; chmod 700 empty
+ln -s "$(head -c 3000 /dev/zero | tr '\0' x)" longlink
+i=0; while [ $i -lt 2000 ]; do echo $i > many/a-rather-long-file-name-$i; i=$((i+1)); done
+if [ "$(id -u)" = 0 ]; then mknod run/null c 1 3; mknod run/disk b 259 70000; chown 12:34 etc/empty; fi
+find . -exec touch -h -d @1234567890 {} +`
+	if out, err := exec.Command("sh", "-c", script, "sh", dir).CombinedOutput(); err != nil {
+		tb.Fatalf("cannot make a tree: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// listing prints what find and sha256sum see below $D.
+const listing = `cd "$D" && find . -mindepth 1 ! -type d -printf '%P %y %m %U %G %n %s %T@ %l\n' -o -type d -printf '%P %y %m %U %G %T@\n' | sed 's/\.[0-9]* / /' | sort; find . -type f -print0 | sort -z | xargs -0 sha256sum`
+
+func TestServeWholeTree(t *testing.T) {
+	needRoot(t)
+	dir := makeTree(t)
+	want, err := exec.Command("sh", "-c", strings.ReplaceAll(listing, "$D", dir)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"-comp gzip", "-comp zstd -b 4K", "-comp lz4 -b 1M", "-comp xz", "-comp lzo -no-fragments", "-noD -noF"} {
+		t.Run(args, func(t *testing.T) {
+			m := serve(t, servePlan{Image: pack(t, dir, strings.Fields(args)...), UID: -1, GID: -1, AllowOther: true}, rootNamespace())
+			for range 2 { // cold, and from the kernel's caches
+				if got := m.run(strings.ReplaceAll(listing, "$D", m.dir)); got != string(want) {
+					diff(t, got, string(want))
+				}
+			}
+			m.run(`test ! -e "$M/none" && test ! -e "$M/none" && ! touch "$M/new" 2>/dev/null && stat -f "$M" >/dev/null`)
+			if m.stderr.Len() > 0 {
+				t.Errorf("server says: %s", m.stderr)
+			}
+		})
+	}
+}
+
+func diff(t *testing.T, got, want string) {
+	t.Helper()
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range max(len(g), len(w)) {
+		var a, b string
+		if i < len(g) {
+			a = g[i]
+		}
+		if i < len(w) {
+			b = w[i]
+		}
+		if a != b {
+			t.Errorf("line %d:\n got %.200s\nwant %.200s", i, a, b)
+			return
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package script
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// The runtime's own hooks around a fork: they block signals, and in the child
+// put the handlers back to what the process was started with. Package syscall
+// uses the same; the linker allows the reference.
+
+//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
+func runtimeBeforeFork()
+
+//go:linkname runtimeAfterFork syscall.runtime_AfterFork
+func runtimeAfterFork()
+
+//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
+func runtimeAfterForkInChild()
+
+const atCwd = ^uintptr(99) // AT_FDCWD, -100
+
+// failure is what a child writes to the pipe when a step fails.
+type failure struct {
+	step, errno uint64
+}
+
+// Start clones the process with flags (CLONE_NEW*, CLONE_FILES; SIGCHLD is
+// added) and runs the script in the child. A failure of the child is sent to
+// errfd, 16 bytes; see ReadFailure. The calling goroutine must be locked to its
+// thread for as long as the child shall live, if the script sets a parent-death
+// signal.
+func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
+	for i := range s.steps {
+		// Send refers to the results, which do not move any more now.
+		if st := &s.steps[i]; st.nr == syscall.SYS_WRITE && st.a[1] == ^uintptr(0) {
+			st.a[1] = uintptr(unsafe.Pointer(&s.res[0]))
+		}
+	}
+	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+	if e != 0 {
+		return 0, &Error{Step: -1, Label: "create the container's process", Errno: e}
+	}
+	return int(p), nil
+}
+
+// ReadFailure waits until the child has executed its program (nil) or failed.
+// The parent's copy of the pipe's other end must be closed.
+func (s *Script) ReadFailure(fd int) error {
+	var f failure
+	b := (*[unsafe.Sizeof(f)]byte)(unsafe.Pointer(&f))[:]
+	for {
+		n, err := syscall.Read(fd, b)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || n != len(b) {
+			return nil
+		}
+		return s.fail(int(f.step), syscall.Errno(f.errno))
+	}
+}
+
+//go:norace
+//go:noinline
+func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr) (pid uintptr, err syscall.Errno) {
+	runtimeBeforeFork()
+	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if err != 0 || pid != 0 {
+		runtimeAfterFork()
+		return pid, err
+	}
+	runtimeAfterForkInChild()
+	i, e := run(steps, res, x)
+	f := failure{uint64(i), uint64(e)}
+	syscall.RawSyscall(syscall.SYS_WRITE, errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
+	}
+}
+
+// run makes the calls. It must not allocate, block on a lock or grow its
+// stack, since in a child only this thread exists. It returns the failed step,
+// or -1 at the end of a script without Exec.
+//
+//go:norace
+//go:nosplit
+func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
+	for i := 0; i < len(steps); i++ {
+		s := &steps[i]
+		var e syscall.Errno
+		var r uintptr
+		switch s.op {
+		case opExec:
+			return i, execute(x)
+		case opEqual:
+			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
+				e = syscall.ESTALE
+			}
+		default:
+			a := s.a
+			for k := range a {
+				if s.ref&(1<<k) != 0 {
+					a[k] = res[a[k]]
+				}
+			}
+			r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			if e == 0 && s.want && r != s.expect {
+				e = syscall.ESTALE
+			}
+			res[i] = r
+		}
+		switch {
+		case e == 0:
+			i += int(s.skipOK)
+		case !s.ignore:
+			return i, e
+		default:
+			i += int(s.skipNo)
+		}
+	}
+	return -1, 0
+}
+
+// execute tries the candidates as a shell's search does: a missing one is
+// passed over, and the most telling error is kept.
+//
+//go:norace
+//go:nosplit
+func execute(x *execData) syscall.Errno {
+	result := syscall.ENOENT
+	for k := 0; k < len(x.paths); k++ {
+		_, _, e := syscall.RawSyscall(syscall.SYS_EXECVE, x.paths[k], x.argv, x.envp)
+		switch e {
+		case syscall.ENOENT:
+			// A file that is there lacks its interpreter or loader.
+			if _, _, e := syscall.RawSyscall6(syscall.SYS_FACCESSAT, atCwd, x.paths[k], 0, 0, 0, 0); e == 0 {
+				return syscall.ELIBACC
+			}
+		case syscall.ENOTDIR:
+		case syscall.ENOEXEC:
+			if x.shellPath == 0 {
+				return e
+			}
+			x.shell[1] = x.paths[k]
+			_, _, e = syscall.RawSyscall(syscall.SYS_EXECVE, x.shellPath, uintptr(unsafe.Pointer(&x.shell[0])), x.envp)
+			return e
+		case syscall.EACCES:
+			result = e
+		default:
+			return e
+		}
+	}
+	return result
+}

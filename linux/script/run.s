@@ -1,0 +1,1 @@
+// The functions that package runtime provides have no body here.

@@ -1,0 +1,266 @@
+// Package script runs a list of system calls in a new process without the Go
+// runtime: the parent prepares everything, memory included, and the child of a
+// raw clone only makes the calls, one after another, and ends in execve.
+//
+// That is how a container starts with one fork and no second start of a Go
+// program: a Go process cannot enter a user namespace once its threads run, and
+// a re-exec costs a millisecond and the capabilities. The same list can be run
+// in the calling process (Here), for a process that became alone in its user
+// namespace before the runtime started (package entry).
+//
+// A step may use the result of an earlier one (Slot), may be allowed to fail,
+// and may skip the steps after it. The child never allocates, never takes a
+// lock and never returns: on the first failure it writes the step's index and
+// the error number to a pipe and exits with status 127.
+package script
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// Slot names the result of a step, for use as an argument of a later one.
+type Slot int
+
+// Arg is one argument of a system call: an Int, a Slot, or memory that the
+// script keeps (Str, Bytes, Words).
+type Arg struct {
+	v    uintptr
+	slot bool
+}
+
+// Int is a plain number.
+func Int(v int) Arg { return Arg{v: uintptr(v)} }
+
+// Uint is a plain number.
+func Uint(v uint64) Arg { return Arg{v: uintptr(v)} }
+
+// Arg makes the result of a step an argument.
+func (s Slot) Arg() Arg { return Arg{v: uintptr(s), slot: true} }
+
+const (
+	opCall  = iota
+	opExec  // find and execute the program
+	opEqual // two words of memory must have given values
+)
+
+type step struct {
+	op     uint8
+	ref    uint8 // bit k: argument k is the number of a slot
+	ignore bool  // an error does not end the script
+	skipOK uint8 // steps to leave out after success
+	skipNo uint8 // steps to leave out after failure; implies ignore
+	want   bool  // the result must be expect
+	nr     uintptr
+	a      [6]uintptr
+	expect uintptr
+	mem    [2]*uint64 // opEqual: the words; a[0] and a[1] are their values
+}
+
+// Script is a list of system calls with the memory that they use.
+type Script struct {
+	steps  []step
+	labels []string
+	texts  map[int]string
+	res    []uintptr
+	keep   []any
+	exec   *execData
+}
+
+// execData is what opExec needs, as addresses.
+type execData struct {
+	paths []uintptr // candidates, in order
+	argv  uintptr
+	envp  uintptr
+	// shell starts with the interpreter, then a place for the path, then the
+	// arguments behind argv[0]: for a text file without "#!".
+	shell     []uintptr
+	shellPath uintptr
+}
+
+// Str keeps s with a final NUL.
+func (s *Script) Str(v string) Arg {
+	b := make([]byte, len(v)+1)
+	copy(b, v)
+	s.keep = append(s.keep, b)
+	return Arg{v: uintptr(unsafe.Pointer(&b[0]))}
+}
+
+// Bytes keeps b itself: what a call writes there can be read after Here.
+func (s *Script) Bytes(b []byte) Arg {
+	if len(b) == 0 {
+		return Arg{}
+	}
+	s.keep = append(s.keep, b)
+	return Arg{v: uintptr(unsafe.Pointer(&b[0]))}
+}
+
+// Words keeps w itself.
+func (s *Script) Words(w []uint64) Arg {
+	s.keep = append(s.keep, w)
+	return Arg{v: uintptr(unsafe.Pointer(&w[0]))}
+}
+
+// Pointers keeps the memory of args and returns a list of their addresses, for
+// structures that hold addresses.
+func (s *Script) Pointers(args ...Arg) Arg {
+	w := make([]uintptr, len(args))
+	for i, a := range args {
+		w[i] = a.v
+	}
+	s.keep = append(s.keep, w)
+	return Arg{v: uintptr(unsafe.Pointer(&w[0]))}
+}
+
+// Call adds the system call nr and returns the slot of its result. The label
+// says what the step does, as verb and object, for the error text.
+func (s *Script) Call(label string, nr uintptr, args ...Arg) Slot {
+	st := step{op: opCall, nr: nr}
+	for i, a := range args {
+		st.a[i] = a.v
+		if a.slot {
+			st.ref |= 1 << i
+		}
+	}
+	return s.add(label, st)
+}
+
+func (s *Script) add(label string, st step) Slot {
+	s.steps = append(s.steps, st)
+	s.labels = append(s.labels, label)
+	s.res = append(s.res, 0)
+	return Slot(len(s.steps) - 1)
+}
+
+// Len is the number of steps so far.
+func (s *Script) Len() int { return len(s.steps) }
+
+// Optional lets step i fail.
+func (s *Script) Optional(i Slot) { s.steps[i].ignore = true }
+
+// Want makes step i fail with ESTALE unless its result is v.
+func (s *Script) Want(i Slot, v int) {
+	s.steps[i].want, s.steps[i].expect = true, uintptr(v)
+}
+
+// SkipOK leaves out the n steps after step i when it succeeds. A failure of
+// step i is then no error: the steps after it are the other way.
+func (s *Script) SkipOK(i Slot, n int) {
+	s.steps[i].skipOK, s.steps[i].ignore = uint8(n), true
+}
+
+// SkipFail leaves out the n steps after step i when it fails, which then is no
+// error.
+func (s *Script) SkipFail(i Slot, n int) {
+	s.steps[i].skipNo, s.steps[i].ignore = uint8(n), true
+}
+
+// Equal adds a check that the two words at i and j of w are those given: what
+// an earlier call wrote there must be what the parent saw.
+func (s *Script) Equal(label string, w []uint64, i, j int, a, b uint64) {
+	s.Words(w)
+	s.add(label, step{op: opEqual, mem: [2]*uint64{&w[i], &w[j]}, a: [6]uintptr{uintptr(a), uintptr(b)}})
+}
+
+// Exec adds the end of the script: the first of paths that can be executed
+// replaces the process, with argv and env. A file that the kernel does not know
+// (ENOEXEC) is given to shell, unless that is empty.
+func (s *Script) Exec(paths, argv, env []string, shell string) {
+	e := &execData{argv: s.strings(argv), envp: s.strings(env)}
+	for _, p := range paths {
+		e.paths = append(e.paths, s.Str(p).v)
+	}
+	if shell != "" {
+		e.shellPath = s.Str(shell).v
+		e.shell = []uintptr{e.shellPath, 0}
+		if len(argv) > 0 {
+			for _, a := range argv[1:] {
+				e.shell = append(e.shell, s.Str(a).v)
+			}
+		}
+		e.shell = append(e.shell, 0)
+	}
+	s.exec = e
+	s.keep = append(s.keep, e.paths, e.shell, e)
+	s.add("execute", step{op: opExec})
+}
+
+// strings keeps a null-terminated list of addresses of strings.
+func (s *Script) strings(list []string) uintptr {
+	w := make([]uintptr, len(list)+1)
+	for i, v := range list {
+		w[i] = s.Str(v).v
+	}
+	s.keep = append(s.keep, w)
+	return uintptr(unsafe.Pointer(&w[0]))
+}
+
+// Text replaces the whole message of step i if it fails with ENOENT.
+func (s *Script) Text(i Slot, text string) {
+	if s.texts == nil {
+		s.texts = map[int]string{}
+	}
+	s.texts[int(i)] = text
+}
+
+// Error is the failure of a step.
+type Error struct {
+	Step  int
+	Label string
+	Errno syscall.Errno
+	Exec  bool // the program itself could not be executed
+	Text  string
+}
+
+func (e *Error) Error() string {
+	if e.Text != "" && e.Errno == syscall.ENOENT {
+		return e.Text
+	}
+	return "cannot " + e.Label + ": " + e.Errno.Error()
+}
+
+// Unwrap returns the error number.
+func (e *Error) Unwrap() error { return e.Errno }
+
+func (s *Script) fail(i int, e syscall.Errno) *Error {
+	if i < 0 || i >= len(s.steps) {
+		return &Error{Step: i, Label: "start the container", Errno: e}
+	}
+	return &Error{Step: i, Label: s.labels[i], Errno: e, Exec: s.steps[i].op == opExec, Text: s.texts[i]}
+}
+
+// Here runs the script in the calling thread. It returns the first failure, or
+// nil if the script has no Exec.
+func (s *Script) Here() error {
+	i, e := run(s.steps, s.res, s.exec)
+	if i < 0 {
+		return nil
+	}
+	return s.fail(i, e)
+}
+
+// Result is the result of step i, after Here, or as sent by Send.
+func (s *Script) Result(i Slot) int { return int(s.res[i]) }
+
+// Send adds a step that writes all results so far to descriptor fd.
+func (s *Script) Send(label string, fd int) Slot {
+	return s.add(label, step{op: opCall, nr: syscall.SYS_WRITE, a: [6]uintptr{uintptr(fd), ^uintptr(0), uintptr(len(s.steps) * 8)}})
+}
+
+// Receive reads from fd what step sent of Send wrote, and makes it visible to
+// Result. It returns false if the script ended before.
+func (s *Script) Receive(fd int, sent Slot) bool {
+	n := int(sent) * 8
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&s.res[0])), n)
+	for got := 0; got < n; {
+		k, err := syscall.Read(fd, b[got:])
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || k <= 0 {
+			return false
+		}
+		got += k
+	}
+	return true
+}

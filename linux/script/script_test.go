@@ -1,0 +1,135 @@
+package script
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// start runs s with its output in a pipe and returns that and the exit status.
+func start(t *testing.T, s *Script, out *os.File, r io.Reader) (string, syscall.WaitStatus, error) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var p [2]int
+	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := s.Start(0, p[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(p[1])
+	out.Close()
+	failed := s.ReadFailure(p[0])
+	syscall.Close(p[0])
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	return string(text), ws, failed
+}
+
+func pipe(t *testing.T) (*os.File, *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r, w
+}
+
+func TestSlotsSkipsAndExec(t *testing.T) {
+	r, w := pipe(t)
+	s := new(Script)
+	cwd := Arg{v: atCwd}
+	bad := s.Call("open nothing", syscall.SYS_OPENAT, cwd, s.Str("/nonexistent"), Int(0))
+	s.SkipOK(bad, 1) // fails: the next step is the other way
+	dir := s.Call("open /", syscall.SYS_OPENAT, cwd, s.Str("/"), Int(syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC))
+	etc := s.Call("open etc", syscall.SYS_OPENAT, dir.Arg(), s.Str("etc"), Int(syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC))
+	s.Call("enter etc", syscall.SYS_FCHDIR, etc.Arg())
+	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
+	s.Exec([]string{"/nonexistent/sh", "/bin/sh"}, []string{"sh", "-c", "pwd; echo $A"}, []string{"A=b c"}, "")
+	text, ws, err := start(t, s, w, r)
+	if err != nil || !ws.Exited() || ws.ExitStatus() != 0 || text != "/etc\nb c\n" {
+		t.Errorf("got %q, status %v, error %v", text, ws, err)
+	}
+}
+
+func TestFailureNamesStep(t *testing.T) {
+	r, w := pipe(t)
+	s := new(Script)
+	s.Call("enter the void", syscall.SYS_CHDIR, s.Str("/nonexistent"))
+	s.Exec([]string{"/bin/true"}, []string{"true"}, nil, "")
+	_, ws, err := start(t, s, w, r)
+	if ws.ExitStatus() != 127 || !errors.Is(err, syscall.ENOENT) || !strings.Contains(err.Error(), "cannot enter the void") {
+		t.Errorf("status %v, error %v", ws, err)
+	}
+}
+
+func TestEqualAndWant(t *testing.T) {
+	st := make([]uint64, 18)
+	s := new(Script)
+	s.Call("look at /", syscall.SYS_NEWFSTATAT, Arg{v: atCwd}, s.Str("/"), s.Words(st), Int(0))
+	if err := s.Here(); err != nil {
+		t.Fatal(err)
+	}
+	s.Equal("see the same directory", st, 0, 1, st[0], st[1])
+	if err := s.Here(); err != nil {
+		t.Errorf("same values: %v", err)
+	}
+	s.Equal("see the same directory", st, 0, 1, st[0], st[1]+1)
+	if err := s.Here(); !errors.Is(err, syscall.ESTALE) {
+		t.Errorf("other values: %v", err)
+	}
+	w := new(Script)
+	w.Want(w.Call("be process 0", syscall.SYS_GETPID), 0)
+	if err := w.Here(); !errors.Is(err, syscall.ESTALE) {
+		t.Errorf("unwanted result: %v", err)
+	}
+}
+
+func TestExecErrors(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		p := dir + "/" + name
+		if err := os.WriteFile(p, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		name, path string
+		want       syscall.Errno
+	}{
+		{"missing", dir + "/none", syscall.ENOENT},
+		{"directory", dir, syscall.EACCES},
+		{"not executable", write("plain", "x", 0o644), syscall.EACCES},
+		{"interpreter missing", write("nointerp", "#!/nonexistent/interp\n", 0o755), syscall.ELIBACC},
+	} {
+		r, w := pipe(t)
+		s := new(Script)
+		s.Exec([]string{c.path}, []string{"x"}, nil, "")
+		_, _, err := start(t, s, w, r)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+	}
+	r, w := pipe(t)
+	s := new(Script)
+	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
+	s.Exec([]string{write("noshebang", "echo \"$0 $1\"\n", 0o755)}, []string{"x", "arg"}, nil, "/bin/sh")
+	text, _, err := start(t, s, w, r)
+	if err != nil || text != dir+"/noshebang arg\n" {
+		t.Errorf("script without #!: got %q, %v", text, err)
+	}
+}
