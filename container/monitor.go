@@ -40,7 +40,7 @@ func (m *monitor) stop() { signal.Stop(m.signals) }
 
 // wait forwards signals until the child ends, and returns its status, or why it
 // could not start.
-func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
+func (m *monitor) wait(c *child, done <-chan struct{}) (syscall.WaitStatus, error) {
 	for {
 		ws, ended := m.poll(c)
 		if ended {
@@ -50,11 +50,14 @@ func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
 			}
 			return ws, nil
 		}
-		switch sig := (<-m.signals).(syscall.Signal); sig {
-		case syscall.SIGCHLD, syscall.SIGPIPE:
-			// poll looks at every child.
-		default:
-			if forward(sig) {
+		select {
+		case <-done:
+			syscall.Kill(c.pid, syscall.SIGKILL)
+			done = nil
+		case s := <-m.signals:
+			sig := s.(syscall.Signal)
+			// poll looks at the children after SIGCHLD.
+			if sig != syscall.SIGCHLD && sig != syscall.SIGPIPE && forward(sig) {
 				syscall.Kill(c.pid, sig)
 			}
 		}

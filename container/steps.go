@@ -101,7 +101,9 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	if b.p.Root.Kind == plan.HostRoot {
-		b.ownProc("/proc")
+		if b.p.Process.NewPID {
+			b.s.Call("attach the procfs", unix.SYS_MOVE_MOUNT, b.proc().Arg(), b.s.Str(""), atCwd, b.s.Str("/proc"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		}
 		return b.process()
 	}
 	if dev != nil {
@@ -128,6 +130,9 @@ func (b *builder) rest(overlay bool, dev *device) error {
 
 // source opens a detached copy of the mounts at m.Source.
 func (b *builder) source(m *plan.Mount) script.Slot {
+	if m.Source == "" {
+		return b.proc()
+	}
 	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
 		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	b.s.Text(t, "mount source "+m.Source+" doesn't exist")
@@ -172,12 +177,24 @@ func (b *builder) pivot() {
 	b.s.Call("drop the old root", unix.SYS_UMOUNT2, dot, script.Int(unix.MNT_DETACH))
 }
 
-// ownProc mounts the /proc of a new PID namespace.
-func (b *builder) ownProc(path string) {
-	if !b.p.Process.NewPID {
-		return
-	}
-	b.s.Call("mount /proc", unix.SYS_MOUNT, b.s.Str("proc"), b.s.Str(path), b.s.Str("proc"), script.Int(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), script.Int(0))
+// proc makes the procfs of a new PID namespace. It must be made while the
+// host's is still visible: the kernel gives a user namespace no more of /proc
+// than it sees.
+func (b *builder) proc() script.Slot {
+	fs := b.s.Call(procLabel, unix.SYS_FSOPEN, b.s.Str("proc"), script.Int(unix.FSOPEN_CLOEXEC))
+	b.s.Call(procLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	return b.s.Call(procLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC))
+}
+
+// procLabel marks the steps whose failure means that this host lets nobody
+// mount a procfs in a user namespace.
+const procLabel = "mount a procfs of the PID namespace"
+
+// NoProc tells whether err says that a plan with NewPID cannot be carried out
+// here, because no procfs may be mounted.
+func NoProc(err error) bool {
+	se := new(script.Error)
+	return errors.As(err, &se) && se.Label == procLabel
 }
 
 // process adds the last steps: the attributes of the process, then execve.
@@ -187,6 +204,11 @@ func (b *builder) process() error {
 	// Security: every descriptor but the standard three is closed before the
 	// first path is walked that the user may choose, since /proc/self/fd/N of
 	// a directory of the host would lead out of the container.
+	for i, f := range b.h.Stdio {
+		if f != nil && int(f.Fd()) != i {
+			s.Call("set a standard descriptor", unix.SYS_DUP3, script.Int(int(f.Fd())), script.Int(i), script.Int(0))
+		}
+	}
 	from := 3
 	for _, fd := range b.keep {
 		if fd > from {

@@ -364,7 +364,7 @@ func (m *maker) process(verb string, args []string, home string) {
 	if m.f.Shell != nil {
 		argv = append(append([]string(nil), m.f.Shell...), argv...)
 	}
-	p.Args, p.Paths = argv, search(argv[0], p.Env)
+	p.Args, p.Paths = argv, Search(argv[0], p.Env)
 	first := m.o.Cwd
 	if first == "" {
 		first = m.f.Host.Cwd
@@ -400,9 +400,9 @@ func (m *maker) script(verb string) string {
 	return "/bin/sh"
 }
 
-// search lists where the program called name may be: itself if it names a
+// Search lists where the program called name may be: itself if it names a
 // path, else below each directory of the PATH in env.
-func search(name string, env []string) []string {
+func Search(name string, env []string) []string {
 	if strings.Contains(name, "/") || name == "" {
 		return []string{name}
 	}
