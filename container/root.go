@@ -108,6 +108,9 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 			b.setattr(b.root, a, 0, "restrict the root")
 		}
 		b.attachMount(b.root, "attach the root")
+		if r.Writable {
+			b.makePoints()
+		}
 		return made, nil
 	}
 	return nil, errors.New("unknown kind of root")
@@ -126,6 +129,31 @@ func (b *builder) sandbox() script.Slot {
 	b.s.Call("look at the sandbox", unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
 	b.s.Equal("find the same sandbox again", st, 0, 1, r.Dev, r.Ino)
 	return dir
+}
+
+// makePoints makes the directories that a writable sandbox lacks, in the sandbox
+// itself.
+//
+// Security: mkdir follows links on the way, so the sandbox is made the root
+// while the paths are walked.
+func (b *builder) makePoints() {
+	s := b.s
+	old := s.Call("open the old root", unix.SYS_OPENAT, atCwd, s.Str("/"), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	s.Call("enter the sandbox", unix.SYS_FCHDIR, b.root.Arg())
+	s.Call("change the root to the sandbox", unix.SYS_CHROOT, s.Str("."))
+	for i := range b.p.Files {
+		f := &b.p.Files[i]
+		if !f.Dir || f.Load != nil {
+			continue
+		}
+		for k := 1; k <= len(f.Path); k++ {
+			if k == len(f.Path) || f.Path[k] == '/' {
+				s.Optional(s.Call("create "+f.Path, unix.SYS_MKDIRAT, atCwd, s.Str(f.Path[:k]), script.Int(0o755)))
+			}
+		}
+	}
+	s.Call("enter the old root", unix.SYS_FCHDIR, old.Arg())
+	s.Call("change the root back", unix.SYS_CHROOT, s.Str("."))
 }
 
 func (b *builder) hasContent() bool {

@@ -198,6 +198,10 @@ func (m *maker) bind(b Mount) {
 	m.have[resolved] = true
 	b.Destination = resolved
 	if kind == Missing && !m.covered(resolved) {
+		if m.o.Writable && m.f.Host.Path(b.Source) != Directory {
+			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
+			return
+		}
 		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: m.f.Host.Path(b.Source) == Directory, Perm: 0o755})
 	}
 	m.p.Mounts = append(m.p.Mounts, b)
