@@ -496,17 +496,44 @@ func TestLocalImage(t *testing.T) {
 	}
 }
 
+// TestHostileBase builds on an image whose links lead to files of the host, by
+// the names that a build writes to.
 func TestHostileBase(t *testing.T) {
 	needRoot(t)
 	h := newHarness(t)
-	outside := filepath.Join(h.dir, "outside")
+	if err := h.build("box", busybox(t), func(o *Options) { o.Sandbox = true }); err != nil {
+		t.Fatal(err)
+	}
 	h.write("file", "data")
-	def := busybox(t) + "    cd \"$SINGULARITY_ROOTFS\"\n    mkdir -p " + outside + "\n    ln -s " + outside + " .singularity.d.new\n    ln -s " + outside +
-		"/x link\n    ln -s " + outside + " dirlink\n    rm -rf .singularity.d etc; ln -s " + outside + " .singularity.d\n    ln -s /../../.." + outside + " etc\n    ln -s " + outside + "/post .post.script\n"
-	err := h.build("box", def+"%files\n"+h.dir+"/file /dirlink/a\n%post\ntrue\n", func(o *Options) { o.Sandbox = true })
-	t.Log(err)
-	if names, _ := os.ReadDir(outside); len(names) > 0 {
-		t.Errorf("the build wrote outside the image: %v", names)
+	out := filepath.Join(h.dir, "outside")
+	runShell(t, h.dir, `mkdir outside outside/env; echo "secret label" > outside/secret; o=$PWD/outside; cd box
+		rm -rf .singularity.d etc; ln -s $o .singularity.d; mkdir realetc; ln -s /realetc etc; mkdir inside
+		ln -s $o/hosts realetc/hosts; ln -s ../../../../../../../../../../$o/resolv realetc/resolv.conf
+		ln -s $o/post .post.script; ln -s $o/secret .build.labels; ln -s /inside dirlink; ln -s $o/new inside/file
+		ln -s $o deep`)
+	before := runShell(t, out, "find . -printf '%p %m %s %T@\n'")
+	err := h.build("child", "Bootstrap: localimage\nFrom: "+h.dir+"/box\n%files\n"+h.dir+"/file /dirlink/\n"+h.dir+"/file /deep/x/y\n%environment\nA=1\n"+
+		"%post\nln -s "+out+"/secret /.build.labels\nrm -rf /.singularity.d/env; ln -s "+out+"/env /.singularity.d/env\nln -s "+out+"/l /.singularity.d/labels.json\n", func(o *Options) { o.Sandbox = true })
+	if err == nil || !strings.Contains(err.Error(), "/deep/x/y") {
+		t.Errorf("got %v for a copy below a link that leads nowhere", err)
+	}
+	err = h.build("child", "Bootstrap: localimage\nFrom: "+h.dir+"/box\n%files\n"+h.dir+"/file /dirlink/other\n%environment\nA=1\n"+
+		"%post\nln -s "+out+"/secret /.build.labels\nrm -rf /.singularity.d/env; ln -s "+out+"/env /.singularity.d/env\nln -s "+out+"/l /.singularity.d/labels.json\n", func(o *Options) {
+		o.Sandbox = true
+		// This runner would follow links on the host.
+		o.Run = func(ctx context.Context, s RunSpec) error { s.Files = nil; return chroot(ctx, s) }
+	})
+	if err != nil {
+		t.Errorf("%v\n%s", err, h.out.String())
+	}
+	if after := runShell(t, out, "find . -printf '%p %m %s %T@\n'"); after != before {
+		t.Errorf("the build changed files outside the image:\n%s\nbefore:\n%s", after, before)
+	}
+	if data, _ := os.ReadFile(filepath.Join(h.dir, "child/inside/other")); string(data) != "data" {
+		t.Errorf("got %q through a link inside the image (build: %v)", data, err)
+	}
+	if labels, _ := os.ReadFile(filepath.Join(h.dir, "child/.singularity.d/labels.json")); strings.Contains(string(labels), "secret") {
+		t.Error("a file of the host became a label")
 	}
 }
 

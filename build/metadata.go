@@ -174,9 +174,13 @@ func replace(dir *os.File, name string, data []byte, perm uint32) error {
 	return writeNew(dir, name, data, perm)
 }
 
-// readFile reads a regular file of at most 4 MiB in the open directory dir.
+// readFile reads a regular file of at most 4 MiB in the open directory dir. A
+// link in its place counts as nothing, as replace takes it away.
 func readFile(dir *os.File, name string) ([]byte, error) {
 	f, err := openAt(dir, name, 0)
+	if errors.Is(err, unix.ELOOP) {
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return nil, err
 	}

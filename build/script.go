@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -155,11 +156,9 @@ func (b *builder) run(ctx context.Context, s RunSpec) error {
 		// apt reads its ids back after giving up root and would fail.
 		s.Files = append(s.Files, File{Path: aptDir + "/zz-build", Data: []byte("APT::Sandbox::User \"root\";\n")})
 	}
-	undo, err := b.mountPoints(s.Files)
+	var undo func()
+	s.Files, undo = b.mountPoints(s.Files)
 	defer undo()
-	if err != nil {
-		return err
-	}
 	return b.o.Run(ctx, s)
 }
 
@@ -177,24 +176,25 @@ func (b *builder) containerEnv() []string {
 	return env
 }
 
-// mountPoints makes a file for each of files where there is none; undo takes
-// them away again.
-func (b *builder) mountPoints(files []File) (undo func(), err error) {
+// mountPoints makes an empty file for each of files that the image lacks, and
+// returns those that can be mounted; undo takes the empty files away again.
+func (b *builder) mountPoints(files []File) (usable []File, undo func()) {
 	var made []string
-	undo = func() {
-		for i := len(made) - 1; i >= 0; i-- {
-			// What a script put something into stays.
-			_ = removeEmpty(b.root, made[i])
-		}
-	}
 	for _, f := range files {
 		p, err := b.mountPoint(f.Path)
 		made = append(made, p...)
 		if err != nil {
-			return undo, fmt.Errorf("cannot make the mount point %q in the image: %w", f.Path, err)
+			b.o.Log.Warning(fmt.Sprintf("Skipping %q of the host: it cannot be mounted in the image: %v", f.Path, err))
+			continue
+		}
+		usable = append(usable, f)
+	}
+	return usable, func() {
+		for _, name := range slices.Backward(made) {
+			// What a script put something into stays.
+			_ = removeEmpty(b.root, name)
 		}
 	}
-	return undo, nil
 }
 
 // mountPoint makes an empty file at name, or where a link at name leads, and
