@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -772,6 +773,14 @@ func TestOpenDirectoryIsPrivate(t *testing.T) {
 	})
 	if err != nil || seen != 1 {
 		t.Errorf("got %v after %d runs", err, seen)
+	}
+}
+
+func TestBuildDate(t *testing.T) {
+	for seconds, want := range map[int64]string{1700000000: "Tuesday_14_November_2023_22:13:20_UTC", 5: "Thursday_1_January_1970_0:0:5_UTC"} {
+		if got := buildDate(time.Unix(seconds, 0).UTC()); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 

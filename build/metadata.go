@@ -381,7 +381,7 @@ func (b *builder) automaticLabels(help bool) map[string]string {
 	}
 	labels := map[string]string{
 		labelPrefix + "schema-version": "1.0",
-		labelPrefix + "build-date":     now.Format("Monday_2_January_2006_15:4:5_MST"),
+		labelPrefix + "build-date":     buildDate(now),
 		labelPrefix + "build-arch":     b.arch,
 		usagePrefix + "version":        b.o.Version,
 	}
@@ -393,6 +393,12 @@ func (b *builder) automaticLabels(help bool) map[string]string {
 		labels[usagePrefix+"deffile."+k.Name] = k.Value
 	}
 	return labels
+}
+
+// buildDate writes a time as other builders do, without leading zeros. A layout
+// for time.Format cannot say this: "_2" in it pads.
+func buildDate(t time.Time) string {
+	return fmt.Sprintf("%s_%d_%s_%d_%d:%d:%d_%s", t.Weekday(), t.Day(), t.Month(), t.Year(), t.Hour(), t.Minute(), t.Second(), t.Format("MST"))
 }
 
 // sourceDate returns SOURCE_DATE_EPOCH, seconds since 1970.
