@@ -202,13 +202,28 @@ func (s *starter) readFiles() {
 
 // ranges finds the subordinate ids for fakeroot, or says that there are none.
 func (s *starter) ranges(h *plan.HostFacts) {
-	uids, gids, err := host.SubIDs(s.user)
-	if err == nil {
-		h.UIDRanges, h.GIDRanges = idMaps(uids), idMaps(gids)
-		return
+	var err error
+	if h.UIDRanges, h.GIDRanges, err = ranges(s.user); err != nil {
+		s.log.Info("No subordinate ids for " + s.user.Name + ": only root is mapped, and changes of ownership succeed without effect")
+		s.log.Verbose(err.Error())
 	}
-	s.log.Info("No subordinate ids for " + s.user.Name + ": only root is mapped, and changes of ownership succeed without effect")
-	s.log.Verbose(err.Error())
+}
+
+// IDRanges returns the subordinate ids of the user uid, as id maps from 1 up.
+func IDRanges(uid int) (uids, gids []plan.Map, err error) {
+	user, err := host.LookupUser(uid, os.Getgid())
+	if err != nil {
+		return nil, nil, err
+	}
+	return ranges(user)
+}
+
+func ranges(user host.User) (uids, gids []plan.Map, err error) {
+	u, g, err := host.SubIDs(user)
+	if err != nil {
+		return nil, nil, err
+	}
+	return idMaps(u), idMaps(g), nil
 }
 
 // idMaps numbers ranges from 1 up, since 0 is the caller.
@@ -313,7 +328,7 @@ func (s *starter) verbose(p *plan.Plan) {
 func (s *starter) run(p *plan.Plan) (int, error) {
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
 	if s.entry.Unshared && container.CanExec(p) {
-		return 0, startError(container.Exec(p, s.entry, hooks))
+		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
 	var served *container.Served
 	if p.Root.Kind == plan.ServedRoot {
@@ -321,13 +336,13 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	ws, err := container.Run(p, served, hooks)
 	if err != nil {
-		return 0, startError(err)
+		return 0, StartError(err)
 	}
 	return container.Exit(ws), nil
 }
 
-// startError adds what this host lacks to an error of starting a container.
-func startError(err error) error {
+// StartError adds what this host lacks to an error of starting a container.
+func StartError(err error) error {
 	if found := host.Explain(err); found != nil {
 		return Fatal(errors.New(err.Error()+": "+found.Cause), found.Cure)
 	}

@@ -39,10 +39,15 @@ import (
 	"singularity/plan"
 )
 
-// Hooks are what a caller may want to know while the container runs.
+// Hooks are the ends of a container in the calling program; all may be nil.
 type Hooks struct {
 	Warning func(string)
 	Debug   func(string)
+	// Stdio replaces the standard descriptors of the program. A file's own
+	// number must not be 0, 1 or 2 of another place.
+	Stdio [3]*os.File
+	// Done, when closed, kills the container.
+	Done <-chan struct{}
 }
 
 // ErrInterrupted says that the container was ended before its program started.
@@ -82,7 +87,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	m := newMonitor()
+	m := newMonitor(h.Done)
 	defer m.stop()
 	c, err := start(p, img, h, true)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {

@@ -37,6 +37,7 @@ type Server struct {
 	jobs    chan job
 	workers int // how many may run
 	running int // how many do; only the reader starts them
+	busy    int // reads that still go to the workers; the reader's own
 	wait    sync.WaitGroup
 	stop    atomic.Bool
 

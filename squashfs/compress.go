@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"hash/adler32"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
+
+	"singularity/squashfs/deflate"
 )
 
 // Levels that stand for "the default" where the caller names none.
 const (
-	defaultGzipLevel = 7
+	defaultGzipLevel = 6
 	defaultZstdLevel = 3
 	formatGzipLevel  = 9  // what an image without compressor options means
 	formatZstdLevel  = 15 // the same for zstd
@@ -112,10 +113,8 @@ func (s encSettings) newEncoder() (encoder, error) {
 		c := xz.WriterConfig{DictCap: max(s.blockSize, MetadataSize), CheckSum: xz.CRC32}
 		return &xzEncoder{c}, c.Verify()
 	}
-	e := &gzipEncoder{level: s.level}
-	var err error
-	e.flate, err = flate.NewWriter(&e.out, s.level)
-	return e, err
+	e, err := deflate.New(s.level)
+	return gzipEncoder{e}, err
 }
 
 type storeEncoder struct{}
@@ -143,23 +142,11 @@ func (l *encLimit) Write(p []byte) (int, error) {
 }
 
 // gzipEncoder makes the zlib stream (RFC 1950) that the format calls gzip.
-type gzipEncoder struct {
-	level int
-	flate *flate.Writer
-	out   encLimit
-}
+type gzipEncoder struct{ *deflate.Encoder }
 
-func (e *gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	e.out = encLimit{b: append(dst[:0], 0x78, 0x9c), max: len(src) - 4}
-	e.flate.Reset(&e.out)
-	_, err := e.flate.Write(src)
-	if err == nil {
-		err = e.flate.Close()
-	}
-	if e.out.full || err == nil && len(e.out.b)+4 >= len(src) {
-		return e.out.b, false, nil
-	}
-	return binary.BigEndian.AppendUint32(e.out.b, adler32.Checksum(src)), true, err
+func (e gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
+	out, ok := e.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
+	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
 }
 
 type zstdEncoder struct{ *zstd.Encoder }
