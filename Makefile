@@ -1,5 +1,5 @@
 export CGO_ENABLED = 0
-VERSION ?= 0.1.0
+VERSION ?= 5.0.0
 PREFIX ?= /usr/local
 LDFLAGS = -s -w -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
 
