@@ -3,12 +3,15 @@ package action
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/linux/entry"
+	"singularity/linux/signals"
 )
 
 // VersionLine returns the output of --version.
@@ -135,6 +138,10 @@ func handOver(argv []string) error {
 // place that the build fixed, never by PATH, which the caller controls.
 func Become(name string, argv []string) error {
 	places := ProgramPaths(name)
+	if st := entry.Read(); st.Masked {
+		runtime.LockOSThread()
+		signals.SetMask(st.Mask)
+	}
 	for _, path := range places {
 		err := syscall.Exec(path, argv, os.Environ())
 		if err != syscall.ENOENT {

@@ -92,8 +92,11 @@ func commands(log *action.Log) []*cobra.Command {
 		newCompletionCommand(),
 		newDocsCommand(),
 		newInspectCommand(log),
+		newKeyCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),
+		newSignCommand(log),
+		newVerifyCommand(log),
 		newVersionCommand(),
 	}
 }

@@ -87,7 +87,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	m := newMonitor()
+	m := newMonitor(h.Done)
 	defer m.stop()
 	c, err := start(p, img, h, true)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
@@ -99,7 +99,7 @@ func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.wait(c, h.Done)
+	return m.wait(c)
 }
 
 // child is a started container.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -101,11 +100,11 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 		} else {
 			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
 				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
-			a := &attr{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+			attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 			if !r.Writable {
-				a.set |= unix.MOUNT_ATTR_RDONLY
+				attr |= unix.MOUNT_ATTR_RDONLY
 			}
-			b.setattr(b.root, a, 0, "restrict the root")
+			b.setattr(b.root, attr, 0, "restrict the root")
 		}
 		b.attachMount(b.root, "attach the root")
 		if r.Writable {
@@ -125,7 +124,7 @@ func (b *builder) attachMount(t script.Slot, label string) {
 func (b *builder) sandbox() script.Slot {
 	r := &b.p.Root
 	dir := b.s.Call("open the sandbox "+strconv.Quote(r.Path), unix.SYS_OPENAT, atCwd, b.s.Str(r.Path), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
-	st := make([]uint64, unsafe.Sizeof(unix.Stat_t{})/8)
+	st := make([]uint64, 32) // struct stat, at most 144 bytes: device, inode, ...
 	b.s.Call("look at the sandbox", unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
 	b.s.Equal("find the same sandbox again", st, 0, 1, r.Dev, r.Ino)
 	return dir

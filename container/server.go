@@ -135,7 +135,7 @@ func respawn(img *Served, fd int, extras []fusefs.Extra, uid, gid int) (*serverP
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"singularity", ServerName}, &syscall.ProcAttr{
 		Env:   []string{"SINGULARITY_SERVER=1"},
 		Files: []uintptr{uintptr(syscall.Stdin), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(fd), img.File.Fd(), r.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
 		w.Close()

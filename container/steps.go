@@ -7,22 +7,22 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"singularity/container/seccomp"
+	"singularity/linux/entry"
 	"singularity/linux/script"
 	"singularity/plan"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// attr is struct mount_attr, 32 bytes.
-type attr struct{ set, clr, propagation, userns uint64 }
-
-// how is struct open_how, 24 bytes.
-type how struct{ flags, mode, resolve uint64 }
+// Sizes of structures that are passed with their size, in bytes.
+const (
+	mountAttrSize = 32 // struct mount_attr: set, clear, propagation, user namespace
+	openHowSize   = 24 // struct open_how: flags, mode, resolve
+)
 
 // builder turns a plan into a script.
 type builder struct {
@@ -64,10 +64,6 @@ func poller() []int {
 	}
 	slices.Sort(keep)
 	return keep
-}
-
-func (b *builder) memory(p unsafe.Pointer, n int) script.Arg {
-	return b.s.Bytes(unsafe.Slice((*byte)(p), n))
 }
 
 var atCwd = script.Int(unix.AT_FDCWD)
@@ -136,19 +132,19 @@ func (b *builder) source(m *plan.Mount) script.Slot {
 	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
 		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	b.s.Text(t, "mount source "+m.Source+" doesn't exist")
-	a := &attr{set: unix.MOUNT_ATTR_NOSUID}
+	attr := uint64(unix.MOUNT_ATTR_NOSUID)
 	if !m.Devices {
-		a.set |= unix.MOUNT_ATTR_NODEV
+		attr |= unix.MOUNT_ATTR_NODEV
 	}
 	if m.ReadOnly {
-		a.set |= unix.MOUNT_ATTR_RDONLY
+		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	b.setattr(t, a, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
+	b.setattr(t, attr, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
 	return t
 }
 
-func (b *builder) setattr(t script.Slot, a *attr, flags int, label string) {
-	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.memory(unsafe.Pointer(a), 32), script.Int(32))
+func (b *builder) setattr(t script.Slot, attr uint64, flags int, label string) {
+	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.s.Words([]uint64{attr, 0, 0, 0}), script.Int(mountAttrSize))
 }
 
 // place moves a detached mount to its destination.
@@ -157,9 +153,9 @@ func (b *builder) setattr(t script.Slot, a *attr, flags int, label string) {
 // a link in the image cannot lead the mount to a directory of the host, and
 // the descriptor that was resolved is the one that is mounted on.
 func (b *builder) place(t script.Slot, source, destination string, optional bool, tag string) {
-	h := &how{flags: unix.O_PATH | unix.O_CLOEXEC, resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := []uint64{unix.O_PATH | unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	d := b.s.Call("find the destination "+strconv.Quote(destination)+" in the container", unix.SYS_OPENAT2, b.root.Arg(),
-		b.s.Str(strings.TrimLeft(destination, "/")), b.memory(unsafe.Pointer(h), 24), script.Int(24))
+		b.s.Str(strings.TrimLeft(destination, "/")), b.s.Words(how), script.Int(openHowSize))
 	b.s.Text(d, "destination "+destination+" doesn't exist in container")
 	m := b.s.Call("mount "+strconv.Quote(source)+" on "+strconv.Quote(destination), unix.SYS_MOVE_MOUNT, t.Arg(), b.s.Str(""), d.Arg(), b.s.Str(""),
 		script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
@@ -242,6 +238,9 @@ func (b *builder) process() error {
 		}
 		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
 	}
+	if st := entry.Read(); st.Masked {
+		s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{st.Mask}), script.Int(0), script.Int(8))
+	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	return nil
 }
@@ -273,9 +272,9 @@ func (b *builder) dropCapabilities() {
 		b.s.Optional(b.s.Call("drop a capability", unix.SYS_PRCTL, script.Int(unix.PR_CAPBSET_DROP), script.Int(c)))
 	}
 	b.s.Call("clear the ambient capabilities", unix.SYS_PRCTL, script.Int(unix.PR_CAP_AMBIENT), script.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), script.Int(0), script.Int(0), script.Int(0))
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{}
-	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.memory(unsafe.Pointer(header), int(unsafe.Sizeof(*header))), b.memory(unsafe.Pointer(data), int(unsafe.Sizeof(*data))))
+	header := []uint64{unix.LINUX_CAPABILITY_VERSION_3} // struct __user_cap_header_struct: version, pid 0
+	none := make([]uint64, 3)                           // struct __user_cap_data_struct, twice
+	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.s.Words(header), b.s.Words(none))
 }
 
 // overlayFailed tells whether the script ended at the overlay, which not every

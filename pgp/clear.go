@@ -51,8 +51,11 @@ func (k *Key) ClearSign(text []byte, now time.Time) (_ []byte, err error) {
 	if k.Locked() {
 		return nil, errors.New("key is locked")
 	}
+	if err := k.Unlock(nil); err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	w, err := clearsign.Encode(&b, k.entity.PrivateKey, &packet.Config{
+	w, err := clearsign.Encode(&b, k.signer, &packet.Config{
 		DefaultHash: crypto.SHA256,
 		Time:        func() time.Time { return now },
 	})

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -39,9 +38,13 @@ var ErrPassphrase = errors.New("wrong passphrase")
 
 // Key is an OpenPGP key with its user ids and sub-keys, public or secret.
 type Key struct {
-	raw    []byte
-	entity *openpgp.Entity
-	open   bool // a secret packet is stored without protection
+	raw     []byte          // all packets as they were read
+	public  []byte          // the same without the secret parts
+	entity  *openpgp.Entity // read from public
+	primary *rawPacket      // the secret primary key, nil if there is none
+	locked  bool            // primary is protected by a passphrase
+	open    bool            // a secret packet is stored without protection
+	signer  *packet.PrivateKey
 }
 
 // parseKey reads one key from raw, which must hold nothing else.
@@ -57,20 +60,42 @@ func parseKey(raw []byte) (k *Key, err error) {
 	if body := list[0].body(); len(body) == 0 || body[0] != 4 {
 		return nil, errors.New("key is not of version 4")
 	}
-	e, err := openpgp.ReadEntity(packet.NewReader(bytes.NewReader(raw)))
+	k = &Key{raw: bytes.Clone(raw)}
+	if err := k.split(); err != nil {
+		return nil, err
+	}
+	k.entity, err = openpgp.ReadEntity(packet.NewReader(bytes.NewReader(k.public)))
 	if err != nil {
 		return nil, err
 	}
-	if len(e.PrimaryKey.Fingerprint) != len(Fingerprint{}) {
-		return nil, errors.New("key is not of version 4")
-	}
-	if self, _ := e.PrimarySelfSignature(); self == nil {
+	if self, _ := k.entity.PrimarySelfSignature(); self == nil {
 		return nil, errors.New("key has no valid self-signature")
 	}
-	clear := func(p *packet.PrivateKey) bool { return p != nil && !p.Dummy() && !p.Encrypted }
-	open := clear(e.PrivateKey) ||
-		slices.ContainsFunc(e.Subkeys, func(s openpgp.Subkey) bool { return clear(s.PrivateKey) })
-	return &Key{raw: bytes.Clone(raw), entity: e, open: open}, nil
+	return k, nil
+}
+
+// split sets what is known from the packets alone.
+func (k *Key) split() error {
+	list, err := packets(k.raw)
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		if p.tag != tagSecretKey && p.tag != tagSecretSubkey {
+			k.public = append(k.public, p.data...)
+			continue
+		}
+		public, how, err := publicPart(p)
+		if err != nil {
+			return err
+		}
+		k.public = append(k.public, public...)
+		k.open = k.open || how == inClear
+		if i == 0 && how != isDummy {
+			k.primary, k.locked = &p, how == byPassphrase
+		}
+	}
+	return nil
 }
 
 func (k *Key) list() openpgp.EntityList { return openpgp.EntityList{k.entity} }
@@ -125,24 +150,37 @@ func (k *Key) Expires() time.Time {
 func (k *Key) Revoked(now time.Time) bool { return k.entity.Revoked(now) }
 
 // Secret tells whether the secret part of the primary key is there.
-func (k *Key) Secret() bool { return k.entity.PrivateKey != nil && !k.entity.PrivateKey.Dummy() }
+func (k *Key) Secret() bool { return k.primary != nil }
 
 // Locked tells whether signing needs a passphrase first (see Unlock).
-func (k *Key) Locked() bool { return k.Secret() && k.entity.PrivateKey.Encrypted }
+func (k *Key) Locked() bool { return k.locked && k.signer == nil }
 
 // Protected tells whether a passphrase protects every secret packet as it is
 // stored, those of sub-keys included.
 func (k *Key) Protected() bool { return !k.open }
 
-// Unlock makes the secret primary key usable for signing, in memory only.
+// Unlock makes the secret primary key usable for signing, in memory only. It
+// takes some time even if no passphrase is needed.
 func (k *Key) Unlock(passphrase []byte) (err error) {
 	defer guard(&err)
 	if !k.Secret() {
 		return errors.New("key has no secret part")
 	}
-	if k.entity.PrivateKey.Encrypted && k.entity.PrivateKey.Decrypt(passphrase) != nil {
+	if k.signer != nil {
+		return nil
+	}
+	p, err := packet.Read(bytes.NewReader(k.primary.data))
+	if err != nil {
+		return fmt.Errorf("cannot read secret key: %w", err)
+	}
+	secret, ok := p.(*packet.PrivateKey)
+	if !ok || !bytes.Equal(secret.Fingerprint, k.entity.PrimaryKey.Fingerprint) {
+		return errors.New("cannot read secret key")
+	}
+	if secret.Encrypted && secret.Decrypt(passphrase) != nil {
 		return ErrPassphrase
 	}
+	k.signer = secret
 	return nil
 }
 
@@ -152,7 +190,7 @@ func (k *Key) Bytes() []byte { return bytes.Clone(k.raw) }
 // Armor returns the armored form of the key, ending in a line feed.
 func (k *Key) Armor() ([]byte, error) {
 	kind := openpgp.PublicKeyType
-	if k.entity.PrivateKey != nil {
+	if !bytes.Equal(k.public, k.raw) {
 		kind = openpgp.PrivateKeyType
 	}
 	var b bytes.Buffer
@@ -171,29 +209,45 @@ func (k *Key) Armor() ([]byte, error) {
 }
 
 // Public returns the key without its secret parts; all other packets stay.
-func (k *Key) Public() (*Key, error) {
-	return k.rewrite(func(p []*packet.PrivateKey) ([]serializer, error) {
-		public := make([]serializer, len(p))
-		for i := range p {
-			public[i] = &p[i].PublicKey
-		}
-		return public, nil
-	})
-}
+func (k *Key) Public() (*Key, error) { return parseKey(k.public) }
 
 // Protect returns the key with every secret packet protected by passphrase.
 // Packets that are protected already must open with old.
-func (k *Key) Protect(old, passphrase []byte) (*Key, error) {
-	return k.rewrite(func(p []*packet.PrivateKey) ([]serializer, error) {
-		out := make([]serializer, len(p))
-		for i := range p {
-			out[i] = p[i]
-			if !p[i].Dummy() && p[i].Encrypted && p[i].Decrypt(old) != nil {
-				return nil, ErrPassphrase
-			}
+func (k *Key) Protect(old, passphrase []byte) (_ *Key, err error) {
+	defer guard(&err)
+	list, err := packets(k.raw)
+	if err != nil {
+		return nil, err
+	}
+	secrets := map[int]*packet.PrivateKey{}
+	var all []*packet.PrivateKey
+	for i, p := range list {
+		if p.tag != tagSecretKey && p.tag != tagSecretSubkey {
+			continue
 		}
-		return out, packet.EncryptPrivateKeys(p, passphrase, protection())
-	})
+		parsed, err := packet.Read(bytes.NewReader(p.data))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read secret key: %w", err)
+		}
+		secret := parsed.(*packet.PrivateKey)
+		if !secret.Dummy() && secret.Encrypted && secret.Decrypt(old) != nil {
+			return nil, ErrPassphrase
+		}
+		secrets[i] = secret
+		all = append(all, secret)
+	}
+	if err := packet.EncryptPrivateKeys(all, passphrase, protection()); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for i, p := range list {
+		if secrets[i] == nil {
+			out.Write(p.data)
+		} else if err := secrets[i].Serialize(&out); err != nil {
+			return nil, err
+		}
+	}
+	return parseKey(out.Bytes())
 }
 
 // protection is how secret packets are protected: readable for every client,
@@ -207,45 +261,4 @@ func protection() *packet.Config {
 			S2KCount: 65011712,
 		},
 	}
-}
-
-type serializer interface {
-	Serialize(w io.Writer) error
-}
-
-// rewrite returns the key with its secret packets replaced by what change makes
-// of them, one for one.
-func (k *Key) rewrite(change func([]*packet.PrivateKey) ([]serializer, error)) (_ *Key, err error) {
-	defer guard(&err)
-	list, err := packets(k.raw)
-	if err != nil {
-		return nil, err
-	}
-	var secrets []*packet.PrivateKey
-	for _, p := range list {
-		if p.tag != tagSecretKey && p.tag != tagSecretSubkey {
-			continue
-		}
-		parsed, err := packet.Read(bytes.NewReader(p.data))
-		if err != nil {
-			return nil, fmt.Errorf("cannot read secret key packet: %w", err)
-		}
-		secrets = append(secrets, parsed.(*packet.PrivateKey))
-	}
-	changed, err := change(secrets)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	for _, p := range list {
-		if p.tag != tagSecretKey && p.tag != tagSecretSubkey {
-			out.Write(p.data)
-			continue
-		}
-		if err := changed[0].Serialize(&out); err != nil {
-			return nil, err
-		}
-		changed = changed[1:]
-	}
-	return parseKey(out.Bytes())
 }

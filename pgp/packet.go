@@ -23,6 +23,7 @@ const (
 	tagSecretKey    = 5
 	tagPublicKey    = 6
 	tagSecretSubkey = 7
+	tagPublicSubkey = 14
 )
 
 var errFraming = errors.New("packet framing not valid")
@@ -133,4 +134,89 @@ func guard(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("OpenPGP data not valid: %v", p)
 	}
+}
+
+// protectionOf tells how a secret key packet is protected.
+type protectionOf int
+
+const (
+	inClear protectionOf = iota
+	byPassphrase
+	isDummy // GnuPG's mark for a secret part that is kept elsewhere
+)
+
+// publicPart returns the public key packet inside a secret one, and how the
+// secret rest is protected. The rest is not read: that takes long, as the numbers
+// of a private key are checked, and is needed for signing only.
+func publicPart(p rawPacket) (packet []byte, how protectionOf, err error) {
+	body := p.body()
+	n, err := publicSize(body)
+	if err != nil {
+		return nil, 0, err
+	}
+	rest := body[n:]
+	switch {
+	case len(rest) == 0:
+		return nil, 0, errFraming
+	case rest[0] != 0 && len(rest) > 2 && rest[2] == 101:
+		how = isDummy
+	case rest[0] != 0:
+		how = byPassphrase
+	}
+	tag := byte(tagPublicKey)
+	if p.tag == tagSecretSubkey {
+		tag = tagPublicSubkey
+	}
+	packet = append(packet, 0xc0|tag, 255, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	return append(packet, body[:n]...), how, nil
+}
+
+// publicSize returns how long the public part of the secret key in body is. The
+// body starts with version, time and algorithm; the numbers of the key follow.
+func publicSize(body []byte) (int, error) {
+	if len(body) < 6 || body[0] != 4 {
+		return 0, errors.New("key is not of version 4")
+	}
+	// The parts that follow: m is a number after its length in bits, o a string
+	// of bytes after its length.
+	var parts string
+	switch body[5] {
+	case 1, 2, 3: // RSA
+		parts = "mm"
+	case 16: // Elgamal
+		parts = "mmm"
+	case 17: // DSA
+		parts = "mmmm"
+	case 18: // ECDH
+		parts = "omo"
+	case 19, 22: // ECDSA, EdDSA
+		parts = "om"
+	case 25, 27: // X25519, Ed25519
+		return fixedSize(body, 32)
+	case 26: // X448
+		return fixedSize(body, 56)
+	case 28: // Ed448
+		return fixedSize(body, 57)
+	default:
+		return 0, fmt.Errorf("key algorithm %d is not supported", body[5])
+	}
+	n := 6
+	for _, part := range parts {
+		switch {
+		case part == 'm' && len(body) >= n+2:
+			n += 2 + ((int(body[n])<<8|int(body[n+1]))+7)/8
+		case part == 'o' && len(body) > n:
+			n += 1 + int(body[n])
+		default:
+			return 0, errFraming
+		}
+	}
+	return fixedSize(body, n-6)
+}
+
+func fixedSize(body []byte, n int) (int, error) {
+	if n += 6; n > len(body) {
+		return 0, errFraming
+	}
+	return n, nil
 }

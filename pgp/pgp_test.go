@@ -310,15 +310,18 @@ func TestSC107_Times(t *testing.T) {
 func TestSC107_SignatureOlderThanKey(t *testing.T) {
 	k := key(t, alice())
 	old := k.Created().Add(-time.Hour)
-	var b bytes.Buffer
-	if err := openpgp.DetachSign(&b, k.entity, strings.NewReader("x"), &packet.Config{Time: func() time.Time { return now }}); err != nil {
-		t.Fatal(err)
-	}
-	p, err := packet.Read(&b)
+	msg, err := k.ClearSign([]byte("x"), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig := p.(*packet.Signature)
+	block, err := decodeClear(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, _, err := readSignature(block.ArmoredSignature.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
 	sig.CreationTime = old
 	if err := checkSigner(k, sig); err == nil {
 		t.Error("accepted")

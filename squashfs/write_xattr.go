@@ -53,7 +53,7 @@ func (x *writerXattrs) add(list []Xattr) (uint32, error) {
 		b = append(b, short...)
 		b = le.AppendUint32(b, uint32(len(a.Value)))
 		b = append(b, a.Value...)
-		set.size += uint32(len(a.Name) + 1)
+		set.size += uint32(len(a.Name) + 1 + len(a.Value))
 	}
 	if i, ok := x.known[string(b)]; ok {
 		return i, nil

@@ -83,21 +83,21 @@ func writeFiles(block int) []writeItem {
 		return b.Bytes()[:n]
 	}
 	file := func(path string, data []byte) writeItem {
-		return writeItem{Entry{Path: path, Mode: modeRegular | 0o644, ModTime: 1e9, UID: 1000, GID: 70000}, data}
+		return writeItem{Entry{Path: path, Mode: ModeRegular | 0o644, ModTime: 1e9, UID: 1000, GID: 70000}, data}
 	}
 	sparse := slices.Concat(make([]byte, 3*block), text(block), make([]byte, 2*block+17))
 	items := []writeItem{
-		{Entry{Path: "", Mode: modeDir | 0o751, ModTime: 5}, nil},
-		{Entry{Path: "dir", Mode: modeDir | 0o1777, ModTime: 6, UID: 4294967294, Xattrs: []Xattr{{"user.dir", []byte("x")}}}, nil},
+		{Entry{Path: "", Mode: ModeDir | 0o751, ModTime: 5}, nil},
+		{Entry{Path: "dir", Mode: ModeDir | 0o1777, ModTime: 6, UID: 4294967294, Xattrs: []Xattr{{"user.dir", []byte("x")}}}, nil},
 		file("dir/empty", nil), file("dir/small", text(100)), file("dir/block", text(block)), file("dir/twoblocks", text(2*block)),
 		file("dir/more", text(2*block+1)), file("dir/less", text(2*block-1)), file("dir/random", random(2*block+5)),
 		file("dir/zero", make([]byte, 10)), file("dir/sparse", sparse), file("dir/allzero", make([]byte, 4*block)),
 		file("copy/small", text(1)), file("missing/parents/of/file", []byte("x")),
-		{Entry{Path: "dir/link", Mode: modeSymlink | 0o777, Target: "../" + strings.Repeat("y", 300)}, nil},
-		{Entry{Path: "dir/null", Mode: modeChar | 0o666, Rdev: 0x103}, nil},
-		{Entry{Path: "dir/disk", Mode: modeBlock | 0o660, Rdev: 259<<8 | 0x12 | 0x345<<20}, nil},
-		{Entry{Path: "dir/fifo", Mode: modeFIFO | 0o600}, nil},
-		{Entry{Path: "dir/socket", Mode: modeSocket | 0o600}, nil},
+		{Entry{Path: "dir/link", Mode: ModeSymlink | 0o777, Target: "../" + strings.Repeat("y", 300)}, nil},
+		{Entry{Path: "dir/null", Mode: ModeChar | 0o666, Rdev: 0x103}, nil},
+		{Entry{Path: "dir/disk", Mode: ModeBlock | 0o660, Rdev: 259<<8 | 0x12 | 0x345<<20}, nil},
+		{Entry{Path: "dir/fifo", Mode: ModeFIFO | 0o600}, nil},
+		{Entry{Path: "dir/socket", Mode: ModeSocket | 0o600}, nil},
 		{Entry{Path: "dir/hard", Hardlink: "dir/more"}, nil},
 		{Entry{Path: "dir/hardnull", Hardlink: "dir/null"}, nil},
 		file("dir/"+strings.Repeat("n", 255), []byte("long name")),
@@ -108,7 +108,7 @@ func writeFiles(block int) []writeItem {
 		items = append(items, file(fmt.Sprintf("many/%02d", i), text(block/3+i)))
 	}
 	cap := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-	items = append(items, writeItem{Entry{Path: "ping", Mode: modeRegular | 0o755, Xattrs: []Xattr{
+	items = append(items, writeItem{Entry{Path: "ping", Mode: ModeRegular | 0o755, Xattrs: []Xattr{
 		{"user.big", random(2000)}, {"security.capability", cap}, {"user.a", nil}}}, text(9)})
 	return items
 }
@@ -199,13 +199,13 @@ func checkTree(t *testing.T, dir string, items []writeItem) {
 	t.Helper()
 	for path, it := range wantTree(items) {
 		p := filepath.Join(dir, path)
-		switch it.Mode & modeType {
-		case modeRegular:
+		switch it.Mode & ModeType {
+		case ModeRegular:
 			b, err := os.ReadFile(p)
 			if err != nil || !bytes.Equal(b, it.data) {
 				t.Errorf("%q: %v, %d bytes, want the %d put in", path, err, len(b), len(it.data))
 			}
-		case modeSymlink:
+		case ModeSymlink:
 			if got, err := os.Readlink(p); got != it.Target {
 				t.Errorf("%q: %v, target %q, want %q", path, err, got, it.Target)
 			}
@@ -347,8 +347,8 @@ func TestWriterFindsDuplicates(t *testing.T) {
 	big := writeFiles(4096)[8].data
 	var items []writeItem
 	for i := range 1000 {
-		items = append(items, writeItem{Entry{Path: fmt.Sprint("small", i), Mode: modeRegular | 0o644}, []byte("the same contents")},
-			writeItem{Entry{Path: fmt.Sprint("big", i), Mode: modeRegular | 0o644}, big})
+		items = append(items, writeItem{Entry{Path: fmt.Sprint("small", i), Mode: ModeRegular | 0o644}, []byte("the same contents")},
+			writeItem{Entry{Path: fmt.Sprint("big", i), Mode: ModeRegular | 0o644}, big})
 	}
 	o := WriterOptions{BlockSize: 4096}
 	one, all := len(makeImage(t, o, items[:2])), len(makeImage(t, o, items))
@@ -395,7 +395,7 @@ func TestWriterSparse(t *testing.T) {
 		t.Fatal(err)
 	}
 	z := &zeroStream{left: size}
-	if err := w.Add(Entry{Path: "hole", Mode: modeRegular | 0o644, Size: size}, z); err != nil {
+	if err := w.Add(Entry{Path: "hole", Mode: ModeRegular | 0o644, Size: size}, z); err != nil {
 		t.Fatal(err)
 	}
 	n, err := w.Close()
@@ -417,7 +417,7 @@ func TestWriterLargeDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range n {
-		if err := w.Add(Entry{Path: fmt.Sprintf("d/%x", i*7919%n), Mode: modeRegular | 0o644}, nil); err != nil {
+		if err := w.Add(Entry{Path: fmt.Sprintf("d/%x", i*7919%n), Mode: ModeRegular | 0o644}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -458,9 +458,9 @@ func TestWriterEmpty(t *testing.T) {
 
 func TestWriterReplaces(t *testing.T) {
 	file := func(path, data string) writeItem {
-		return writeItem{Entry{Path: path, Mode: modeRegular | 0o600}, []byte(data)}
+		return writeItem{Entry{Path: path, Mode: ModeRegular | 0o600}, []byte(data)}
 	}
-	dir := func(path string) writeItem { return writeItem{Entry{Path: path, Mode: modeDir | 0o700}, nil} }
+	dir := func(path string) writeItem { return writeItem{Entry{Path: path, Mode: ModeDir | 0o700}, nil} }
 	items := []writeItem{
 		file("a", "old"), file("a", "new"),
 		file("d/kept", "k"), dir("d"),
@@ -482,7 +482,7 @@ func TestWriterReplaces(t *testing.T) {
 }
 
 func TestWriterRefuses(t *testing.T) {
-	reg := func(path string) Entry { return Entry{Path: path, Mode: modeRegular | 0o644} }
+	reg := func(path string) Entry { return Entry{Path: path, Mode: ModeRegular | 0o644} }
 	var owners []Entry
 	for _, tc := range []struct {
 		name  string
@@ -502,19 +502,19 @@ func TestWriterRefuses(t *testing.T) {
 		{"file as root", reg("."), "the root is a directory"},
 		{"dangling hard link", Entry{Path: "x", Hardlink: "nothing"}, "no such file was added"},
 		{"hard link to a directory", Entry{Path: "x", Hardlink: "dir"}, "no such file was added"},
-		{"empty link", Entry{Path: "x", Mode: modeSymlink}, "its target has 0 bytes"},
-		{"negative size", Entry{Path: "x", Mode: modeRegular, Size: -1}, "size -1"},
-		{"huge", Entry{Path: "x", Mode: modeRegular, Size: 1 << 60}, "is not within 0 to"},
-		{"access list", Entry{Path: "x", Mode: modeRegular, Xattrs: []Xattr{{"system.posix_acl_access", nil}}}, "system.posix_acl_access"},
-		{"attribute twice", Entry{Path: "x", Mode: modeRegular, Xattrs: []Xattr{{"user.a", nil}, {"user.a", nil}}}, "twice"},
-		{"attributes too large", Entry{Path: "x", Mode: modeRegular, Xattrs: []Xattr{{"user.a", make([]byte, 40000)}, {"user.b", make([]byte, 40000)}}}, "more than 65536 bytes"},
+		{"empty link", Entry{Path: "x", Mode: ModeSymlink}, "its target has 0 bytes"},
+		{"negative size", Entry{Path: "x", Mode: ModeRegular, Size: -1}, "size -1"},
+		{"huge", Entry{Path: "x", Mode: ModeRegular, Size: 1 << 60}, "is not within 0 to"},
+		{"access list", Entry{Path: "x", Mode: ModeRegular, Xattrs: []Xattr{{"system.posix_acl_access", nil}}}, "system.posix_acl_access"},
+		{"attribute twice", Entry{Path: "x", Mode: ModeRegular, Xattrs: []Xattr{{"user.a", nil}, {"user.a", nil}}}, "twice"},
+		{"attributes too large", Entry{Path: "x", Mode: ModeRegular, Xattrs: []Xattr{{"user.a", make([]byte, 40000)}, {"user.b", make([]byte, 40000)}}}, "more than 65536 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w, err := NewWriter(&memFile{}, WriterOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, e := range []Entry{reg("file"), {Path: "link", Mode: modeSymlink, Target: "dir"}, {Path: "dir", Mode: modeDir}} {
+			for _, e := range []Entry{reg("file"), {Path: "link", Mode: ModeSymlink, Target: "dir"}, {Path: "dir", Mode: ModeDir}} {
 				if err := w.Add(e, nil); err != nil {
 					t.Fatal(err)
 				}
@@ -528,7 +528,7 @@ func TestWriterRefuses(t *testing.T) {
 		})
 	}
 	for i := range 65536 {
-		owners = append(owners, Entry{Path: "x", Mode: modeFIFO, UID: uint32(i)})
+		owners = append(owners, Entry{Path: "x", Mode: ModeFIFO, UID: uint32(i)})
 	}
 	w, err := NewWriter(&memFile{}, WriterOptions{})
 	if err != nil {
@@ -567,7 +567,7 @@ func TestWriterWrongSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = w.Add(Entry{Path: "some/file", Mode: modeRegular, Size: size}, bytes.NewReader(make([]byte, have)))
+			err = w.Add(Entry{Path: "some/file", Mode: ModeRegular, Size: size}, bytes.NewReader(make([]byte, have)))
 			if err == nil || !strings.Contains(err.Error(), `"some/file"`) {
 				t.Errorf("%d bytes for %d: %v", have, size, err)
 			}
@@ -597,7 +597,7 @@ func TestWriterDiskFull(t *testing.T) {
 		if !errors.Is(last, errDiskFull) || strings.Count(last.Error(), errDiskFull.Error()) != 1 || err != nil && err != last {
 			t.Fatalf("room for %d bytes: Add %v, Close %v", limit, err, last)
 		}
-		if err := w.Add(Entry{Path: "x", Mode: modeFIFO}, nil); !errors.Is(err, errWriterClosed) {
+		if err := w.Add(Entry{Path: "x", Mode: ModeFIFO}, nil); !errors.Is(err, errWriterClosed) {
 			t.Fatalf("Add after Close: %v", err)
 		}
 	}
@@ -622,7 +622,7 @@ func TestWriterDiskFull(t *testing.T) {
 func TestWriterClampsTimes(t *testing.T) {
 	limit := int64(1000)
 	image := makeImage(t, WriterOptions{MaxModTime: &limit}, []writeItem{
-		{Entry{Path: "late", Mode: modeFIFO, ModTime: 5000}, nil}, {Entry{Path: "early", Mode: modeFIFO, ModTime: -5}, nil}, {Entry{Path: "between", Mode: modeFIFO, ModTime: 999}, nil}})
+		{Entry{Path: "late", Mode: ModeFIFO, ModTime: 5000}, nil}, {Entry{Path: "early", Mode: ModeFIFO, ModTime: -5}, nil}, {Entry{Path: "between", Mode: ModeFIFO, ModTime: 999}, nil}})
 	needRoot(t)
 	got := command(t, "find", mountImage(t, image), "-type", "p", "-printf", "%P %Ts\n")
 	for _, want := range []string{"late 1000\n", "early 0\n", "between 999\n"} {

@@ -20,7 +20,8 @@ type fseCell uint64
 
 func (c fseCell) stateBits() uint { return uint(c & 0xff) }
 func (c fseCell) nextState() uint { return uint(c >> 16 & 0xffff) }
-func (c fseCell) symbol() uint8   { return uint8(c >> 32) }
+func (c fseCell) extraBits() uint { return uint(c >> 8 & 0xff) }
+func (c fseCell) value() uint32   { return uint32(c >> 32) }
 
 // fseTable is a decoder of one of the three numbers of a sequence.
 type fseTable struct {

@@ -140,10 +140,10 @@ func (d *Decoder) packedWeights(weights *[256]uint8, end int) (int, error) {
 	}
 	for n := 0; n < 254; n++ {
 		cell := cells[one]
-		weights[n] = cell.symbol()
+		weights[n] = uint8(cell.value())
 		v, ok := s.read(d.src, cell.stateBits())
 		if !ok { // the end: the other state has a last symbol
-			weights[n+1] = cells[two].symbol()
+			weights[n+1] = uint8(cells[two].value())
 			return n + 2, nil
 		}
 		one, two = two, cell.nextState()+v

@@ -106,60 +106,102 @@ var masks = [32]uint64{
 // length, then, but for the last one, the bits added to the states of literal
 // length, match length and offset.
 func (d *Decoder) readSequences(r *reader, batch []sequence) bool {
-	lits, offs, matches := &d.kinds[litLength].cells, &d.kinds[offset].cells, &d.kinds[matchLength].cells
-	src, pos, start := d.src, r.pos, r.start
-	ls, os, ms := r.state[litLength], r.state[offset], r.state[matchLength]
-	r0, r1, r2 := d.repeats[0], d.repeats[1], d.repeats[2]
-	window := uint32(min(d.window, 1<<32-1))
-	r.left -= len(batch)
-	for i := range batch {
-		lc, oc, mc := lits[ls&(1<<maxTableLog-1)], offs[os&(1<<maxTableLog-1)], matches[ms&(1<<maxTableLog-1)]
-		if pos < start {
-			return false
+	for n := 0; n < len(batch); {
+		n += d.readFast(r, batch[n:], r.left-n)
+		if n < len(batch) {
+			if !d.readOne(r, &batch[n], n+1 == r.left) {
+				return false
+			}
+			n++
 		}
+	}
+	r.left -= len(batch)
+	return d.resolve(batch)
+}
+
+// readFast reads sequences up to one that takes more than 56 bits, or that is
+// the last one of left. It returns how many it read.
+func (d *Decoder) readFast(r *reader, batch []sequence, left int) int {
+	if left <= len(batch) {
+		batch = batch[:left-1]
+	}
+	lits, offs, matches := &d.kinds[litLength].cells, &d.kinds[offset].cells, &d.kinds[matchLength].cells
+	ls, os, ms := r.state[litLength], r.state[offset], r.state[matchLength]
+	// at is the bit of buf that is the lowest of the 8 bits below the next 56
+	// ones.
+	buf := d.src[r.start/8-8:]
+	at := r.pos - r.start + 7
+	n := 0
+	for n < len(batch) {
+		lc, oc, mc := lits[ls&(1<<maxTableLog-1)], offs[os&(1<<maxTableLog-1)], matches[ms&(1<<maxTableLog-1)]
+		sum := lc + oc + mc
+		taken := int(sum>>8&0xff + sum&0xff)
+		i := at >> 3
+		if taken > 56 || i < 0 || i > len(buf)-8 {
+			break
+		}
+		h := le.Uint64(buf[i:])
+
 		// The bits taken are rotated to the bottom, so that their places
 		// at the top are free.
-		h := load(src, pos)
-		sum := lc + oc + mc
-		extra := uint(sum >> 8 & 0xff)
-		both := extra + uint(sum&0xff)
-
-		h = bits.RotateLeft64(h, int(oc>>8&63))
-		off := uint32(oc>>32) + uint32(h&masks[oc>>8&31])
-		if extra > 56 {
-			pos -= int(oc >> 8 & 63)
-			both -= uint(oc >> 8 & 63)
-			extra -= uint(oc >> 8 & 63)
-			if pos < start {
-				return false
-			}
-			h = load(src, pos)
+		turn := ^at&7 + int(oc>>8&31)
+		base := uint32(oc >> 32) // a power of two
+		s := &batch[n]
+		s.off = base + uint32(bits.RotateLeft64(h, turn))&(base-1)
+		match, lit := uint32(mc>>32), uint32(lc>>32)
+		if (mc|lc)&0xff00 != 0 { // few lengths are long enough
+			turn += int(mc >> 8 & 31)
+			match += uint32(bits.RotateLeft64(h, turn) & masks[mc>>8&31])
+			turn += int(lc >> 8 & 31)
+			lit += uint32(bits.RotateLeft64(h, turn) & masks[lc>>8&31])
 		}
-		h = bits.RotateLeft64(h, int(mc>>8&63))
-		match := uint32(mc>>32) + uint32(h&masks[mc>>8&31])
-		h = bits.RotateLeft64(h, int(lc>>8&63))
-		lit := uint32(lc>>32) + uint32(h&masks[lc>>8&31])
+		s.match, s.lits = match, lit
+		turn += int(lc & 31)
+		ls = uint(lc>>16&0xffff) + uint(bits.RotateLeft64(h, turn)&masks[lc&31])
+		turn += int(mc & 31)
+		ms = uint(mc>>16&0xffff) + uint(bits.RotateLeft64(h, turn)&masks[mc&31])
+		turn += int(oc & 31)
+		os = uint(oc>>16&0xffff) + uint(bits.RotateLeft64(h, turn)&masks[oc&31])
+		at -= taken
 
-		if both > 56 {
-			pos -= int(extra)
-			both -= extra
-			if pos < start {
-				return false
-			}
-			h = load(src, pos)
-		}
-		if i == len(batch)-1 && r.left == 0 {
-			pos -= int(both - uint(sum&0xff)) // no next state
-		} else {
-			pos -= int(both)
-			h = bits.RotateLeft64(h, int(lc&63))
-			ls = uint(lc>>16&0xffff) + uint(h&masks[lc&31])
-			h = bits.RotateLeft64(h, int(mc&63))
-			ms = uint(mc>>16&0xffff) + uint(h&masks[mc&31])
-			h = bits.RotateLeft64(h, int(oc&63))
-			os = uint(oc>>16&0xffff) + uint(h&masks[oc&31])
-		}
+		n++
+	}
+	r.pos = at - 7 + r.start
+	r.state = [3]uint{ls, os, ms}
+	return n
+}
 
+// readOne reads any sequence.
+func (d *Decoder) readOne(r *reader, s *sequence, last bool) bool {
+	lc := d.kinds[litLength].cells[r.state[litLength]]
+	oc := d.kinds[offset].cells[r.state[offset]]
+	mc := d.kinds[matchLength].cells[r.state[matchLength]]
+	high, ok1 := r.read(d.src, oc.extraBits()/2)
+	low, ok2 := r.read(d.src, oc.extraBits()-oc.extraBits()/2)
+	match, ok3 := r.read(d.src, mc.extraBits())
+	lits, ok4 := r.read(d.src, lc.extraBits())
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return false
+	}
+	off := high<<(oc.extraBits()-oc.extraBits()/2) | low
+	*s = sequence{lc.value() + uint32(lits), mc.value() + uint32(match), oc.value() + uint32(off)}
+	if last {
+		return true
+	}
+	ls, ok1 := r.read(d.src, lc.stateBits())
+	ms, ok2 := r.read(d.src, mc.stateBits())
+	os, ok3 := r.read(d.src, oc.stateBits())
+	r.state = [3]uint{litLength: lc.nextState() + ls, offset: oc.nextState() + os, matchLength: mc.nextState() + ms}
+	return ok1 && ok2 && ok3
+}
+
+// resolve makes distances of the offset numbers in batch: RFC 8878, 3.1.1.5.
+func (d *Decoder) resolve(batch []sequence) bool {
+	r0, r1, r2 := d.repeats[0], d.repeats[1], d.repeats[2]
+	last := uint32(min(d.window, 1<<32-1))
+	for i := range batch {
+		s := &batch[i]
+		off := s.off
 		if off > 3 {
 			off -= 3
 			r0, r1, r2 = off, r0, r1
@@ -167,7 +209,7 @@ func (d *Decoder) readSequences(r *reader, batch []sequence) bool {
 			// One of the latest offsets. Without literals the latest one
 			// would only make the last match longer, so the numbers mean
 			// the ones behind it, and one less than it.
-			if lit == 0 {
+			if s.lits == 0 {
 				off++
 			}
 			switch off {
@@ -184,13 +226,11 @@ func (d *Decoder) readSequences(r *reader, batch []sequence) bool {
 				r0, r1, r2 = off, r0, r1
 			}
 		}
-		if off-1 >= window { // zero, too
+		if off-1 >= last { // zero, too
 			return false
 		}
-		batch[i] = sequence{lit, match, off}
+		s.off = off
 	}
-	r.pos = pos
-	r.state = [3]uint{ls, os, ms}
 	d.repeats = [3]uint32{r0, r1, r2}
 	return true
 }

@@ -3,11 +3,9 @@ package zstd
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"math/rand"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -247,75 +245,3 @@ func FuzzDecode(f *testing.F) {
 func tolerated(err, wantErr error, size int) bool {
 	return errors.Is(err, ErrTooLarge) && size > 64<<10
 }
-
-// blocks returns 128 KiB blocks of files below dir, of total bytes in all,
-// taken evenly.
-func blocks(tb testing.TB, dir string, total int) [][]byte {
-	var all [][]byte
-	seen := 0
-	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil
-		}
-		for len(b) >= 4096 && total > 0 {
-			n := min(len(b), 128<<10)
-			if seen++; seen%37 == 0 {
-				all = append(all, b[:n])
-				total -= n
-			}
-			b = b[n:]
-		}
-		if total <= 0 {
-			return fs.SkipAll
-		}
-		return nil
-	})
-	if total > 0 {
-		tb.Skipf("needs more files below %s", dir)
-	}
-	return all
-}
-
-func benchmarkDecode(b *testing.B, other bool) {
-	dir := os.Getenv("BENCH_TREE")
-	if dir == "" {
-		dir = "/usr/lib"
-	}
-	plain := blocks(b, dir, 16<<20)
-	for _, level := range []string{"fastest", "default", "best", "c3", "c15"} {
-		b.Run(level, func(b *testing.B) {
-			var packed [][]byte
-			total := 0
-			for _, p := range plain {
-				packed = append(packed, compressAt(b, level, p))
-				total += len(p)
-			}
-			dst := make([]byte, 128<<10)
-			d := new(Decoder)
-			r, _ := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
-			b.SetBytes(int64(total))
-			b.ResetTimer()
-			for b.Loop() {
-				for i, z := range packed {
-					n := 0
-					if other {
-						out, _ := r.DecodeAll(z, dst[:0])
-						n = len(out)
-					} else {
-						n, _ = d.Decode(dst, z)
-					}
-					if n != len(plain[i]) {
-						b.Fatalf("block %d: %d bytes", i, n)
-					}
-				}
-			}
-		})
-	}
-}
-
-func BenchmarkDecode(b *testing.B) { benchmarkDecode(b, false) }
-func BenchmarkOracle(b *testing.B) { benchmarkDecode(b, true) }
