@@ -776,6 +776,21 @@ func TestOpenDirectoryIsPrivate(t *testing.T) {
 	}
 }
 
+func TestStaleDirectories(t *testing.T) {
+	h := newHarness(t)
+	runShell(t, h.temp, `mkdir -m 700 build-temp-old build-temp-new build-temp-locked build-kept-old; mkdir -m 755 build-temp-other
+		mkdir -p build-temp-old/rootfs/a; chmod 0 build-temp-old/rootfs/a; touch -d @1000000000 build-temp-o* build-temp-locked build-kept-old`)
+	lock, err := lockDir(filepath.Join(h.temp, "build-temp-locked"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	removeStale(h.temp, "build-temp-")
+	if got := runShell(t, h.temp, "ls"); got != "build-kept-old\nbuild-temp-locked\nbuild-temp-new\nbuild-temp-other\n" {
+		t.Errorf("got %q left", got)
+	}
+}
+
 func TestBuildDate(t *testing.T) {
 	for seconds, want := range map[int64]string{1700000000: "Tuesday_14_November_2023_22:13:20_UTC", 5: "Thursday_1_January_1970_0:0:5_UTC"} {
 		if got := buildDate(time.Unix(seconds, 0).UTC()); got != want {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,15 +17,16 @@ import (
 // bundle is the temporary directory of a build. Security: its mode is 0700
 // from the start, as the scripts and setuid files in it are not for others.
 type bundle struct {
-	dir    string // "" when a sandbox is updated in place
-	rootfs string
+	dir    string
+	rootfs string   // in dir, or the sandbox that is updated in place
+	lock   *os.File // dir, locked as long as the build lives
 }
 
 // open makes the temporary directory and the root file system in it.
 func (b *builder) open() error {
 	bundle := &bundle{}
 	parent := filepath.Dir(b.target.path)
-	prefix := ".build-"
+	prefix := ".build-temp-"
 	if !b.o.Sandbox {
 		// A sandbox is renamed into place, so it grows beside its target.
 		var err error
@@ -33,11 +35,18 @@ func (b *builder) open() error {
 		}
 		prefix = "build-temp-"
 	}
+	removeStale(parent, prefix)
+	if b.o.Keep {
+		prefix = strings.Replace(prefix, "temp", "kept", 1)
+	}
 	dir, err := os.MkdirTemp(parent, prefix)
 	if err != nil {
 		return fmt.Errorf("cannot make the build directory: %w", err)
 	}
 	bundle.dir, bundle.rootfs = dir, filepath.Join(dir, "rootfs")
+	if bundle.lock, err = lockDir(dir); err != nil {
+		return errors.Join(fmt.Errorf("cannot lock the build directory: %w", err), os.Remove(dir))
+	}
 	b.bundle = bundle
 	if err := b.openRoot(); err != nil {
 		return errors.Join(err, b.close())
@@ -89,11 +98,50 @@ func (b *builder) close() error {
 	if b.root != nil {
 		b.root.Close()
 	}
+	defer b.bundle.lock.Close()
 	if b.o.Keep {
 		b.o.Log.Info("Build directory kept: " + b.bundle.dir)
 		return nil
 	}
 	return removeTree(b.bundle.dir)
+}
+
+// staleAge is how old a build directory is at least before its lock is tried,
+// for one that is just being made.
+const staleAge = time.Minute
+
+// lockDir opens and locks dir, unless another process has it locked.
+func lockDir(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// removeStale removes the directories of builds that were killed before they
+// could clean up: they are this user's own, and nobody locks them any more.
+// What cannot be removed stays for the next build.
+func removeStale(parent, prefix string) {
+	names, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Lstat(name, &st) != nil || st.Mode != unix.S_IFDIR|0o700 || int(st.Uid) != os.Getuid() ||
+			time.Since(time.Unix(st.Mtim.Sec, 0)) < staleAge {
+			continue
+		}
+		if lock, err := lockDir(name); err == nil {
+			_ = removeTree(name)
+			lock.Close()
+		}
+	}
 }
 
 // tempParent chooses where to work. A directory that was asked for is taken
