@@ -199,7 +199,7 @@ func (d *Decoder) finish(lits []byte, s *stream) error {
 // counts them. Five codes of up to 11 bits and up to seven bits left from the
 // byte before never reach the mark.
 func (d *Decoder) interleaved(s *[4]stream, quarter int) int {
-	table, src := &d.huffman, d.src
+	table, src := &d.huffman, d.src[:len(d.src):len(d.src)]
 	var p [4]int // first byte of the 64 bits
 	var h [4]uint64
 	for i := range s {
@@ -208,8 +208,9 @@ func (d *Decoder) interleaved(s *[4]stream, quarter int) int {
 	}
 	p0, p1, p2, p3 := p[0], p[1], p[2], p[3]
 	h0, h1, h2, h3 := h[0], h[1], h[2], h[3]
-	l0, l1 := d.lits[:quarter], d.lits[quarter:][:quarter]
-	l2, l3 := d.lits[2*quarter:][:quarter], d.lits[3*quarter:]
+	l0, l1 := d.lits[:quarter:quarter], d.lits[quarter:2*quarter:2*quarter]
+	l2, l3 := d.lits[2*quarter:3*quarter:3*quarter], d.lits[3*quarter:]
+	l3 = l3[:len(l3):len(l3)]
 	done := 0
 	for {
 		// A round takes at most seven bytes of each stream.
@@ -220,8 +221,8 @@ func (d *Decoder) interleaved(s *[4]stream, quarter int) int {
 			break
 		}
 		for stop := done + rounds*5; done < stop; done += 5 {
-			o0, o1 := (*[5]byte)(l0[done:]), (*[5]byte)(l1[done:])
-			o2, o3 := (*[5]byte)(l2[done:]), (*[5]byte)(l3[done:])
+			o0, o1 := (*[5]byte)(l0[done:done+5]), (*[5]byte)(l1[done:done+5])
+			o2, o3 := (*[5]byte)(l2[done:done+5]), (*[5]byte)(l3[done:done+5])
 			c := table[h0>>(64-huffmanLog)]
 			h0 <<= c & 63
 			o0[0] = byte(c >> 8)
@@ -284,16 +285,16 @@ func (d *Decoder) interleaved(s *[4]stream, quarter int) int {
 			o3[4] = byte(c >> 8)
 			n := bits.TrailingZeros64(h0)
 			p0 -= n >> 3
-			h0 = (le.Uint64(src[p0:]) | 1) << (n & 7)
+			h0 = (le.Uint64(src[p0:p0+8]) | 1) << (n & 7)
 			n = bits.TrailingZeros64(h1)
 			p1 -= n >> 3
-			h1 = (le.Uint64(src[p1:]) | 1) << (n & 7)
+			h1 = (le.Uint64(src[p1:p1+8]) | 1) << (n & 7)
 			n = bits.TrailingZeros64(h2)
 			p2 -= n >> 3
-			h2 = (le.Uint64(src[p2:]) | 1) << (n & 7)
+			h2 = (le.Uint64(src[p2:p2+8]) | 1) << (n & 7)
 			n = bits.TrailingZeros64(h3)
 			p3 -= n >> 3
-			h3 = (le.Uint64(src[p3:]) | 1) << (n & 7)
+			h3 = (le.Uint64(src[p3:p3+8]) | 1) << (n & 7)
 		}
 	}
 	p, h = [4]int{p0, p1, p2, p3}, [4]uint64{h0, h1, h2, h3}

@@ -201,31 +201,37 @@ func (d *Decoder) resolve(batch []sequence) bool {
 	last := uint32(min(d.window, 1<<32-1))
 	for i := range batch {
 		s := &batch[i]
-		off := s.off
-		if off > 3 {
-			off -= 3
-			r0, r1, r2 = off, r0, r1
-		} else {
-			// One of the latest offsets. Without literals the latest one
-			// would only make the last match longer, so the numbers mean
-			// the ones behind it, and one less than it.
-			if s.lits == 0 {
-				off++
-			}
-			switch off {
-			case 1:
-				off = r0
-			case 2:
-				off = r1
-				r0, r1 = off, r0
-			case 3:
-				off = r2
-				r0, r1, r2 = off, r0, r1
-			default:
-				off = r0 - 1
-				r0, r1, r2 = off, r0, r1
-			}
+		// Up to three, the number means one of the latest offsets. Without
+		// literals the latest one would only make the last match longer, so
+		// the numbers mean the ones behind it, and one less than it. Which
+		// it is cannot be foreseen, so there are no branches here.
+		number := s.off
+		if s.lits == 0 {
+			number++
 		}
+		if s.off > 3 {
+			number = s.off
+		}
+		off := s.off - 3
+		if number == 1 {
+			off = r0
+		}
+		if number == 2 {
+			off = r1
+		}
+		if number == 3 {
+			off = r2
+		}
+		if number == 4 && s.off == 3 {
+			off = r0 - 1
+		}
+		if number > 2 {
+			r2 = r1
+		}
+		if number > 1 {
+			r1 = r0
+		}
+		r0 = off
 		if off-1 >= last { // zero, too
 			return false
 		}
