@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/build/deffile"
+	"singularity/build/source"
 	"singularity/image"
 )
 
@@ -64,7 +65,11 @@ func (b *builder) readSpec() error {
 		b.o.Log.Warning(w)
 	}
 	b.stage = &b.def.Stages[0]
-	if err := refuse(b.def); err != nil {
+	err = refuse(b.def)
+	if err == nil {
+		_, err = source.New(b.stage, source.Config{}) // a late refusal would waste the work of %pre
+	}
+	if err != nil {
 		return fmt.Errorf("cannot build %q: %w", spec, err)
 	}
 	return nil
