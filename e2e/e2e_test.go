@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PREFIX", prefix)
 			e.Setenv("UID", strconv.Itoa(os.Getuid()))
 			e.Setenv("GID", strconv.Itoa(os.Getgid()))
-			e.Setenv("MARK", fmt.Sprintf("9%07d.%03d", os.Getpid(), marks.Add(1)))
+			e.Setenv("MARK", fmt.Sprintf("9%07d%03d", os.Getpid(), marks.Add(1)))
 			for k, v := range env {
 				e.Setenv(k, v)
 			}
