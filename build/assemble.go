@@ -16,6 +16,7 @@ import (
 
 	"singularity/sif"
 	"singularity/squashfs"
+	"singularity/squashfs/compress"
 )
 
 // Compressions are the names that Options.Compression may have.
@@ -95,6 +96,9 @@ func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error)
 	wo, err := b.writerOptions()
 	if err != nil {
 		return 0, err
+	}
+	wo.NewEncoder = func(c squashfs.Compression, level, blockSize int) (squashfs.Encoder, error) {
+		return compress.New(c.String(), level, blockSize)
 	}
 	w, err := squashfs.NewWriter(out, wo)
 	if err != nil {

@@ -53,8 +53,8 @@ type PackTotals struct {
 // one name below an open directory and follows no symbolic link, and what is
 // open is compared with what was listed, so nothing outside the tree is packed.
 func PackTree(ctx context.Context, root *os.File, w *squashfs.Writer, o PackOptions) (PackTotals, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	p := &packer{ctx: ctx, w: w, o: o, order: make(chan *packItem, packAhead), fetch: make(chan *packItem, packAhead),
+	inner, cancel := context.WithCancel(ctx)
+	p := &packer{ctx: inner, w: w, o: o, order: make(chan *packItem, packAhead), fetch: make(chan *packItem, packAhead),
 		spare: make(chan []byte, packAhead), links: map[packKey]string{}}
 	var readers sync.WaitGroup
 	for range packReaders {
@@ -77,6 +77,10 @@ func PackTree(ctx context.Context, root *os.File, w *squashfs.Writer, o PackOpti
 			cancel() // and go on, to release what is open
 		}
 		p.release(it)
+	}
+	if err == nil {
+		// The walk may have ended early, with nothing left in order.
+		err = ctx.Err()
 	}
 	cancel()
 	readers.Wait()

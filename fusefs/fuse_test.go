@@ -36,8 +36,8 @@ type servePlan struct {
 }
 
 func TestMain(m *testing.M) {
-	if p := os.Getenv(serveEnv); p != "" {
-		if err := serveMain(p); err != nil {
+	if os.Getenv(serveEnv) != "" {
+		if err := serveMain(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -67,10 +67,10 @@ func openImage(name string) (FS, error) {
 }
 
 // serveMain mounts as the plan says, prints a line and serves.
-func serveMain(plan string) error {
+func serveMain() error {
 	debug.SetGCPercent(50)
 	var p servePlan
-	if err := json.Unmarshal([]byte(plan), &p); err != nil {
+	if err := json.NewDecoder(os.Stdin).Decode(&p); err != nil {
 		return err
 	}
 	fs, err := openImage(p.Image)
@@ -142,8 +142,9 @@ func serve(tb testing.TB, p servePlan, attr *syscall.SysProcAttr) *mount {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m.cmd = exec.Command(exe)
-	m.cmd.Env = append(os.Environ(), serveEnv+"="+string(plan))
+	m.cmd = exec.Command(public(tb, exe))
+	m.cmd.Stdin = bytes.NewReader(plan)
+	m.cmd.Env = append(os.Environ(), serveEnv+"=1")
 	m.cmd.SysProcAttr = attr
 	m.cmd.Stderr = m.stderr
 	out, err := m.cmd.StdoutPipe()
@@ -301,9 +302,9 @@ func public(tb testing.TB, name string) string {
 
 func TestServeInUserNamespace(t *testing.T) {
 	needRoot(t)
-	alice, err := user.Lookup("alice")
+	alice, err := user.Lookup("singularity-test")
 	if err != nil {
-		t.Skip("needs the user alice")
+		t.Skip("needs the user singularity-test")
 	}
 	uid, _ := strconv.Atoi(alice.Uid)
 	gid, _ := strconv.Atoi(alice.Gid)

@@ -2,13 +2,8 @@ package squashfs
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/adler32"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
 
 	"singularity/squashfs/deflate"
 )
@@ -23,13 +18,13 @@ const (
 	maxLZ4Level      = 9
 )
 
-// encoder compresses one block at a time. It keeps its tables between blocks,
+// Encoder compresses one block at a time. It keeps its tables between blocks,
 // so one encoder serves one goroutine. The result depends on src and the
 // settings alone, never on the blocks before.
-type encoder interface {
-	// encode writes the compressed form of src over dst, whose capacity is at
+type Encoder interface {
+	// Encode writes the compressed form of src over dst, whose capacity is at
 	// least len(src), and reports ok == false if it would not be smaller.
-	encode(dst, src []byte) (out []byte, ok bool, err error)
+	Encode(dst, src []byte) (out []byte, ok bool, err error)
 }
 
 // encSettings are the checked compression settings of a writer.
@@ -38,11 +33,12 @@ type encSettings struct {
 	level     int
 	blockSize int
 	store     bool
+	other     func(c Compression, level, blockSize int) (Encoder, error)
 }
 
 // newEncSettings fills in defaults and refuses levels that the compressor does not have.
 func newEncSettings(o *WriterOptions) (encSettings, error) {
-	s := encSettings{kind: o.Compression, level: o.Level, blockSize: o.BlockSize, store: o.NoCompress}
+	s := encSettings{kind: o.Compression, level: o.Level, blockSize: o.BlockSize, store: o.NoCompress, other: o.NewEncoder}
 	if s.kind == 0 || s.store {
 		s.kind = Gzip
 	}
@@ -64,6 +60,9 @@ func newEncSettings(o *WriterOptions) (encSettings, error) {
 		lowest = 0
 	default:
 		return s, fmt.Errorf("cannot write squashfs with compressor %v", s.kind)
+	}
+	if s.kind != Gzip && s.other == nil {
+		return s, fmt.Errorf("cannot write squashfs with compressor %v: the program does not bring it", s.kind)
 	}
 	if s.level < lowest || s.level > highest {
 		return s, fmt.Errorf("cannot use level %d with %v: want %d to %d", s.level, s.kind, lowest, highest)
@@ -95,92 +94,25 @@ func (s encSettings) options() []byte {
 	return nil // xz: the dictionary is one block, the format's default
 }
 
-func (s encSettings) newEncoder() (encoder, error) {
+func (s encSettings) newEncoder() (Encoder, error) {
 	if s.store {
 		return storeEncoder{}, nil
 	}
-	switch s.kind {
-	case Zstd:
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(s.level)), zstd.WithEncoderConcurrency(1),
-			zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(max(s.blockSize, MetadataSize)), zstd.WithLowerEncoderMem(true))
-		return zstdEncoder{e}, err
-	case LZ4:
-		if s.level > 0 {
-			return &lz4Encoder{block: (&lz4.CompressorHC{Level: lz4.CompressionLevel(1 << (8 + s.level))}).CompressBlock}, nil
-		}
-		return &lz4Encoder{block: new(lz4.Compressor).CompressBlock}, nil
-	case XZ:
-		c := xz.WriterConfig{DictCap: max(s.blockSize, MetadataSize), CheckSum: xz.CRC32}
-		return &xzEncoder{c}, c.Verify()
+	if s.kind != Gzip {
+		return s.other(s.kind, s.level, s.blockSize)
 	}
 	e, err := deflate.New(s.level)
-	return gzipEncoder{e}, err
+	return &gzipEncoder{e}, err
 }
 
 type storeEncoder struct{}
 
-func (storeEncoder) encode(dst, _ []byte) ([]byte, bool, error) { return dst[:0], false, nil }
-
-// errEncFull ends a compression early, as soon as its result is as large as
-// its input.
-var errEncFull = errors.New("compressed block is not smaller")
-
-// encLimit is a writer into a fixed buffer. It remembers that it was full: not
-// every compressor passes the error of its output on.
-type encLimit struct {
-	b    []byte
-	max  int
-	full bool
-}
-
-func (l *encLimit) Write(p []byte) (int, error) {
-	if l.full = l.full || len(l.b)+len(p) > l.max; l.full {
-		return 0, errEncFull
-	}
-	l.b = append(l.b, p...)
-	return len(p), nil
-}
+func (storeEncoder) Encode(dst, _ []byte) ([]byte, bool, error) { return dst[:0], false, nil }
 
 // gzipEncoder makes the zlib stream (RFC 1950) that the format calls gzip.
-type gzipEncoder struct{ *deflate.Encoder }
+type gzipEncoder struct{ deflate *deflate.Encoder }
 
-func (e gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	out, ok := e.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
+func (e *gzipEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
+	out, ok := e.deflate.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
 	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
-}
-
-type zstdEncoder struct{ *zstd.Encoder }
-
-func (e zstdEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	out := e.EncodeAll(src, dst[:0])
-	return out, len(out) < len(src), nil
-}
-
-type lz4Encoder struct {
-	block func(src, dst []byte) (int, error)
-}
-
-func (e *lz4Encoder) encode(dst, src []byte) ([]byte, bool, error) {
-	n, err := e.block(src, dst[:len(src)])
-	if errors.Is(err, lz4.ErrInvalidSourceShortBuffer) {
-		n, err = 0, nil
-	}
-	return dst[:n], n > 0 && n < len(src), err
-}
-
-type xzEncoder struct{ xz.WriterConfig }
-
-func (e *xzEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	out := encLimit{b: dst[:0], max: len(src) - 1}
-	w, err := e.NewWriter(&out)
-	if err == nil {
-		_, err = w.Write(src)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if out.full {
-		return out.b, false, nil
-	}
-	return out.b, err == nil, err
 }

@@ -10,11 +10,11 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz/lzma"
 
 	"singularity/squashfs/inflate"
+	"singularity/squashfs/lz4"
+	"singularity/squashfs/zstd"
 )
 
 // decompressor unpacks a whole block from src to dst and returns its length. A
@@ -36,7 +36,7 @@ func newDecompressor(c Compression, blockSize int) (decompressor, error) {
 			return d.Zlib(dst, src)
 		}, nil
 	case LZ4:
-		return func(dst, src []byte) (int, error) { return lz4.UncompressBlock(src, dst) }, nil
+		return lz4.Decode, nil
 	case Zstd:
 		return newZstd(), nil
 	case XZ:
@@ -50,25 +50,11 @@ func newDecompressor(c Compression, blockSize int) (decompressor, error) {
 }
 
 func newZstd() decompressor {
-	pool := sync.Pool{New: func() any {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
-			return err
-		}
-		return d
-	}}
+	pool := sync.Pool{New: func() any { return new(zstd.Decoder) }}
 	return func(dst, src []byte) (int, error) {
-		d, ok := pool.Get().(*zstd.Decoder)
-		if !ok {
-			return 0, errors.New("cannot make a zstd decoder")
-		}
+		d := pool.Get().(*zstd.Decoder)
 		defer pool.Put(d)
-		out, err := d.DecodeAll(src, dst[:0:len(dst)])
-		if err == nil && len(out) > 0 && &out[0] != &dst[0] {
-			copy(dst, out)
-		}
-		return min(len(out), len(dst)), err
+		return d.Decode(dst, src)
 	}
 }
 

@@ -109,7 +109,7 @@ func startWriterData(out io.WriterAt, s encSettings, workers int) (*writerData, 
 	if o := s.options(); o != nil {
 		d.write(append([]byte{byte(len(o)), metaStored >> 8}, o...))
 	}
-	encoders := make([]encoder, workers)
+	encoders := make([]Encoder, workers)
 	for i := range encoders {
 		var err error
 		if encoders[i], err = s.newEncoder(); err != nil {
@@ -222,10 +222,10 @@ func allZero(b []byte) bool {
 }
 
 // compress is the body of a worker.
-func (d *writerData) compress(e encoder) {
+func (d *writerData) compress(e Encoder) {
 	for j := range d.work {
 		dst := d.buffers.take(len(j.raw))
-		out, ok, err := e.encode(dst[:0], j.raw)
+		out, ok, err := e.Encode(dst[:0], j.raw)
 		switch {
 		case err != nil:
 			j.err = fmt.Errorf("cannot compress a block: %w", err)

@@ -9,7 +9,7 @@ import (
 // writerMeta fills metadata blocks: at most 8192 bytes each before compression,
 // led by their size as written.
 type writerMeta struct {
-	enc encoder
+	enc Encoder
 	out []byte // finished blocks
 	buf []byte // the block being filled
 	tmp []byte
@@ -37,7 +37,7 @@ func (m *writerMeta) flush() error {
 	if len(m.buf) == 0 {
 		return nil
 	}
-	out, ok, err := m.enc.encode(m.tmp, m.buf)
+	out, ok, err := m.enc.Encode(m.tmp, m.buf)
 	if err != nil {
 		return fmt.Errorf("cannot compress a metadata block: %w", err)
 	}
@@ -54,7 +54,7 @@ func (m *writerMeta) flush() error {
 // writerTables writes what follows the contents.
 type writerTables struct {
 	d   *writerData
-	enc encoder
+	enc Encoder
 }
 
 func (t *writerTables) newMeta() *writerMeta {

@@ -67,7 +67,7 @@ func FuzzRoundTrip(f *testing.F) {
 			o.Compression = Zstd
 		}
 		var m memFile
-		w, err := NewWriter(&m, o)
+		w, err := newWriter(&m, o)
 		if err != nil {
 			t.Fatal(err)
 		}

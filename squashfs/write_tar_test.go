@@ -13,7 +13,7 @@ import (
 
 func addTar(b []byte, o WriterOptions, limits TarOptions) ([]byte, error) {
 	var m memFile
-	w, err := NewWriter(&m, o)
+	w, err := newWriter(&m, o)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func ExampleWriter() {
 		return
 	}
 	defer os.Remove(image.Name())
-	w, err := NewWriter(image, WriterOptions{Compression: Zstd})
+	w, err := newWriter(image, WriterOptions{Compression: Zstd})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -26,7 +26,10 @@ type WriterOptions struct {
 	// its high-compression form. Zero is the default: one that is fast and
 	// within 2 % of the size that the slowest level reaches for gzip, 3 for zstd,
 	// the fast form for lz4.
-	Level      int
+	Level int
+	// NewEncoder makes the encoders of every compressor but gzip; nil means that
+	// there are none. Package squashfs/compress has them.
+	NewEncoder func(c Compression, level, blockSize int) (Encoder, error)
 	NoCompress bool   // store every block; the image then names gzip
 	BlockSize  int    // bytes, a power of two from MinBlockSize to MaxBlockSize; zero means DefaultBlockSize
 	Workers    int    // goroutines that compress; zero means one per processor. The image does not depend on it

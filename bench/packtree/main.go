@@ -13,6 +13,7 @@ import (
 
 	"singularity/build"
 	"singularity/squashfs"
+	"singularity/squashfs/compress"
 )
 
 func main() {
@@ -73,6 +74,9 @@ func run(o squashfs.WriterOptions, isTar bool, profile string, args []string) er
 }
 
 func pack(o squashfs.WriterOptions, isTar bool, in *os.File, out io.WriterAt) (int64, error) {
+	o.NewEncoder = func(c squashfs.Compression, level, blockSize int) (squashfs.Encoder, error) {
+		return compress.New(c.String(), level, blockSize)
+	}
 	w, err := squashfs.NewWriter(out, o)
 	if err != nil {
 		return 0, err
