@@ -1,10 +1,65 @@
+# Chores of the repository; "make test" and "make demo" are the two that matter.
 export CGO_ENABLED = 0
-VERSION ?= 0.1.0
-PREFIX ?= /usr/local
-LDFLAGS = -s -w -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
+export PATH := $(PATH):/usr/local/go/bin
+VERSION ?= 5.0.0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+FUZZTIME ?= 10s
 
-.PHONY: build test
+X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
+# The program that starts containers begins before the Go runtime; see
+# linux/entry. Other processors than amd64 have no stub.
+ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
+BUILD   = go build -trimpath -buildvcs=false
+LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/singularity/bin
+SHARE   = $(DESTDIR)$(PREFIX)/share
+ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
+
+.PHONY: build demo test unit e2e lint fuzz bench install clean
+
 build:
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
-test: build
-	go vet ./... && go test ./...
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
+	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-cli
+
+demo:
+	e2e/need demo
+	e2e/demo
+
+test:
+	e2e/need test
+	$(MAKE) lint unit e2e
+
+unit:
+	e2e/count go test -v ./...
+	cd e2e/oracle && ../count go test -v ./...
+
+e2e: build
+	e2e/run
+
+lint: build
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: not run"; fi
+
+fuzz:
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	  echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$p || exit 1; done; done
+
+bench: build
+	e2e/need bench
+	go run ./bench
+
+install: build
+	install -D -m 755 bin/singularity $(DESTDIR)$(PREFIX)/bin/singularity
+	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
+	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
+	install -d $(ETC) $(SHARE)/man/man1
+	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
+	bin/singularity-cli docs man $(SHARE)/man/man1
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	bin/singularity-cli completion bash > $(SHARE)/bash-completion/completions/singularity
+	bin/singularity-cli completion zsh > $(SHARE)/zsh/site-functions/_singularity
+	bin/singularity-cli completion fish > $(SHARE)/fish/vendor_completions.d/singularity.fish
+
+clean:
+	rm -rf bin

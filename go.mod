@@ -15,4 +15,8 @@ require (
 	golang.org/x/term v0.47.0
 )
 
-require github.com/spf13/pflag v1.0.9 // indirect
+require (
+	github.com/cloudflare/circl v1.6.3 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
+	golang.org/x/tools v0.26.0 // indirect
+)

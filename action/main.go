@@ -3,11 +3,15 @@ package action
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"singularity/conf"
+	"singularity/container"
+	"singularity/linux/entry"
+	"singularity/linux/signals"
 )
 
 // VersionLine returns the output of --version.
@@ -20,6 +24,9 @@ func Main(argv []string) int {
 	if len(argv) == 2 && argv[1] == "--version" {
 		os.Stdout.WriteString(VersionLine())
 		return 0
+	}
+	if len(argv) == 2 && argv[1] == container.ServerName {
+		return container.ServeMain(openServed)
 	}
 	log := NewLog()
 	code, err := run(argv, log)
@@ -131,6 +138,10 @@ func handOver(argv []string) error {
 // place that the build fixed, never by PATH, which the caller controls.
 func Become(name string, argv []string) error {
 	places := ProgramPaths(name)
+	if st := entry.Read(); st.Masked {
+		runtime.LockOSThread()
+		signals.SetMask(st.Mask)
+	}
 	for _, path := range places {
 		err := syscall.Exec(path, argv, os.Environ())
 		if err != syscall.ENOENT {

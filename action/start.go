@@ -2,11 +2,355 @@ package action
 
 import (
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 
+	"singularity/conf"
+	"singularity/container"
+	"singularity/container/env"
+	"singularity/host"
+	"singularity/image"
+	"singularity/linux/entry"
 	"singularity/plan"
 )
 
+// maxEnvScript bounds one environment script of an image, in bytes.
+const maxEnvScript = 1 << 20
+
+// starter holds what one start of a container needs, in the order in which it
+// is found out.
+type starter struct {
+	verb  string
+	o     *plan.Options
+	args  []string
+	log   *Log
+	entry entry.State
+	conf  *conf.Config
+	image *image.Image
+	files image.Files
+	fsys  any
+	user  host.User
+	facts plan.Facts
+}
+
 // start runs verb in a container made from image and returns its exit status.
-func start(verb string, o *plan.Options, image string, args []string, log *Log) (int, error) {
-	return 0, Fatal(errors.New("cannot start a container"), "")
+func start(verb string, o *plan.Options, path string, args []string, log *Log) (int, error) {
+	s := &starter{verb: verb, o: o, args: args, log: log, entry: entry.Read()}
+	var err error
+	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
+		return 0, err
+	}
+	if s.image, err = image.Open(path); err != nil {
+		return 0, imageError(path, err)
+	}
+	if err := s.image.Runnable(); err != nil {
+		return 0, err
+	}
+	if err := allowed(s.conf, s.image); err != nil {
+		return 0, err
+	}
+	if s.files, s.fsys, err = s.image.Files(); err != nil {
+		return 0, imageError(path, err)
+	}
+	if verb == "test" {
+		if _, err := s.files.Stat("/.singularity.d/test"); err != nil {
+			log.Info("No test script found in container, exiting")
+			return 0, nil
+		}
+	}
+	if err := s.gather(); err != nil {
+		return 0, err
+	}
+	p, notes, err := plan.New(verb, o, args, &s.facts)
+	for _, n := range notes {
+		log.Warning(n)
+	}
+	if err != nil {
+		return 0, err
+	}
+	s.verbose(p)
+	return s.run(p)
+}
+
+// LoadConfig reads singularity.conf: file, or the installed one, or the
+// defaults if there is none.
+func LoadConfig(file string) (*conf.Config, error) {
+	if file != "" {
+		return conf.Load(file)
+	}
+	c, err := conf.Load(conf.Path())
+	if errors.Is(err, os.ErrNotExist) {
+		return conf.Default(), nil
+	}
+	return c, err
+}
+
+// allowed checks the formats that the administrator lets run. Without the
+// setuid helper this is a rule of the house and no boundary.
+func allowed(c *conf.Config, im *image.Image) error {
+	refuse := func(what string) error {
+		return errors.New("configuration disallows users from running " + what + " containers")
+	}
+	if os.Getuid() == 0 {
+		return nil
+	}
+	switch {
+	case im.Kind == image.Sandbox && !c.AllowContainerDir:
+		return refuse("sandbox")
+	case im.Kind == image.Squashfs && !c.AllowContainerSquashfs:
+		return refuse("squashFS")
+	case im.Kind == image.Ext3 && !c.AllowContainerExtfs:
+		return refuse("extFS")
+	case im.Kind == image.SIF && im.Format == image.FormatEncrypted && !c.AllowContainerEncrypted:
+		return refuse("encrypted SIF")
+	case im.Kind == image.SIF && im.Format != image.FormatEncrypted && !c.AllowContainerSIF:
+		return refuse("unencrypted SIF")
+	}
+	return nil
+}
+
+// imageError names the image in an error of opening it.
+func imageError(path string, err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	text := errors.New("could not open image " + path + ": " + err.Error())
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))
+	case errors.Is(err, syscall.EACCES):
+		return Fatal(text, "you may not read it as uid "+strconv.Itoa(os.Getuid())+": ask its owner for read permission")
+	case errors.Is(err, image.ErrFormat):
+		return Fatal(text, "a SIF, squashfs or ext3 file or a directory is wanted; the file may be damaged or only partly downloaded")
+	}
+	return Fatal(text, "")
+}
+
+// gather finds the facts about host and image, and makes the environment.
+func (s *starter) gather() error {
+	uid, gid := os.Getuid(), os.Getgid()
+	groups, err := os.Getgroups()
+	if s.entry.Unshared {
+		uid, gid, groups = s.entry.UID, s.entry.GID, s.entry.Groups
+	}
+	if err != nil {
+		return err
+	}
+	groups = append(groups, gid)
+	if s.user, err = host.LookupUser(uid, gid); err != nil {
+		s.log.Warning(err.Error())
+	}
+	cwd, _ := os.Getwd()
+	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath}
+	inside := s.user
+	if s.o.Fakeroot && uid != 0 {
+		inside = host.User{Name: "root", Gecos: "root", Home: "/root", Shell: s.user.Shell}
+		s.ranges(&h)
+	}
+	if s.conf.ConfigPasswd && inside.Name != "" {
+		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
+	}
+	if s.conf.ConfigGroup && inside.Name != "" {
+		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
+	}
+	resolver := image.NewResolver(s.files)
+	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
+		Kind: plan.ServedRoot, Path: s.image.Path, Dev: s.image.Dev, Ino: s.image.Ino,
+		Resolve: func(p string) (string, plan.PathKind) {
+			at, mode, ok := resolver.Resolve(p)
+			switch {
+			case !ok:
+				return at, plan.Missing
+			case mode.IsDir():
+				return at, plan.Directory
+			}
+			return at, plan.Other
+		},
+	}}
+	if s.image.Kind == image.Sandbox {
+		s.facts.Image.Kind = plan.DirRoot
+		s.readFiles()
+	}
+	s.environment()
+	return nil
+}
+
+// readFiles lets the generated files of a sandbox be made from its own ones;
+// a FUSE server hands them over when somebody looks.
+func (s *starter) readFiles() {
+	h := &s.facts.Host
+	for _, f := range []struct {
+		path string
+		load *func([]byte) ([]byte, error)
+	}{{"/etc/passwd", &h.Passwd}, {"/etc/group", &h.Group}} {
+		if make := *f.load; make != nil {
+			*f.load = func([]byte) ([]byte, error) {
+				old, err := s.files.ReadFile(f.path, plan.MaxUserFile)
+				if err != nil {
+					return nil, nil
+				}
+				return make(old)
+			}
+		}
+	}
+}
+
+// ranges finds the subordinate ids for fakeroot, or says that there are none.
+func (s *starter) ranges(h *plan.HostFacts) {
+	var err error
+	if h.UIDRanges, h.GIDRanges, err = ranges(s.user); err != nil {
+		s.log.Info("No subordinate ids for " + s.user.Name + ": only root is mapped, and changes of ownership succeed without effect")
+		s.log.Verbose(err.Error())
+	}
+}
+
+// IDRanges returns the subordinate ids of the user uid, as id maps from 1 up.
+func IDRanges(uid int) (uids, gids []plan.Map, err error) {
+	user, err := host.LookupUser(uid, os.Getgid())
+	if err != nil {
+		return nil, nil, err
+	}
+	return ranges(user)
+}
+
+func ranges(user host.User) (uids, gids []plan.Map, err error) {
+	u, g, err := host.SubIDs(user)
+	if err != nil {
+		return nil, nil, err
+	}
+	return idMaps(u), idMaps(g), nil
+}
+
+// idMaps numbers ranges from 1 up, since 0 is the caller.
+func idMaps(list []host.Range) []plan.Map {
+	var out []plan.Map
+	next := uint32(1)
+	for _, r := range list {
+		out = append(out, plan.Map{Inside: next, Outside: r.Start, Count: r.Count})
+		next += r.Count
+	}
+	return out
+}
+
+func hostPath(p string) plan.PathKind {
+	var st syscall.Stat_t
+	switch err := syscall.Stat(p, &st); {
+	case err != nil:
+		return plan.Missing
+	case st.Mode&syscall.S_IFMT == syscall.S_IFDIR:
+		return plan.Directory
+	}
+	return plan.Other
+}
+
+func settings(c *conf.Config) plan.Settings {
+	return plan.Settings{
+		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev != "no", MountHome: c.MountHome, MountTmp: c.MountTmp,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+	}
+}
+
+// environment makes the variables of the program from the image's scripts.
+func (s *starter) environment() {
+	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
+	const dir = "/.singularity.d/env"
+	names, err := s.files.ReadDir(dir)
+	if err != nil {
+		s.log.Debug("no environment scripts: " + err.Error())
+	}
+	for _, n := range names {
+		if !strings.HasSuffix(n, ".sh") {
+			continue
+		}
+		text, err := s.files.ReadFile(dir+"/"+n, maxEnvScript)
+		if err != nil {
+			s.log.Warning("Cannot read " + dir + "/" + n + " of the image: " + err.Error())
+			continue
+		}
+		in.Scripts = append(in.Scripts, env.Script{Name: n, Text: string(text)})
+	}
+	in.User = append(env.UserVariables(in.Host), s.o.Env...)
+	home := s.facts.Host.Home
+	if s.o.Fakeroot {
+		home = "/root"
+	}
+	if _, dst, ok := strings.Cut(s.o.Home, ":"); ok {
+		home = dst
+	} else if s.o.Home != "" {
+		home = s.o.Home
+	}
+	in.Fixed = []string{
+		"HOME=" + orRoot(home),
+		"SINGULARITY_CONTAINER=" + s.image.Path,
+		"SINGULARITY_NAME=" + filepath.Base(s.image.Path),
+		"SINGULARITY_COMMAND=" + s.verb,
+		"SINGULARITY_ENVIRONMENT=/.singularity.d/env/91-environment.sh",
+		"SINGULARITY_BIND=" + strings.Join(s.o.Bind, ","),
+		"USER_PATH=" + os.Getenv("PATH") + ":" + env.DefaultPath,
+	}
+	if s.o.NoEval {
+		in.Fixed = append(in.Fixed, "SINGULARITY_NO_EVAL=1")
+	}
+	if s.verb == "shell" && s.o.Shell != "" {
+		in.Fixed = append(in.Fixed, "SINGULARITY_SHELL="+s.o.Shell)
+	}
+	r := env.Make(in)
+	for _, w := range r.Warnings {
+		s.log.Warning(w)
+	}
+	s.facts.Env, s.facts.Shell = r.Env, r.Shell
+}
+
+func orRoot(home string) string {
+	if home == "" {
+		return "/"
+	}
+	return home
+}
+
+// verbose lists what is mounted by itself, for those who wonder.
+func (s *starter) verbose(p *plan.Plan) {
+	if s.log.Level < LevelVerbose {
+		return
+	}
+	for i := range p.Mounts {
+		m := &p.Mounts[i]
+		s.log.Verbose("Mounting " + m.Source + " on " + m.Destination + " [" + m.Tag + "]")
+	}
+}
+
+// run carries the plan out.
+func (s *starter) run(p *plan.Plan) (int, error) {
+	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
+	if s.entry.Unshared && container.CanExec(p) {
+		return 0, StartError(container.Exec(p, s.entry, hooks))
+	}
+	var served *container.Served
+	if p.Root.Kind == plan.ServedRoot {
+		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
+	}
+	ws, err := container.Run(p, served, hooks)
+	if err != nil {
+		return 0, StartError(err)
+	}
+	return container.Exit(ws), nil
+}
+
+// StartError adds what this host lacks to an error of starting a container.
+func StartError(err error) error {
+	if found := host.Explain(err); found != nil {
+		return Fatal(errors.New(err.Error()+": "+found.Cause), found.Cure)
+	}
+	return err
+}
+
+// openServed opens an image's partition in a server process.
+func openServed(format int, r *io.SectionReader) (any, error) {
+	_, fsys, err := image.OpenFiles(image.Format(format), r)
+	return fsys, err
 }

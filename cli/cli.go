@@ -45,7 +45,11 @@ func Main(argv []string) int {
 		os.Setenv("SINGULARITY_CONFIG_FILE", v.Options.ConfigFile)
 	}
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
-	return action.Report(log, root.Execute())
+	err = root.Execute()
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
+	}
+	return action.Report(log, err)
 }
 
 func newRoot(log *action.Log) *cobra.Command {
@@ -83,11 +87,16 @@ func newRoot(log *action.Log) *cobra.Command {
 // commands lists the verbs; each comes from the file of its name.
 func commands(log *action.Log) []*cobra.Command {
 	return []*cobra.Command{
+		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCompletionCommand(),
 		newDocsCommand(),
 		newInspectCommand(log),
+		newKeyCommand(log),
 		newRunHelpCommand(log),
+		newSIFCommand(log),
+		newSignCommand(log),
+		newVerifyCommand(log),
 		newVersionCommand(),
 	}
 }

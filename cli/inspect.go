@@ -52,12 +52,12 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 // inspect writes what o selects of the image called path to w, of which
 // terminal tells what it is.
 func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
-	img, err := openImage(path)
+	im, err := openImage(path)
 	if err != nil {
 		return fmt.Errorf("Failed to open image %s: %w", path, err)
 	}
-	defer img.Close()
-	meta, err := img.metadata()
+	defer im.Close()
+	meta, err := imageMetadata(im)
 	if err != nil {
 		return fmt.Errorf("cannot inspect %q: %w", path, err)
 	}

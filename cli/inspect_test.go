@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"singularity/action"
+	"singularity/sif"
 )
 
 // writeTree writes files below a new directory and returns it.
@@ -141,4 +145,112 @@ func TestRunHelp(t *testing.T) {
 	if _, stderr, code := call("run-help", "/no/such"); code != 255 || !strings.Contains(stderr, "FATAL:   container not found: ") {
 		t.Errorf("missing image: status %d, %s", code, stderr)
 	}
+}
+
+// buildSIF writes a SIF with the given objects besides a squashfs of tree.
+func buildSIF(t *testing.T, tree string, in ...sif.Input) string {
+	t.Helper()
+	squash := squashfsOf(t, tree)
+	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: "amd64"}
+	data, err := os.Open(squash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close()
+	in = append(in, sif.Input{Type: sif.DataPartition, Name: "root", Group: 1, Extra: part.Extra(), Data: data, Align: 4096})
+	path := filepath.Join(t.TempDir(), "image.sif")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := sif.Create(f, sif.CreateOptions{}, in...); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func squashfsOf(t *testing.T, tree string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.sqfs")
+	return runTool(t, path, "mksquashfs", tree, path, "-quiet", "-no-progress", "-all-root")
+}
+
+// runTool runs a program that writes the file path.
+func runTool(t *testing.T, path string, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skip("needs " + name)
+	}
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return path
+}
+
+// TestInspectKinds shows the same tree in each kind of image.
+func TestInspectKinds(t *testing.T) {
+	root := writeTree(t, inspectFiles)
+	want, _, _ := call("inspect", "--all", root)
+	t.Run("squashfs", func(t *testing.T) { wantInspect(t, squashfsOf(t, root), want) })
+	t.Run("SIF", func(t *testing.T) { wantInspect(t, buildSIF(t, root), want) })
+	t.Run("ext3", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "image.ext3")
+		wantInspect(t, runTool(t, path, "mkfs.ext3", "-q", "-d", root, path, "4M"), want)
+	})
+}
+
+func wantInspect(t *testing.T, path, want string) {
+	t.Helper()
+	got, stderr, code := call("inspect", "--all", path)
+	if diff := cmp.Diff(want, got); code != 0 || diff != "" {
+		t.Errorf("status %d, %s, want - got +\n%s", code, stderr, diff)
+	}
+}
+
+// TestInspectObjects holds the objects of a SIF to count more than its files.
+func TestInspectObjects(t *testing.T) {
+	root := writeTree(t, inspectFiles)
+	meta := `{"data":{"attributes":{"labels":{"from":"object"},"deffile":"old"}},"type":"container"}`
+	path := buildSIF(t, root,
+		sif.Input{Type: sif.DataDefFile, Name: "def", Group: 1, Data: strings.NewReader("Bootstrap: object\n")},
+		sif.Input{Type: sif.DataJSON, Name: "inspect-metadata.json", Group: 1, Data: strings.NewReader(meta)})
+	if out, stderr, _ := call("inspect", "-l", "-d", "-r", path); out != "Bootstrap: object\nfrom: object\n" {
+		t.Errorf("got %q, %s", out, stderr)
+	}
+}
+
+func TestInspectRefusesOtherFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(path, []byte("no image"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := call("inspect", path)
+	if want := "FATAL:   Failed to open image " + path + ": image format not recognized\n"; code != 255 || stderr != want {
+		t.Errorf("status %d, %s", code, stderr)
+	}
+}
+
+func FuzzMetadata(f *testing.F) {
+	f.Add([]byte(`{"data":{"attributes":{"apps":{"x":null},"labels":{"k":"\u001b"}}},"type":"container"}`))
+	f.Add([]byte(`{"data":{"attributes":{"environment":{"/e":"\u202e"},"deffile":"x"}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseMetadata(data)
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := writeJSON(&out, m); err != nil || !json.Valid(out.Bytes()) {
+			t.Errorf("%v: %q", err, out.String())
+		}
+		o := inspectOptions{labels: true, deffile: true, environment: true, listApps: true}
+		picked, err := o.pick(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Reset()
+		if err := writeText(&out, o.part(picked), true); err != nil || action.Printable(out.String()) != out.String() {
+			t.Errorf("%v: %q", err, out.String())
+		}
+	})
 }

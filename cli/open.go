@@ -2,27 +2,71 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 
 	"singularity/image"
+	"singularity/sif"
 )
 
-// An openedImage is an image from which metadata is read.
-type openedImage struct {
-	tree  image.Tree
-	close func() error
-}
-
-// openImage opens the image called path; its content tells its kind.
-func openImage(path string) (*openedImage, error) {
-	d, err := image.OpenDir(path)
-	if err != nil {
-		return nil, errors.Unwrap(err)
+// openImage opens the image called path to look into it. The error of a file
+// that is not there or may not be read is the bare cause, for messages that
+// name the image themselves.
+func openImage(path string) (*image.Image, error) {
+	im, err := image.Open(path)
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, p.Err
 	}
-	return &openedImage{tree: d, close: d.Close}, nil
+	return im, err
 }
 
-// Close releases what openImage opened.
-func (i *openedImage) Close() error { return i.close() }
+// metadataName is the object of a SIF in which build keeps what inspect shows.
+const metadataName = "inspect-metadata.json"
 
-// metadata returns what the image says about itself.
-func (i *openedImage) metadata() (*metadata, error) { return readMetadata(i.tree) }
+// imageMetadata returns what an image says about itself: the metadata object of
+// a SIF, else what the files in the image say. The definition file is that of
+// the SIF, if it has one.
+func imageMetadata(im *image.Image) (*metadata, error) {
+	if im.SIF == nil {
+		return treeMetadata(im)
+	}
+	deffile, err := sifDeffile(im.SIF)
+	if err != nil {
+		return nil, err
+	}
+	var m *metadata
+	if o, ok := im.SIF.Named(sif.DataJSON, metadataName); ok {
+		data, err := im.SIF.ReadAll(o)
+		if err != nil {
+			return nil, err
+		}
+		if m, err = parseMetadata(data); err != nil {
+			return nil, err
+		}
+	} else if m, err = treeMetadata(im); err != nil {
+		return nil, err
+	}
+	if deffile != "" {
+		m.Deffile = deffile
+	}
+	return m, nil
+}
+
+func treeMetadata(im *image.Image) (*metadata, error) {
+	files, _, err := im.Files()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read its files: %w", err)
+	}
+	return readMetadata(files)
+}
+
+// sifDeffile returns the definition file of a SIF, or "".
+func sifDeffile(f *sif.File) (string, error) {
+	for _, o := range f.Objects() {
+		if o.Type == sif.DataDefFile {
+			data, err := f.ReadAll(o)
+			return string(data), err
+		}
+	}
+	return "", nil
+}

@@ -27,12 +27,12 @@ func newRunHelpCommand(log *action.Log) *cobra.Command {
 }
 
 func runHelp(w io.Writer, path, app string, terminal bool) error {
-	img, err := openImage(path)
+	im, err := openImage(path)
 	if err != nil {
 		return fmt.Errorf("container not found: %w", err)
 	}
-	defer img.Close()
-	meta, err := img.metadata()
+	defer im.Close()
+	meta, err := imageMetadata(im)
 	if err != nil {
 		return fmt.Errorf("cannot read the help of %q: %w", path, err)
 	}

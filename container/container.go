@@ -22,7 +22,8 @@
 // execve. The new mount calls of Linux 5.12 are needed.
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
-// systems), monitor.go (signals and exit status), server.go (the FUSE server).
+// systems), monitor.go (signals and exit status), server.go (the FUSE server,
+// in this process or its own).
 package container
 
 import (
@@ -33,25 +34,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"singularity/fusefs"
 	"singularity/linux/entry"
 	"singularity/linux/script"
 	"singularity/plan"
 )
 
-// Served is an image file that a FUSE server shows as the root.
-type Served struct {
-	FS       fusefs.FS
-	UID, GID int // owner of every file, or -1 as the image says
-	// Respawn describes the image to a server process, which opens it anew
-	// from descriptor 4; see ServeMain.
-	Respawn RespawnImage
-}
-
-// Hooks are what a caller may want to know while the container runs.
+// Hooks are the ends of a container in the calling program; all may be nil.
 type Hooks struct {
 	Warning func(string)
 	Debug   func(string)
+	// Stdio replaces the standard descriptors of the program. A file's own
+	// number must not be 0, 1 or 2 of another place.
+	Stdio [3]*os.File
+	// Done, when closed, kills the container.
+	Done <-chan struct{}
 }
 
 // ErrInterrupted says that the container was ended before its program started.
@@ -72,6 +68,12 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 		}
 		err := b.s.Here()
 		if !overlay || !b.overlayFailed(err) {
+			return b.explain(err)
+		}
+		// The tmpfs of the failed attempt must not hide what is below it.
+		b = newBuilder(p, h, -1)
+		b.s.Call("remove the tmpfs", unix.SYS_UMOUNT2, b.s.Str(b.attach), script.Int(unix.MNT_DETACH))
+		if err := b.s.Here(); err != nil {
 			return err
 		}
 		// The maps are written already: from here on only the rest.
@@ -85,7 +87,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	m := newMonitor()
+	m := newMonitor(h.Done)
 	defer m.stop()
 	c, err := start(p, img, h, true)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
@@ -162,7 +164,9 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	closeFD(errs[1])
+	if dev == nil {
+		closeFD(errs[1])
+	}
 	c := &child{pid: pid, failed: make(chan error, 1)}
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
@@ -176,15 +180,10 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		syscall.Write(sync[1], []byte{1})
 	}
 	if dev != nil {
-		closeFD(ready[1])
-		if !b.s.Receive(ready[0], dev.sent) {
-			err := b.s.ReadFailure(errs[0])
-			reap(pid)
-			if err == nil {
-				err = ErrInterrupted
-			}
-			return nil, err
+		if err := b.ready(pid, ready[0], errs[0], dev); err != nil {
+			return abort(err)
 		}
+		closeFD(errs[1])
 		// The child has a table of its own now; its descriptors are also
 		// here, and this copy would keep the connection alive.
 		syscall.Close(b.s.Result(dev.fsopen))
@@ -216,6 +215,35 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		c.failed <- b.explain(err)
 	}()
 	return c, nil
+}
+
+// ready waits until the child has made the FUSE file system. Until then both
+// share one table of descriptors, so the parent's ends of the pipes stay open,
+// and only the process itself tells that it is gone.
+func (b *builder) ready(pid, ready, errs int, dev *device) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	list := []unix.PollFd{{Fd: int32(ready), Events: unix.POLLIN}, {Fd: int32(errs), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(list, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		switch {
+		case list[1].Revents != 0:
+			return b.explain(b.s.ReadFailure(errs))
+		case list[0].Revents != 0:
+			if !b.s.Receive(ready, dev.sent) {
+				return ErrInterrupted
+			}
+			return nil
+		}
+		return ErrInterrupted
+	}
 }
 
 func reap(pid int) syscall.WaitStatus {

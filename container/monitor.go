@@ -3,66 +3,91 @@ package container
 import (
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/entry"
+	"singularity/linux/signals"
 )
 
 // monitor stands for the container towards the caller: it passes signals on,
 // stops when the container stops, and waits.
 type monitor struct {
-	signals chan os.Signal
+	next func() (caught, bool) // waits for a signal; false if the container must be killed
+	stop func()
+}
+
+// caught is a signal that came to this process.
+type caught struct {
+	sig syscall.Signal
+	// terminal tells that the kernel sent it, as it does for keys; from a
+	// source that cannot tell it is set as well.
+	terminal bool
 }
 
 // newMonitor starts to catch signals, so that none is lost between the clone
 // and the wait.
-func newMonitor() *monitor {
-	m := &monitor{signals: make(chan os.Signal, 64)}
-	var list []os.Signal
-	for n := syscall.Signal(1); n < 65; n++ {
-		switch n {
-		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGURG, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, 32, 33, 34:
-			// Not to be caught, the Go runtime's own, or a fault here.
-			continue
-		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGTSTP:
-			// What was ignored at the start (nohup) stays so.
-			if signal.Ignored(n) {
-				continue
+func newMonitor(done <-chan struct{}) *monitor {
+	if entry.Read().Masked && done == nil {
+		if fd, err := signals.Open(entry.Blocked); err == nil {
+			next := func() (caught, bool) {
+				sig, kernel := signals.Read(fd)
+				return caught{sig, kernel}, true
 			}
+			return &monitor{next: next, stop: func() { unix.Close(fd) }}
 		}
-		list = append(list, n)
 	}
-	signal.Notify(m.signals, list...)
-	return m
+	return notified(done)
 }
 
-func (m *monitor) stop() { signal.Stop(m.signals) }
+// notified catches signals through the Go runtime, for a program without the
+// entry stub.
+func notified(done <-chan struct{}) *monitor {
+	ch := make(chan os.Signal, 64)
+	var list []os.Signal
+	for n := syscall.Signal(1); n < 65; n++ {
+		// What was ignored at the start (nohup) stays so.
+		if entry.Blocked&(1<<(n-1)) != 0 && !signal.Ignored(n) {
+			list = append(list, n)
+		}
+	}
+	signal.Notify(ch, list...)
+	return &monitor{stop: func() { signal.Stop(ch) }, next: func() (caught, bool) {
+		select {
+		case <-done:
+			done = nil
+			return caught{}, false
+		case s := <-ch:
+			return caught{s.(syscall.Signal), true}, true
+		}
+	}}
+}
 
 // wait forwards signals until the child ends, and returns its status, or why it
 // could not start.
 func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
 	for {
-		ws, ended := m.poll(c)
-		if ended {
-			err := <-c.failed
-			if err != nil {
+		if ws, ended := c.poll(); ended {
+			if err := <-c.failed; err != nil {
 				return 0, err
 			}
 			return ws, nil
 		}
-		switch sig := (<-m.signals).(syscall.Signal); sig {
-		case syscall.SIGCHLD, syscall.SIGPIPE:
-			// poll looks at every child.
-		default:
-			if forward(sig) {
-				syscall.Kill(c.pid, sig)
-			}
+		s, ok := m.next()
+		switch {
+		case !ok:
+			syscall.Kill(c.pid, syscall.SIGKILL)
+		case s.sig != syscall.SIGCHLD && forward(s):
+			// poll looks at the children after SIGCHLD.
+			syscall.Kill(c.pid, s.sig)
 		}
 	}
 }
 
 // poll looks at all children that changed state.
-func (m *monitor) poll(c *child) (syscall.WaitStatus, bool) {
+func (c *child) poll() (syscall.WaitStatus, bool) {
 	for {
 		var ws syscall.WaitStatus
 		pid, err := syscall.Wait4(c.pid, &ws, syscall.WNOHANG|syscall.WUNTRACED, nil)
@@ -76,7 +101,7 @@ func (m *monitor) poll(c *child) (syscall.WaitStatus, bool) {
 			break
 		}
 		if ws.Stopped() {
-			m.suspend(c, ws.StopSignal())
+			c.suspend(ws.StopSignal())
 			continue
 		}
 		return ws, true
@@ -90,7 +115,7 @@ func (m *monitor) poll(c *child) (syscall.WaitStatus, bool) {
 
 // suspend stops this process as the child stopped, for the shell to see, and
 // continues both when it is continued.
-func (m *monitor) suspend(c *child, sig syscall.Signal) {
+func (c *child) suspend(sig syscall.Signal) {
 	if !IsTerminal() && sig != syscall.SIGTSTP {
 		return
 	}
@@ -101,12 +126,10 @@ func (m *monitor) suspend(c *child, sig syscall.Signal) {
 // forward tells whether a signal that came to this process must be passed on.
 // What a terminal sends goes to its whole foreground process group, of which
 // the container's program is a part: it has those signals already.
-func forward(sig syscall.Signal) bool {
-	switch sig {
-	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
-		return !inForeground()
-	case syscall.SIGHUP:
-		return true
+func forward(s caught) bool {
+	switch s.sig {
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT:
+		return !s.terminal || !inForeground()
 	}
 	return true
 }
@@ -131,7 +154,9 @@ func Exit(ws syscall.WaitStatus) int {
 	sig := ws.Signal()
 	// The core, if any, is the program's, not ours.
 	syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	runtime.LockOSThread()
 	signal.Reset(sig)
+	signals.Default(sig)
 	syscall.Kill(os.Getpid(), sig)
 	return 128 + int(sig)
 }

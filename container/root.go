@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -101,13 +100,16 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 		} else {
 			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
 				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
-			a := &attr{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+			attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 			if !r.Writable {
-				a.set |= unix.MOUNT_ATTR_RDONLY
+				attr |= unix.MOUNT_ATTR_RDONLY
 			}
-			b.setattr(b.root, a, 0, "restrict the root")
+			b.setattr(b.root, attr, 0, "restrict the root")
 		}
 		b.attachMount(b.root, "attach the root")
+		if r.Writable {
+			b.makePoints()
+		}
 		return made, nil
 	}
 	return nil, errors.New("unknown kind of root")
@@ -122,10 +124,35 @@ func (b *builder) attachMount(t script.Slot, label string) {
 func (b *builder) sandbox() script.Slot {
 	r := &b.p.Root
 	dir := b.s.Call("open the sandbox "+strconv.Quote(r.Path), unix.SYS_OPENAT, atCwd, b.s.Str(r.Path), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
-	st := make([]uint64, unsafe.Sizeof(unix.Stat_t{})/8)
+	st := make([]uint64, 32) // struct stat, at most 144 bytes: device, inode, ...
 	b.s.Call("look at the sandbox", unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
 	b.s.Equal("find the same sandbox again", st, 0, 1, r.Dev, r.Ino)
 	return dir
+}
+
+// makePoints makes the directories that a writable sandbox lacks, in the sandbox
+// itself.
+//
+// Security: mkdir follows links on the way, so the sandbox is made the root
+// while the paths are walked.
+func (b *builder) makePoints() {
+	s := b.s
+	old := s.Call("open the old root", unix.SYS_OPENAT, atCwd, s.Str("/"), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+	s.Call("enter the sandbox", unix.SYS_FCHDIR, b.root.Arg())
+	s.Call("change the root to the sandbox", unix.SYS_CHROOT, s.Str("."))
+	for i := range b.p.Files {
+		f := &b.p.Files[i]
+		if !f.Dir || f.Load != nil {
+			continue
+		}
+		for k := 1; k <= len(f.Path); k++ {
+			if k == len(f.Path) || f.Path[k] == '/' {
+				s.Optional(s.Call("create "+f.Path, unix.SYS_MKDIRAT, atCwd, s.Str(f.Path[:k]), script.Int(0o755)))
+			}
+		}
+	}
+	s.Call("enter the old root", unix.SYS_FCHDIR, old.Arg())
+	s.Call("change the root back", unix.SYS_CHROOT, s.Str("."))
 }
 
 func (b *builder) hasContent() bool {

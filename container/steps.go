@@ -2,25 +2,27 @@ package container
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"singularity/container/seccomp"
+	"singularity/linux/entry"
 	"singularity/linux/script"
 	"singularity/plan"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// attr is struct mount_attr, 32 bytes.
-type attr struct{ set, clr, propagation, userns uint64 }
-
-// how is struct open_how, 24 bytes.
-type how struct{ flags, mode, resolve uint64 }
+// Sizes of structures that are passed with their size, in bytes.
+const (
+	mountAttrSize = 32 // struct mount_attr: set, clear, propagation, user namespace
+	openHowSize   = 24 // struct open_how: flags, mode, resolve
+)
 
 // builder turns a plan into a script.
 type builder struct {
@@ -31,19 +33,37 @@ type builder struct {
 	files  [2]uint64
 	attach string // a directory of the host that mounts are put on before the pivot
 	root   script.Slot
-	skips  []int // steps whose failure only skips a mount, as indices of warnings
+	keep   []int // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
+	if errfd >= 0 {
+		b.keep = []int{errfd}
+	} else {
+		b.keep = poller()
+	}
 	if unix.Access(b.attach, unix.F_OK) != nil {
 		b.attach = "/proc"
 	}
 	return b
 }
 
-func (b *builder) memory(p unsafe.Pointer, n int) script.Arg {
-	return b.s.Bytes(unsafe.Slice((*byte)(p), n))
+// poller returns the descriptors of the Go runtime's own poller, which a
+// process that runs a script in itself must not close: another thread uses
+// them until execve.
+func poller() []int {
+	var keep []int
+	names, _ := os.ReadDir("/proc/self/fd")
+	for _, n := range names {
+		if to, _ := os.Readlink("/proc/self/fd/" + n.Name()); to == "anon_inode:[eventpoll]" || to == "anon_inode:[eventfd]" {
+			if fd, err := strconv.Atoi(n.Name()); err == nil {
+				keep = append(keep, fd)
+			}
+		}
+	}
+	slices.Sort(keep)
+	return keep
 }
 
 var atCwd = script.Int(unix.AT_FDCWD)
@@ -77,7 +97,9 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	if b.p.Root.Kind == plan.HostRoot {
-		b.ownProc("/proc")
+		if b.p.Process.NewPID {
+			b.s.Call("attach the procfs", unix.SYS_MOVE_MOUNT, b.proc().Arg(), b.s.Str(""), atCwd, b.s.Str("/proc"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		}
 		return b.process()
 	}
 	if dev != nil {
@@ -104,22 +126,25 @@ func (b *builder) rest(overlay bool, dev *device) error {
 
 // source opens a detached copy of the mounts at m.Source.
 func (b *builder) source(m *plan.Mount) script.Slot {
+	if m.Source == "" {
+		return b.proc()
+	}
 	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
 		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	b.s.Text(t, "mount source "+m.Source+" doesn't exist")
-	a := &attr{set: unix.MOUNT_ATTR_NOSUID}
+	attr := uint64(unix.MOUNT_ATTR_NOSUID)
 	if !m.Devices {
-		a.set |= unix.MOUNT_ATTR_NODEV
+		attr |= unix.MOUNT_ATTR_NODEV
 	}
 	if m.ReadOnly {
-		a.set |= unix.MOUNT_ATTR_RDONLY
+		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	b.setattr(t, a, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
+	b.setattr(t, attr, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
 	return t
 }
 
-func (b *builder) setattr(t script.Slot, a *attr, flags int, label string) {
-	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.memory(unsafe.Pointer(a), 32), script.Int(32))
+func (b *builder) setattr(t script.Slot, attr uint64, flags int, label string) {
+	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.s.Words([]uint64{attr, 0, 0, 0}), script.Int(mountAttrSize))
 }
 
 // place moves a detached mount to its destination.
@@ -128,9 +153,9 @@ func (b *builder) setattr(t script.Slot, a *attr, flags int, label string) {
 // a link in the image cannot lead the mount to a directory of the host, and
 // the descriptor that was resolved is the one that is mounted on.
 func (b *builder) place(t script.Slot, source, destination string, optional bool, tag string) {
-	h := &how{flags: unix.O_PATH | unix.O_CLOEXEC, resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := []uint64{unix.O_PATH | unix.O_CLOEXEC, 0, unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	d := b.s.Call("find the destination "+strconv.Quote(destination)+" in the container", unix.SYS_OPENAT2, b.root.Arg(),
-		b.s.Str(strings.TrimLeft(destination, "/")), b.memory(unsafe.Pointer(h), 24), script.Int(24))
+		b.s.Str(strings.TrimLeft(destination, "/")), b.s.Words(how), script.Int(openHowSize))
 	b.s.Text(d, "destination "+destination+" doesn't exist in container")
 	m := b.s.Call("mount "+strconv.Quote(source)+" on "+strconv.Quote(destination), unix.SYS_MOVE_MOUNT, t.Arg(), b.s.Str(""), d.Arg(), b.s.Str(""),
 		script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
@@ -148,12 +173,24 @@ func (b *builder) pivot() {
 	b.s.Call("drop the old root", unix.SYS_UMOUNT2, dot, script.Int(unix.MNT_DETACH))
 }
 
-// ownProc mounts the /proc of a new PID namespace.
-func (b *builder) ownProc(path string) {
-	if !b.p.Process.NewPID {
-		return
-	}
-	b.s.Call("mount /proc", unix.SYS_MOUNT, b.s.Str("proc"), b.s.Str(path), b.s.Str("proc"), script.Int(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), script.Int(0))
+// proc makes the procfs of a new PID namespace. It must be made while the
+// host's is still visible: the kernel gives a user namespace no more of /proc
+// than it sees.
+func (b *builder) proc() script.Slot {
+	fs := b.s.Call(procLabel, unix.SYS_FSOPEN, b.s.Str("proc"), script.Int(unix.FSOPEN_CLOEXEC))
+	b.s.Call(procLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	return b.s.Call(procLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC))
+}
+
+// procLabel marks the steps whose failure means that this host lets nobody
+// mount a procfs in a user namespace.
+const procLabel = "mount a procfs of the PID namespace"
+
+// NoProc tells whether err says that a plan with NewPID cannot be carried out
+// here, because no procfs may be mounted.
+func NoProc(err error) bool {
+	se := new(script.Error)
+	return errors.As(err, &se) && se.Label == procLabel
 }
 
 // process adds the last steps: the attributes of the process, then execve.
@@ -163,14 +200,19 @@ func (b *builder) process() error {
 	// Security: every descriptor but the standard three is closed before the
 	// first path is walked that the user may choose, since /proc/self/fd/N of
 	// a directory of the host would lead out of the container.
-	if b.errfd >= 0 {
-		if b.errfd > 3 {
-			s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(3), script.Int(b.errfd-1), script.Int(0))
+	for i, f := range b.h.Stdio {
+		if f != nil && int(f.Fd()) != i {
+			s.Call("set a standard descriptor", unix.SYS_DUP3, script.Int(int(f.Fd())), script.Int(i), script.Int(0))
 		}
-		s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(b.errfd+1), script.Uint(1<<32-1), script.Int(0))
-	} else {
-		s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(3), script.Uint(1<<32-1), script.Int(0))
 	}
+	from := 3
+	for _, fd := range b.keep {
+		if fd > from {
+			s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(fd-1), script.Int(0))
+		}
+		from = max(from, fd+1)
+	}
+	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
 	for i, d := range p.Dirs {
 		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
 	}
@@ -195,6 +237,9 @@ func (b *builder) process() error {
 			parent = 0
 		}
 		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
+	}
+	if st := entry.Read(); st.Masked {
+		s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{st.Mask}), script.Int(0), script.Int(8))
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	return nil
@@ -227,9 +272,9 @@ func (b *builder) dropCapabilities() {
 		b.s.Optional(b.s.Call("drop a capability", unix.SYS_PRCTL, script.Int(unix.PR_CAPBSET_DROP), script.Int(c)))
 	}
 	b.s.Call("clear the ambient capabilities", unix.SYS_PRCTL, script.Int(unix.PR_CAP_AMBIENT), script.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), script.Int(0), script.Int(0), script.Int(0))
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{}
-	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.memory(unsafe.Pointer(header), int(unsafe.Sizeof(*header))), b.memory(unsafe.Pointer(data), int(unsafe.Sizeof(*data))))
+	header := []uint64{unix.LINUX_CAPABILITY_VERSION_3} // struct __user_cap_header_struct: version, pid 0
+	none := make([]uint64, 3)                           // struct __user_cap_data_struct, twice
+	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.s.Words(header), b.s.Words(none))
 }
 
 // overlayFailed tells whether the script ended at the overlay, which not every

@@ -195,6 +195,9 @@ func compareTree(t *testing.T, f *FS, dir string, o options) {
 			return nil
 		}
 		delete(want, path)
+		if path == "." && o.seconds {
+			return nil // mke2fs makes a root of its own
+		}
 		var st unix.Stat_t
 		must(t, unix.Lstat(filepath.Join(dir, path), &st))
 		if n, ok := inodes[st.Ino]; ok && n != in.Number {
@@ -224,7 +227,7 @@ func compareFile(t *testing.T, f *FS, path string, in *Inode, st *unix.Stat_t, o
 	if o.truncatedTime {
 		want.Sec = int64(int32(want.Sec))
 	}
-	if got != want && filepath.Base(path) != "tree" && !(o.seconds && want.Sec > 1<<32) {
+	if got != want && !(o.seconds && want.Sec > 1<<32) {
 		t.Errorf("%s: time %v, want %v", path, got, want)
 	}
 	switch in.Mode & ModeType {

@@ -2,14 +2,18 @@ package fusefs
 
 import (
 	"bytes"
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -101,7 +105,25 @@ type mount struct {
 	tb     testing.TB
 	cmd    *exec.Cmd
 	dir    string
-	stderr *bytes.Buffer
+	stderr *output
+}
+
+// output collects what a server prints while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // serve starts a server for the plan. Commands are run in its namespaces.
@@ -110,7 +132,7 @@ func serve(tb testing.TB, p servePlan, attr *syscall.SysProcAttr) *mount {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		tb.Skip("needs /dev/fuse")
 	}
-	m := &mount{tb: tb, stderr: new(bytes.Buffer)}
+	m := &mount{tb: tb, stderr: new(output)}
 	if p.Mountpoint == "" {
 		p.Mountpoint = tb.TempDir()
 	}
@@ -150,12 +172,9 @@ func (m *mount) run(script string) string {
 	m.tb.Helper()
 	args := []string{"-t", fmt.Sprint(m.cmd.Process.Pid), "-m", "--", "sh", "-c", script}
 	if m.cmd.SysProcAttr.Cloneflags&syscall.CLONE_NEWUSER != 0 {
-		args = append([]string{"-U", "--preserve-credentials"}, args...)
+		args = append([]string{"-U"}, args...)
 	}
 	cmd := exec.Command("nsenter", args...)
-	if a := m.cmd.SysProcAttr; a.Credential != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.Credential}
-	}
 	cmd.Env = append(os.Environ(), "M="+m.dir, "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -232,7 +251,7 @@ func TestServeWholeTree(t *testing.T) {
 				}
 			}
 			m.run(`test ! -e "$M/none" && test ! -e "$M/none" && ! touch "$M/new" 2>/dev/null && stat -f "$M" >/dev/null`)
-			if m.stderr.Len() > 0 {
+			if m.stderr.String() != "" {
 				t.Errorf("server says: %s", m.stderr)
 			}
 		})
@@ -254,5 +273,170 @@ func diff(t *testing.T, got, want string) {
 			t.Errorf("line %d:\n got %.200s\nwant %.200s", i, a, b)
 			return
 		}
+	}
+}
+
+// userNamespace is for a server that runs as an ordinary user who is root in a
+// namespace with that single id.
+func userNamespace(uid, gid int) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:                 syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}},
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
+	}
+}
+
+// public lets everyone into the temporary directory of a file.
+func public(tb testing.TB, name string) string {
+	tb.Helper()
+	for d := filepath.Dir(name); d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return name
+}
+
+func TestServeInUserNamespace(t *testing.T) {
+	needRoot(t)
+	alice, err := user.Lookup("alice")
+	if err != nil {
+		t.Skip("needs the user alice")
+	}
+	uid, _ := strconv.Atoi(alice.Uid)
+	gid, _ := strconv.Atoi(alice.Gid)
+	dir := makeTree(t)
+	want, err := exec.Command("sh", "-c", strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(listing, "$D", dir), "%U", "0"), "%G", "0")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := public(t, pack(t, dir))
+	m := serve(t, servePlan{Image: img, Mountpoint: public(t, filepath.Join(t.TempDir(), ".")), UID: 0, GID: 0}, userNamespace(uid, gid))
+	got := m.run(strings.ReplaceAll(listing, "$D", m.dir))
+	if got != string(want) {
+		diff(t, got, string(want))
+	}
+	if out := m.run(`id -u; cat /proc/self/uid_map; stat -c %u "$M/etc/empty"`); !strings.Contains(out, alice.Uid) {
+		t.Errorf("not in a user namespace of alice: %s", out)
+	}
+}
+
+func TestExtras(t *testing.T) {
+	needRoot(t)
+	img := pack(t, makeTree(t), "-all-root")
+	file, bind, dir := uint32(modeRegular|0o644), []byte(nil), uint32(modeDir|0o755)
+	m := serve(t, servePlan{Image: img, UID: -1, GID: -1, AllowOther: true, Extras: []Extra{
+		{Path: "/etc/passwd", Mode: file, Content: []byte("alice:x:1001:1001\n")},
+		{Path: "/etc/link", Mode: file, Content: []byte("through the link\n")},
+		{Path: "etc/hosts", Mode: file, Content: bind},
+		{Path: "/etc/real2/deep/er/x", Mode: file, Content: []byte("x")},
+		{Path: "/var/run/user/5", Mode: dir},
+		{Path: "/var/run/user/5/bus", Mode: file, Content: []byte{}},
+		{Path: "/../../usr/../proc", Mode: dir},
+		{Path: "/etc", Mode: dir},
+		{Path: "/usr/lib/big", Mode: file, Content: bind},
+		{Path: "/bin/new", Mode: modeSymlink | 0o777, Target: "../lib/big"},
+		{Path: "/etc/dangling", Mode: file, Content: []byte("made\n")},
+		{Path: "/many/0", Mode: file | 0o111, UID: 7, GID: 8, Content: bytes.Repeat([]byte("0123456789"), 100_000)},
+	}}, rootNamespace())
+	for script, want := range map[string]string{
+		`cat "$M/etc/passwd"`:                             "alice:x:1001:1001\n",
+		`cat "$M/etc/real"; readlink "$M/etc/link"`:       "through the link\n/etc/real\n",
+		`stat -c '%s %F' "$M/etc/hosts"`:                  "0 regular empty file\n",
+		`cat "$M/etc/real2/deep/er/x"; ls "$M/etc/real2"`: "xdeep\n",
+		`cd "$M/run" && find user | sort`:                 "user\nuser/5\nuser/5/bus\n",
+		`stat -c %F "$M/proc"; ls -d "$M/etc/empty" >&2`:  "directory\n" + m.dir + "/etc/empty\n",
+		`head -n 1 "$M/usr/lib/big"`:                      "1\n",
+		`head -n 1 "$M/bin/new"; readlink "$M/bin/new"`:   "1\n../lib/big\n",
+		`cat "$M/etc/nowhere"`:                            "made\n",
+		`stat -c '%a %u %g %s' "$M/many/0"; md5sum < "$M/many/0"`: "755 7 8 1000000\n" +
+			fmt.Sprintf("%x  -\n", md5.Sum(bytes.Repeat([]byte("0123456789"), 100_000))),
+		`ls "$M/etc" | tr '\n' ' '`:              "dangling empty hosts link nowhere passwd real real2 ",
+		`ls "$M/many" | wc -l; ls -f "$M/bin"`:   "2001\n.\n..\nnew\n",
+		`cd "$M" && find . -name nothing; ls -f`: ".\n..\nbin\nempty\netc\nlonglink\nmany\nrun\nself\nusr\nvar\nproc\n",
+	} {
+		if got := m.run(script); got != want {
+			t.Errorf("%s\n got %q\nwant %q", script, got, want)
+		}
+	}
+}
+
+func TestExtrasThatCannotBe(t *testing.T) {
+	fs, err := openImage(pack(t, makeTree(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []Extra{
+		{Path: "/etc/passwd", Mode: modeDir | 0o755},
+		{Path: "/etc", Mode: modeRegular | 0o644},
+		{Path: "/etc/passwd/x", Mode: modeRegular | 0o644},
+		{Path: "/self", Mode: modeRegular | 0o644},
+		{Path: "/self/x", Mode: modeDir | 0o755},
+		{Path: "/etc/x\x00y", Mode: modeRegular | 0o644},
+		{Path: "/etc/" + strings.Repeat("n", 256), Mode: modeRegular | 0o644},
+		{Path: "/etc/l", Mode: modeSymlink | 0o777},
+		{Path: "/etc/fifo", Mode: 0o010644},
+		{Path: "", Mode: modeRegular},
+	} {
+		if _, err := New(Config{FS: fs, Extras: []Extra{x}}); err == nil {
+			t.Errorf("%.20q with mode %o was added", x.Path, x.Mode)
+		}
+	}
+}
+
+// A damaged block gives EIO for its file, the rest is served.
+func TestDamagedBlock(t *testing.T) {
+	needRoot(t)
+	img := pack(t, makeTree(t), "-no-fragments", "-no-duplicates", "-processors", "1")
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first compressed blocks of the image: those of etc and many are
+	// tiny, so some way in is usr/lib/big.
+	z := bytes.Index(b[20000:], []byte{0x78, 0xda})
+	if z < 0 {
+		t.Fatal("no compressed block found")
+	}
+	for i := range 3000 {
+		b[20000+z+i] ^= 0x55
+	}
+	if err := os.WriteFile(img, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := serve(t, servePlan{Image: img, UID: -1, GID: -1, AllowOther: true}, rootNamespace())
+	out := m.run(`cd "$M"; find . -type f -exec cat {} + 2>&1 >/dev/null; true`)
+	if !strings.Contains(out, "Input/output error") {
+		t.Errorf("no file was damaged: %s", out)
+	}
+	if got := m.run(`cat "$M/many/a-rather-long-file-name-7" "$M/etc/passwd" 2>/dev/null | wc -l`); got == "0\n" {
+		t.Errorf("nothing is served any more")
+	}
+	if n := strings.Count(m.stderr.String(), "fault:"); n == 0 || n > 20 {
+		t.Errorf("%d faults told:\n%s", n, m.stderr)
+	}
+}
+
+func TestServeExt(t *testing.T) {
+	needRoot(t)
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip("needs mkfs.ext4")
+	}
+	dir := makeTree(t)
+	want, err := exec.Command("sh", "-c", strings.ReplaceAll(listing, "$D", dir)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := filepath.Join(t.TempDir(), "img")
+	if out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-d", dir, img, "64M").CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	m := serve(t, servePlan{Image: img, UID: -1, GID: -1, AllowOther: true}, rootNamespace())
+	got := m.run(`rmdir "$M/lost+found" 2>/dev/null; ` + strings.ReplaceAll(strings.ReplaceAll(listing, "$D", m.dir), "find .", "find . -name lost+found -prune -o"))
+	w := string(want)
+	if got != w {
+		diff(t, got, w)
 	}
 }

@@ -62,6 +62,7 @@ const (
 	inHeaderSize  = 40
 	outHeaderSize = 16
 	attrSize      = 88
+	attrMode      = 60 // offset of the mode in it
 	entrySize     = 128
 	direntSize    = 24
 	initOutSize   = 64
@@ -129,7 +130,7 @@ func putAttr(b []byte, a *Attr, blockSize uint32) {
 	for i := 48; i < 60; i += 4 {
 		le.PutUint32(b[i:], a.Nanos)
 	}
-	le.PutUint32(b[60:], a.Mode)
+	le.PutUint32(b[attrMode:], a.Mode)
 	le.PutUint32(b[64:], a.Nlink)
 	le.PutUint32(b[68:], a.UID)
 	le.PutUint32(b[72:], a.GID)

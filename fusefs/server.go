@@ -37,6 +37,8 @@ type Server struct {
 	jobs    chan job
 	workers int // how many may run
 	running int // how many do; only the reader starts them
+	lean    lean
+	busy    int // reads that still go to the workers; the reader's own
 	wait    sync.WaitGroup
 	stop    atomic.Bool
 
@@ -233,7 +235,14 @@ func (s *Server) lookup(r *request, out []byte) (int, syscall.Errno) {
 		return entrySize, 0
 	}
 	putEntry(out, s.number(id))
-	return entrySize, s.errno(s.putAttr(out[entrySize-attrSize:], id))
+	attr := out[entrySize-attrSize:]
+	if err := s.putAttr(attr, id); err != nil {
+		return 0, s.errno(err)
+	}
+	if le.Uint32(attr[attrMode:])&modeType != modeDir {
+		s.lean.lookup(r.node)
+	}
+	return entrySize, 0
 }
 
 func (s *Server) getattr(r *request, out []byte) (int, syscall.Errno) {
@@ -251,7 +260,8 @@ func (s *Server) readdir(r *request, out []byte) (int, syscall.Errno) {
 	from, size := le.Uint64(r.body[8:]), int(min(le.Uint32(r.body[16:]), uint32(len(out))))
 	dir, plus := s.id(r.node), r.op == opReaddirplus
 	out = out[:size]
-	n := 0
+	n, names, omitted := 0, 0, 0
+	omit := plus && s.lean.omit(r.node)
 	var failed error
 	put := func(e Dirent, next uint64) bool {
 		head := 0
@@ -265,13 +275,16 @@ func (s *Server) readdir(r *request, out []byte) (int, syscall.Errno) {
 			b := out[n:]
 			// Node 0 in a list means: no attributes, ask if you need them.
 			putEntry(b, 0)
-			if e.ID != noID {
+			if omit && e.Mode&modeType != modeDir && e.Mode != 0 {
+				omitted++
+			} else if e.ID != noID {
 				putEntry(b, s.number(e.ID))
 				if failed = s.putAttr(b[entrySize-attrSize:], e.ID); failed != nil {
 					return false
 				}
 			}
 		}
+		names++
 		n += head
 		n += putDirent(out[n:], e.Ino, next+2, e.Name, e.Mode)
 		return true
@@ -283,6 +296,7 @@ func (s *Server) readdir(r *request, out []byte) (int, syscall.Errno) {
 		}
 	}
 	err := s.tree.readDir(dir, from-2, put)
+	s.lean.listed(names, omitted)
 	if failed != nil && n == 0 {
 		err = failed // later ones get a list of their own, and the error then
 	}

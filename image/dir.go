@@ -74,19 +74,12 @@ func (d *Dir) Stat(path string) (Stat, error) {
 	if err != nil {
 		return Stat{}, err
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Stat{}, err
-	}
-	s := Stat{Mode: info.Mode(), Size: info.Size()}
+	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return Stat{}, err
 	}
-	s.UID, s.GID = st.Uid, st.Gid
-	return s, nil
+	return Stat{Mode: fileMode(st.Mode), UID: st.Uid, GID: st.Gid, Size: st.Size}, nil
 }
 
 // open opens path for reading if its type is kind, one of unix.S_IF*.

@@ -198,6 +198,10 @@ func (m *maker) bind(b Mount) {
 	m.have[resolved] = true
 	b.Destination = resolved
 	if kind == Missing && !m.covered(resolved) {
+		if m.o.Writable && m.f.Host.Path(b.Source) != Directory {
+			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
+			return
+		}
 		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: m.f.Host.Path(b.Source) == Directory, Perm: 0o755})
 	}
 	m.p.Mounts = append(m.p.Mounts, b)
@@ -364,7 +368,7 @@ func (m *maker) process(verb string, args []string, home string) {
 	if m.f.Shell != nil {
 		argv = append(append([]string(nil), m.f.Shell...), argv...)
 	}
-	p.Args, p.Paths = argv, search(argv[0], p.Env)
+	p.Args, p.Paths = argv, Search(argv[0], p.Env)
 	first := m.o.Cwd
 	if first == "" {
 		first = m.f.Host.Cwd
@@ -400,9 +404,9 @@ func (m *maker) script(verb string) string {
 	return "/bin/sh"
 }
 
-// search lists where the program called name may be: itself if it names a
+// Search lists where the program called name may be: itself if it names a
 // path, else below each directory of the PATH in env.
-func search(name string, env []string) []string {
+func Search(name string, env []string) []string {
 	if strings.Contains(name, "/") || name == "" {
 		return []string{name}
 	}

@@ -79,7 +79,7 @@ type File struct {
 
 // Mount is one bind mount.
 type Mount struct {
-	Source      string // absolute, on the host
+	Source      string // absolute, on the host; empty for a new procfs
 	Destination string // absolute, inside
 	ReadOnly    bool
 	Devices     bool   // device nodes work: only /dev
@@ -100,7 +100,7 @@ type Process struct {
 	Umask int
 	// NoPrivileges drops every capability, for root too.
 	NoPrivileges bool
-	// NewPID starts the program as process 1 of a PID namespace of its own
-	// with its own /proc.
+	// NewPID starts the program as process 1 of a PID namespace of its own. A
+	// mount with an empty source, or with HostRoot /proc itself, is its procfs.
 	NewPID bool
 }

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"hash/adler32"
-	"io"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
+
+	"singularity/squashfs/deflate"
 )
 
 // Levels that stand for "the default" where the caller names none.
 const (
-	defaultGzipLevel = 7
+	defaultGzipLevel = 6
 	defaultZstdLevel = 3
 	formatGzipLevel  = 9  // what an image without compressor options means
 	formatZstdLevel  = 15 // the same for zstd
@@ -113,10 +113,8 @@ func (s encSettings) newEncoder() (encoder, error) {
 		c := xz.WriterConfig{DictCap: max(s.blockSize, MetadataSize), CheckSum: xz.CRC32}
 		return &xzEncoder{c}, c.Verify()
 	}
-	e := &gzipEncoder{level: s.level}
-	var err error
-	e.flate, err = flate.NewWriter(&e.out, s.level)
-	return e, err
+	e, err := deflate.New(s.level)
+	return gzipEncoder{e}, err
 }
 
 type storeEncoder struct{}
@@ -127,14 +125,16 @@ func (storeEncoder) encode(dst, _ []byte) ([]byte, bool, error) { return dst[:0]
 // its input.
 var errEncFull = errors.New("compressed block is not smaller")
 
-// encLimit is a writer into a fixed buffer.
+// encLimit is a writer into a fixed buffer. It remembers that it was full: not
+// every compressor passes the error of its output on.
 type encLimit struct {
-	b   []byte
-	max int
+	b    []byte
+	max  int
+	full bool
 }
 
 func (l *encLimit) Write(p []byte) (int, error) {
-	if len(l.b)+len(p) > l.max {
+	if l.full = l.full || len(l.b)+len(p) > l.max; l.full {
 		return 0, errEncFull
 	}
 	l.b = append(l.b, p...)
@@ -142,23 +142,11 @@ func (l *encLimit) Write(p []byte) (int, error) {
 }
 
 // gzipEncoder makes the zlib stream (RFC 1950) that the format calls gzip.
-type gzipEncoder struct {
-	level int
-	flate *flate.Writer
-	out   encLimit
-}
+type gzipEncoder struct{ *deflate.Encoder }
 
-func (e *gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	e.out = encLimit{append(dst[:0], 0x78, 0x9c), len(src) - 4}
-	e.flate.Reset(&e.out)
-	_, err := e.flate.Write(src)
-	if err == nil {
-		err = e.flate.Close()
-	}
-	if errors.Is(err, errEncFull) || err == nil && len(e.out.b)+4 >= len(src) {
-		return e.out.b, false, nil
-	}
-	return binary.BigEndian.AppendUint32(e.out.b, adler32.Checksum(src)), true, err
+func (e gzipEncoder) encode(dst, src []byte) ([]byte, bool, error) {
+	out, ok := e.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
+	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
 }
 
 type zstdEncoder struct{ *zstd.Encoder }
@@ -183,7 +171,7 @@ func (e *lz4Encoder) encode(dst, src []byte) ([]byte, bool, error) {
 type xzEncoder struct{ xz.WriterConfig }
 
 func (e *xzEncoder) encode(dst, src []byte) ([]byte, bool, error) {
-	out := encLimit{dst[:0], len(src) - 1}
+	out := encLimit{b: dst[:0], max: len(src) - 1}
 	w, err := e.NewWriter(&out)
 	if err == nil {
 		_, err = w.Write(src)
@@ -191,10 +179,8 @@ func (e *xzEncoder) encode(dst, src []byte) ([]byte, bool, error) {
 	if err == nil {
 		err = w.Close()
 	}
-	if errors.Is(err, errEncFull) {
+	if out.full {
 		return out.b, false, nil
 	}
 	return out.b, err == nil, err
 }
-
-var _ io.Writer = (*encLimit)(nil)

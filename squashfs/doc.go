@@ -27,6 +27,16 @@
 //	IDTable    user and group ids
 //	XattrTable extended attributes
 //
+// A Writer takes entries in any order, with their contents, from a tree or a tar
+// archive, and makes an image in one pass. Blocks are compressed by several
+// goroutines, and memory is bounded but for the tree itself, some hundred bytes
+// for each entry. Equal files are stored once. The image depends on the entries
+// and their order alone: not on the number of goroutines, not on the run.
+//
+// Writer files: writer.go keeps the tree, write_data.go moves the contents,
+// compress.go compresses (squashfs/deflate for gzip), write_inode.go,
+// write_meta.go and write_xattr.go make the tables, write_tar.go reads archives.
+//
 // Reader files: reader.go opens, source.go reads metadata and tables, inode.go,
 // dir.go, file.go and xattr.go decode, walk.go resolves paths, cache.go and
 // arena.go hold decompressed data, decompress.go and lzo.go decompress.

@@ -79,6 +79,13 @@ const (
 // ErrNotSquashfs says that the bytes do not begin with a squashfs superblock.
 var ErrNotSquashfs = errors.New("not a squashfs image")
 
+// Xattr is an extended attribute. The format knows the name spaces user.,
+// trusted. and security. only.
+type Xattr struct {
+	Name  string // "user.comment"
+	Value []byte
+}
+
 // Superblock is the first 96 bytes of an image, little-endian, in the order of
 // the fields.
 type Superblock struct {

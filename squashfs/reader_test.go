@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func openFile(tb testing.TB, img string) *Reader {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r, err := Open(f, st.Size(), ReaderOptions{CacheSize: 2 << 20})
+	r, err := Open(f, st.Size(), ReaderOptions{CacheSize: 1 << 20})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -387,3 +388,38 @@ func TestBlocksShareTheCache(t *testing.T) {
 }
 
 var sourceTime = time.Unix(1_234_567_890, 0)
+
+// Many goroutines on a cache much smaller than what they read.
+func TestParallelReads(t *testing.T) {
+	dir := makeTree(t)
+	r, _ := mksquashfs(t, dir, "-b", "4K") // the cache holds 256 blocks
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			for _, name := range []string{"text", "noise", "holes", "sub/deeper/c", "small"} {
+				want, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				in, err := r.Walk(name, true)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got := make([]byte, len(want))
+				for off := g * 1000 % len(want); off < len(want); off += 9000 {
+					end := min(off+9000, len(want))
+					if _, err := r.ReadAt(in, got[off:end], int64(off)); err != nil || !bytes.Equal(got[off:end], want[off:end]) {
+						t.Errorf("%s at %d differs: %v", name, off, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if r.blocks.held != 0 {
+		t.Errorf("%d slots are still held", r.blocks.held)
+	}
+}

@@ -40,18 +40,18 @@ func (n *writerInode) takeAttributes(o *writerInode) {
 }
 
 func (n *writerInode) kind() uint16 {
-	switch n.mode & modeType {
-	case modeDir:
+	switch n.mode & ModeType {
+	case ModeDir:
 		return typeDir
-	case modeSymlink:
+	case ModeSymlink:
 		return typeSymlink
-	case modeBlock:
+	case ModeBlock:
 		return typeBlock
-	case modeChar:
+	case ModeChar:
 		return typeChar
-	case modeFIFO:
+	case ModeFIFO:
 		return typeFIFO
-	case modeSocket:
+	case ModeSocket:
 		return typeSocket
 	}
 	return typeFile

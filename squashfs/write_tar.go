@@ -76,12 +76,12 @@ func tarEntry(h *tar.Header) (e Entry, ok bool, err error) {
 	e.Mode = uint32(h.Mode & 0o7777)
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		e.Mode |= modeRegular
+		e.Mode |= ModeRegular
 		e.Size = h.Size
 	case tar.TypeDir:
-		e.Mode |= modeDir
+		e.Mode |= ModeDir
 	case tar.TypeSymlink:
-		e.Mode |= modeSymlink
+		e.Mode |= ModeSymlink
 		e.Target = h.Linkname
 	case tar.TypeLink:
 		if e.Hardlink, err = tarPath(h.Linkname); err != nil {
@@ -91,16 +91,16 @@ func tarEntry(h *tar.Header) (e Entry, ok bool, err error) {
 			return e, false, fmt.Errorf("cannot link %q to the root", h.Name)
 		}
 	case tar.TypeChar, tar.TypeBlock:
-		e.Mode |= modeBlock
+		e.Mode |= ModeBlock
 		if h.Typeflag == tar.TypeChar {
-			e.Mode = e.Mode&^modeType | modeChar
+			e.Mode = e.Mode&^ModeType | ModeChar
 		}
 		if h.Devmajor < 0 || h.Devmajor >= 1<<12 || h.Devminor < 0 || h.Devminor >= 1<<20 {
 			return e, false, fmt.Errorf("cannot add %q: device %d:%d is not within 12 and 20 bits", h.Name, h.Devmajor, h.Devminor)
 		}
 		e.Rdev = uint32(h.Devmajor<<8 | h.Devminor&0xff | h.Devminor&^0xff<<12)
 	case tar.TypeFifo:
-		e.Mode |= modeFIFO
+		e.Mode |= ModeFIFO
 	case tar.TypeXGlobalHeader:
 		return e, false, nil
 	default:

@@ -7,13 +7,6 @@ import (
 	"strings"
 )
 
-// Xattr is an extended attribute. The format knows the name spaces user.,
-// trusted. and security. only.
-type Xattr struct {
-	Name  string // "user.comment"
-	Value []byte
-}
-
 // maxXattrSize is how many bytes of names and values one inode may have: what
 // the kernel hands out in one list.
 const maxXattrSize = 64 << 10
@@ -60,7 +53,7 @@ func (x *writerXattrs) add(list []Xattr) (uint32, error) {
 		b = append(b, short...)
 		b = le.AppendUint32(b, uint32(len(a.Value)))
 		b = append(b, a.Value...)
-		set.size += uint32(len(a.Name) + 1)
+		set.size += uint32(len(a.Name) + 1 + len(a.Value))
 	}
 	if i, ok := x.known[string(b)]; ok {
 		return i, nil

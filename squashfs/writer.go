@@ -47,18 +47,6 @@ type Entry struct {
 	Xattrs   []Xattr // extended attributes, in any order
 }
 
-// File types of Entry.Mode.
-const (
-	modeType    = 0o170000
-	modeSocket  = 0o140000
-	modeSymlink = 0o120000
-	modeRegular = 0o100000
-	modeBlock   = 0o060000
-	modeDir     = 0o040000
-	modeChar    = 0o020000
-	modeFIFO    = 0o010000
-)
-
 // SparseReader is content that knows where its holes are. SkipHole moves over
 // as many whole units of unit bytes as are certain to be zero at the present
 // position, and returns their number; 0 means "read on".
@@ -104,7 +92,7 @@ func NewWriter(w io.WriterAt, o WriterOptions) (*Writer, error) {
 		return nil, err
 	}
 	sw := &Writer{opt: o, enc: enc, ids: map[uint32]uint16{}, nodes: 1}
-	if sw.root, err = sw.newInode(&Entry{Mode: modeDir | 0o755, ModTime: int64(o.ModTime)}); err != nil {
+	if sw.root, err = sw.newInode(&Entry{Mode: ModeDir | 0o755, ModTime: int64(o.ModTime)}); err != nil {
 		return nil, err
 	}
 	if sw.data, err = startWriterData(w, enc, o.Workers); err != nil {
@@ -131,7 +119,7 @@ func (w *Writer) Add(e Entry, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if n.mode&modeType == modeRegular {
+	if n.mode&ModeType == ModeRegular {
 		if e.Size < 0 || (e.Size-1)/int64(w.opt.BlockSize) >= maxFileBlocks {
 			return fmt.Errorf("cannot add %q: size %d is not within 0 to %d", e.Path, e.Size, int64(maxFileBlocks)*int64(w.opt.BlockSize))
 		}
@@ -139,7 +127,7 @@ func (w *Writer) Add(e Entry, content io.Reader) error {
 	if err := w.place(e.Path, n); err != nil {
 		return err
 	}
-	if n.mode&modeType == modeRegular {
+	if n.mode&ModeType == ModeRegular {
 		return w.data.add(n, e.Path, e.Size, content)
 	}
 	return nil
@@ -150,7 +138,7 @@ func (w *Writer) addHardlink(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if n == nil || n.mode&modeType == modeDir {
+	if n == nil || n.mode&ModeType == ModeDir {
 		return fmt.Errorf("cannot link %q to %q: no such file was added before", e.Path, e.Hardlink)
 	}
 	return w.place(e.Path, n)
@@ -158,18 +146,18 @@ func (w *Writer) addHardlink(e *Entry) error {
 
 // newInode makes the inode of e from its checked fields.
 func (w *Writer) newInode(e *Entry) (*writerInode, error) {
-	n := &writerInode{mode: e.Mode & (modeType | 0o7777), xattr: noXattr}
-	switch e.Mode & modeType {
-	case modeDir:
+	n := &writerInode{mode: e.Mode & (ModeType | 0o7777), xattr: noXattr}
+	switch e.Mode & ModeType {
+	case ModeDir:
 		n.children = map[string]*writerInode{}
-	case modeSymlink:
+	case ModeSymlink:
 		if len(e.Target) == 0 || len(e.Target) > maxLinkSize || strings.IndexByte(e.Target, 0) >= 0 {
 			return nil, fmt.Errorf("cannot add symbolic link %q: its target has %d bytes, want 1 to %d without NUL", e.Path, len(e.Target), maxLinkSize)
 		}
 		n.target = e.Target
-	case modeBlock, modeChar:
+	case ModeBlock, ModeChar:
 		n.rdev = e.Rdev
-	case modeRegular, modeFIFO, modeSocket:
+	case ModeRegular, ModeFIFO, ModeSocket:
 	default:
 		return nil, fmt.Errorf("cannot add %q: mode %#o has no file type", e.Path, e.Mode)
 	}
@@ -242,7 +230,7 @@ func (w *Writer) place(path string, n *writerInode) error {
 		return err
 	}
 	if len(names) == 0 {
-		if n.mode&modeType != modeDir {
+		if n.mode&ModeType != ModeDir {
 			return fmt.Errorf("cannot add %q: the root is a directory", path)
 		}
 		w.root.takeAttributes(n)
@@ -252,7 +240,7 @@ func (w *Writer) place(path string, n *writerInode) error {
 	for i, name := range names[:last] {
 		next := dir.children[name]
 		if next == nil {
-			if next, err = w.newInode(&Entry{Mode: modeDir | 0o755, ModTime: int64(w.opt.ModTime)}); err != nil {
+			if next, err = w.newInode(&Entry{Mode: ModeDir | 0o755, ModTime: int64(w.opt.ModTime)}); err != nil {
 				return err
 			}
 			w.link(dir, name, next)

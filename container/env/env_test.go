@@ -49,6 +49,8 @@ unset A`}}, want: []string{`B=tab	"q" $z \ x $HOME "y"`, "C=a b", "D=multi\nline
 		want: []string{"A=2", "B=2-c", "PATH=/pre:" + DefaultPath + ":/app", "LD_LIBRARY_PATH=/u:" + libs, "E=", `Q=say "hi" 'x'`, "N=two\nlines"}},
 	{name: "no eval", user: []string{"B=$A-`x`", "C=$(touch /nonexistent)"}, noEval: true, want: []string{"B=$A-`x`", "C=$(touch /nonexistent)"}},
 	{name: "condition", scripts: []Script{{"90-environment.sh", "if test -n \"${FOO:-}\" ; then export W=yes; else export W=no; fi\nif [ ! -z \"$W\" ]; then\n  X=1\n  export X\nfi"}}, want: []string{"W=no", "X=1"}},
+	{name: "own 99", scripts: []Script{{"01-base.sh", "export PATH=\"/usr/bin:/bin\"\n"}, {"99-base.sh", "export LD_LIBRARY_PATH=\"${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs\"\nexport PS1=\"${PS1:-Singularity> }\"\n"}},
+		want: []string{"PATH=/usr/bin:/bin", "LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}},
 	{name: "base 99", scripts: []Script{{"99-base.sh", stock99}}, want: []string{"LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}},
 }
 

@@ -466,7 +466,7 @@ func (p *parser) word(stop string) (string, bool) {
 			b.WriteString(s)
 		case c == '~' && (b.Len() == 0 || strings.HasSuffix(b.String(), ":")):
 			return "", false // the home of somebody
-		case strings.IndexByte("`|&<>()", c) >= 0:
+		case c == '`' || p.dq == 0 && strings.IndexByte("|&<>()", c) >= 0:
 			return "", false
 		default:
 			b.WriteByte(c)

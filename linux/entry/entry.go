@@ -7,16 +7,24 @@
 //	-ldflags "-E singularity_entry"
 //
 // so that the kernel starts it at singularity_entry (entry_amd64.s) and not at
-// the runtime's entry point. The stub notes the file descriptor limit, which
-// the runtime raises, and, where the command line is one that certainly starts
-// a container from a directory as an ordinary user, leaves the user namespace.
-// It must decide before Go runs and cannot undo it: inside the new namespace a
-// setuid program loses its bit. So it unshares only if all of this holds:
+// the runtime's entry point. The stub does three things.
+//
+// It notes the limit of open files, which the runtime raises.
+//
+// If the first word behind the global options is exec, run, shell or test, it
+// blocks the signals that can be passed on, so that every thread of the runtime
+// inherits that: the process reads them from a signalfd then, which saves two
+// thread switches per signal that os/signal would need.
+//
+// Where the command line is one that certainly starts a container from a
+// directory as an ordinary user, it leaves the user namespace. It must decide
+// before Go runs and cannot undo it: inside the new namespace a setuid program
+// loses its bit. So it unshares only if all of this holds:
 //
 //   - the real user id is not 0 and AT_SECURE is 0;
+//   - the caller is in at most 256 groups;
 //   - no variable begins with SINGULARITY_ or APPTAINER_;
-//   - the words up to the image are options of the list below and exec, run,
-//     shell or test;
+//   - the words up to the image are options of the list below;
 //   - the image is a directory, and its name holds no colon.
 //
 // In every other case the process goes on as a normal one, which costs a fork
@@ -32,6 +40,13 @@ type State struct {
 	// UID and GID are the real ids from before the unshare. Valid only if
 	// Unshared, since afterwards the kernel reports the overflow ids.
 	UID, GID int
+	// Groups are the supplementary groups from before the unshare. Valid only
+	// if Unshared.
+	Groups []int
+	// Masked tells that the signals of Blocked are blocked in all threads.
+	// Mask is what was blocked before, for the program that is started.
+	Masked bool
+	Mask   uint64
 	// Files is the soft and the hard limit of open files that the process
 	// was started with; both are 0 if not known.
 	Files [2]uint64
@@ -44,14 +59,29 @@ var (
 	savedUID  uint64
 	savedGID  uint64
 	fileLimit [2]uint64
+	groups    [256]uint32 // room that the stub knows of
+	groupsLen uint64
+	masked    uint64
+	savedMask uint64
+	blocked   uint64 = Blocked
 )
+
+// Blocked is the set of signals that the stub blocks, bit n-1 for signal n: all
+// but those that cannot be blocked (9, 19), that report a fault (4, 5, 6, 7, 8,
+// 11, 31) or a broken pipe (13), and those that the Go runtime or the C library
+// uses itself (23, 27, 32, 33, 34).
+const Blocked = ^uint64(1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<12 | 1<<18 | 1<<22 | 1<<26 | 1<<30 | 1<<31 | 1<<32 | 1<<33)
 
 // Present tells whether the stub ran.
 func Present() bool { return present == 1 }
 
 // Read returns what the stub left behind.
 func Read() State {
-	return State{Unshared: unshared == 1, UID: int(savedUID), GID: int(savedGID), Files: fileLimit}
+	st := State{Unshared: unshared == 1, UID: int(savedUID), GID: int(savedGID), Files: fileLimit, Masked: masked == 1, Mask: savedMask}
+	for _, g := range groups[:min(groupsLen, uint64(len(groups)))] {
+		st.Groups = append(st.Groups, int(g))
+	}
+	return st
 }
 
 // The stub's word lists: a flag byte, the word, a NUL; a zero flag ends a
@@ -76,4 +106,4 @@ var (
 )
 
 // keep holds the lists that only the stub reads, so that the linker does too.
-func keep() int { return len(globalWords) + len(optionWords) + len(envWords) }
+func keep() int { return len(globalWords) + len(optionWords) + len(envWords) + int(blocked) }

@@ -3,7 +3,7 @@
 // singularity_match compares the word at SI with the list at R8 (see the word
 // lists in entry.go). AX is the flag of the entry that matched, 0 for none; an
 // option joined to its value by "=" counts as one without a value.
-// Uses R9, CX, DX.
+// Uses AX, R9, CX, DX.
 TEXT singularity_match<>(SB), NOSPLIT|NOFRAME, $0
 next:
 	MOVBLZX (R8), AX
@@ -50,6 +50,30 @@ TEXT singularity_entry(SB), NOSPLIT|NOFRAME, $0
 	LEAQ  ·fileLimit(SB), R10
 	SYSCALL
 
+	LEAQ  16(SP), BX               // argv[1]
+global:
+	MOVQ  (BX), SI
+	ADDQ  $8, BX
+	TESTQ SI, SI
+	JEQ   go
+	MOVQ  ·globalWords(SB), R8
+	CALL  singularity_match<>(SB)
+	CMPL  AX, $1
+	JEQ   global
+	CMPL  AX, $4
+	JNE   go
+	MOVQ  BX, R13                  // the word behind the verb
+
+	MOVQ  $14, AX                  // rt_sigprocmask(SIG_BLOCK, &blocked, &savedMask, 8)
+	XORL  DI, DI
+	LEAQ  ·blocked(SB), SI
+	LEAQ  ·savedMask(SB), DX
+	MOVL  $8, R10
+	SYSCALL
+	TESTQ AX, AX
+	JNE   go
+	MOVQ  $1, ·masked(SB)
+
 	MOVQ  $102, AX                 // getuid
 	SYSCALL
 	TESTQ AX, AX
@@ -58,6 +82,13 @@ TEXT singularity_entry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ  $104, AX                 // getgid
 	SYSCALL
 	MOVQ  AX, ·savedGID(SB)
+	MOVQ  $115, AX                 // getgroups(256, &groups)
+	MOVL  $256, DI
+	LEAQ  ·groups(SB), SI
+	SYSCALL
+	TESTQ AX, AX
+	JLT   go                       // more groups than fit
+	MOVQ  AX, ·groupsLen(SB)
 
 	MOVQ  (SP), R12                // argc
 	LEAQ  16(SP)(R12*8), BX        // environment
@@ -81,19 +112,7 @@ auxv:
 	JNE   auxv
 	TESTQ CX, CX
 	JNE   go
-
-	LEAQ  16(SP), BX               // argv[1]
-global:
-	MOVQ  (BX), SI
-	ADDQ  $8, BX
-	TESTQ SI, SI
-	JEQ   go
-	MOVQ  ·globalWords(SB), R8
-	CALL  singularity_match<>(SB)
-	CMPL  AX, $1
-	JEQ   global
-	CMPL  AX, $4
-	JNE   go
+	MOVQ  R13, BX
 option:
 	MOVQ  (BX), SI
 	ADDQ  $8, BX

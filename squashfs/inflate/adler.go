@@ -1,7 +1,7 @@
 package inflate
 
-// adler32 is the checksum of RFC 1950, eight bytes at a step: the even and the
-// odd bytes of a word stand in four lanes of 16 bits each, and one
+// adler32 is the checksum of RFC 1950, sixteen bytes at a step: the even and
+// the odd bytes of a word stand in four lanes of 16 bits each, and one
 // multiplication adds the lanes up in the top one, plainly or weighted by how
 // often each byte counts in the second sum.
 func adler32(p []byte) uint32 {
@@ -16,13 +16,14 @@ func adler32(p []byte) uint32 {
 		batch = 4096 // bytes before the sums could leave 64 bits by far
 	)
 	a, b := uint64(1), uint64(0)
-	for len(p) >= 8 {
-		n := min(len(p)&^7, batch)
-		for q := p[:n]; len(q) >= 8; q = q[8:] {
-			w := le.Uint64(q)
-			e, o := w&lanes, w>>8&lanes
-			b += a<<3 + (e*even)>>48 + (o*odd)>>48
-			a += ((e + o) * ones) >> 48
+	for len(p) >= 16 {
+		n := min(len(p)&^15, batch)
+		for q := p[:n]; len(q) >= 16; q = q[16:] {
+			v, w := le.Uint64(q), le.Uint64(q[8:])
+			ve, vo, we, wo := v&lanes, v>>8&lanes, w&lanes, w>>8&lanes
+			sv := ((ve + vo) * ones) >> 48
+			b += a<<4 + sv<<3 + (ve*even+vo*odd)>>48 + (we*even+wo*odd)>>48
+			a += sv + ((we+wo)*ones)>>48
 		}
 		a %= mod
 		b %= mod

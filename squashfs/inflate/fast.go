@@ -88,7 +88,16 @@ func (d *Decoder) fast() (bool, error) {
 			ok = false
 			break
 		}
-		copyMatch(dst, out, back, n)
+		to, from := dst[out:out+272], dst[out-back:]
+		if back >= 8 {
+			le.PutUint64(to, le.Uint64(from))
+			le.PutUint64(to[8:], le.Uint64(from[8:]))
+			for k := 16; k < n; k += 8 {
+				le.PutUint64(to[k:], le.Uint64(from[k:]))
+			}
+		} else {
+			overlap(to, from, back, n)
+		}
 		out += n
 	}
 	d.hold, d.bits, d.in, d.out = hold&(1<<nbits-1), nbits, in, out
@@ -98,23 +107,17 @@ func (d *Decoder) fast() (bool, error) {
 	return done, nil
 }
 
-// copyMatch copies n bytes from back bytes before dst[out], in words: up to
-// seven bytes too many, which the caller has room for.
-func copyMatch(dst []byte, out, back, n int) {
-	to, from := dst[out:], dst[out-back:]
-	switch {
-	case back >= 8:
-		for k := 0; k < n; k += 8 {
-			le.PutUint64(to[k:], le.Uint64(from[k:]))
-		}
-	case back == 1:
+// overlap copies n bytes from less than eight bytes back, where the source runs
+// into what is just being written. It may write seven bytes too many.
+func overlap(to, from []byte, back, n int) {
+	if back == 1 {
 		v := uint64(from[0]) * 0x0101010101010101
 		for k := 0; k < n; k += 8 {
 			le.PutUint64(to[k:], v)
 		}
-	default:
-		for k := range n {
-			to[k] = from[k]
-		}
+		return
+	}
+	for k := range n {
+		to[k] = from[k]
 	}
 }

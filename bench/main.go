@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// groups are the measurements by name, in the order in which they run.
+var groups = []struct {
+	name string
+	run  func(*bench, context.Context) error
+}{
+	{"start", (*bench).launcher},
+	{"init", (*bench).packageInit},
+	{"exec", (*bench).execTrue},
+	{"python", (*bench).python},
+	{"find", (*bench).find},
+	{"read", (*bench).reads},
+	{"memory", (*bench).memory},
+	{"build", (*bench).packTree},
+	{"trust", (*bench).trust},
+}
+
+// bench is one run of the program.
+type bench struct {
+	n       int // runs of a short command
+	quick   bool
+	only    []string
+	given   string // the tree that -tree names
+	bin     string // where the programs were built
+	results string
+	dir     string // the cache
+	user    account
+	peers   map[string]string // paths of the programs that were found
+	stderr  *os.File          // of the commands, for messages
+	report  report
+	undo    []func()
+}
+
+func main() {
+	b := &bench{}
+	var only, user string
+	flag.IntVar(&b.n, "n", 0, "`runs` of each short command (default 25, with -quick 7)")
+	flag.BoolVar(&b.quick, "quick", false, "fewer runs, and none that takes minutes")
+	flag.StringVar(&only, "only", "", "run only these, of: "+groupNames())
+	flag.StringVar(&b.given, "tree", "", "pack this `directory` (default: one made by mmdebstrap)")
+	flag.StringVar(&b.dir, "dir", filepath.Join(os.TempDir(), "singularity-bench"), "cache `directory` for tree and images")
+	flag.StringVar(&b.bin, "bin", "bin", "`directory` of the programs to measure")
+	flag.StringVar(&b.results, "results", "bench/results", "`directory` for the results; empty for none")
+	flag.StringVar(&user, "user", os.Getenv("SUDO_USER"), "`name` of the ordinary user, if started by root")
+	flag.Parse()
+	if b.n == 0 {
+		b.n = 25
+		if b.quick {
+			b.n = 7
+		}
+	}
+	if only != "" {
+		b.only = strings.Split(only, ",")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := b.run(ctx, user)
+	for _, f := range slices.Backward(b.undo) {
+		f()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func groupNames() string {
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.name)
+	}
+	return strings.Join(names, ",")
+}
+
+func (b *bench) run(ctx context.Context, user string) error {
+	for _, name := range b.only {
+		if !strings.Contains(","+groupNames()+",", ","+name+",") {
+			return fmt.Errorf("unknown measurement %q, want some of %s", name, groupNames())
+		}
+	}
+	var err error
+	if b.user, err = ordinaryUser(user); err != nil {
+		return err
+	}
+	b.findPeers()
+	if err := b.prepare(ctx); err != nil {
+		return fmt.Errorf("cannot prepare: %w", err)
+	}
+	b.report.begin(b)
+	for _, g := range groups {
+		if len(b.only) > 0 && !slices.Contains(b.only, g.name) {
+			continue
+		}
+		say("measuring %s", g.name)
+		err := g.run(b, ctx)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
+			// One broken measurement must not cost the others.
+			b.skip(g.name, err.Error())
+		}
+	}
+	b.report.end()
+	fmt.Println(b.report.markdown())
+	return b.report.save(b.results)
+}
+
+// say tells what goes on, apart from the table on standard output.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// account is the ordinary user that everything runs as.
+type account struct {
+	name, home string
+	uid, gid   int
+	credential *syscall.Credential // nil: this process's own
+}
+
+// ordinaryUser is the caller, or, for root, name or the first user who may log
+// in and has subordinate ids.
+func ordinaryUser(name string) (account, error) {
+	ranges := readAll("/etc/subuid")
+	for line := range strings.Lines(readAll("/etc/passwd")) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) != 7 {
+			continue
+		}
+		uid, _ := strconv.Atoi(f[2])
+		gid, _ := strconv.Atoi(f[3])
+		a := account{name: f[0], home: f[5], uid: uid, gid: gid}
+		if os.Getuid() != 0 {
+			if uid == os.Getuid() {
+				return a, nil
+			}
+			continue
+		}
+		if uid < 1000 || uid >= 65534 || (name != "" && name != a.name) || (name == "" && !strings.Contains("\n"+ranges, "\n"+a.name+":")) {
+			continue
+		}
+		a.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		return a, nil
+	}
+	return account{}, errors.New("cannot find an ordinary user with subordinate ids; name one with -user")
+}
+
+// peerNames are the programs of others that rows need.
+var peerNames = []string{"bwrap", "squashfuse_ll", "unshare", "mksquashfs", "tar2sqfs", "openssl", "mmdebstrap", "tar", "true", "mount", "umount"}
+
+func (b *bench) findPeers() {
+	b.peers = map[string]string{}
+	for _, name := range peerNames {
+		if path, err := exec.LookPath(name); err == nil {
+			b.peers[name] = path
+			continue
+		}
+		if path := "/usr/sbin/" + name; exists(path) {
+			b.peers[name] = path
+		}
+	}
+}
+
+// need returns an error that names the programs that are not installed.
+func (b *bench) need(names ...string) error {
+	missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return b.peers[n] != "" })
+	if len(missing) > 0 {
+		return errors.New("not installed: " + strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// binds are what our programs mount by themselves, for the peers to mount too.
+// Those that the host lacks are left out on both sides.
+func (b *bench) binds() []string {
+	list := []string{"/proc", "/sys", b.user.home, "/tmp", "/var/tmp", "/etc/localtime", "/etc/hosts", "/etc/resolv.conf", "/etc/passwd", "/etc/group"}
+	return slices.DeleteFunc(list, func(p string) bool { return !exists(p) })
+}
+
+// bwrap is the command line that runs args in root.
+func (b *bench) bwrap(root string, args ...string) []string {
+	out := []string{b.peers["bwrap"], "--ro-bind", root, "/", "--dev-bind", "/dev", "/dev"}
+	for _, p := range b.binds() {
+		how := "--bind"
+		if strings.HasPrefix(p, "/etc/") {
+			how = "--ro-bind"
+		}
+		out = append(out, how, p, p)
+	}
+	return append(out, args...)
+}
+
+// singularity is the command line that runs args in an image.
+func (b *bench) singularity(image string, args ...string) []string {
+	return append([]string{b.program("singularity"), "exec", image}, args...)
+}
+
+// isolated is the command line of a shell with loop, as root of a user
+// namespace with mounts and processes of its own: what it mounts and what it
+// leaves running ends with it, however it ends.
+func (b *bench) isolated() []string {
+	return []string{b.peers["unshare"], "-Urm", "-pf", "--kill-child", "--mount-proc", "/bin/sh", "-c", loop}
+}
+
+// squashfuse is the shell command that mounts image on the mount point.
+func (b *bench) squashfuse(image string) string {
+	return quote([]string{b.peers["squashfuse_ll"], image, b.path("mnt")})
+}
+
+// squashfuseSession is a shell in image, served by squashfuse.
+func (b *bench) squashfuseSession(ctx context.Context, image string) (*session, error) {
+	s, err := b.session(ctx, b.isolated()...)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err = s.step(b.squashfuse(image)); err == nil {
+		err = s.become(b.bwrap(b.path("mnt"), "/bin/sh", "-c", loop))
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// kernelMount mounts image by the kernel's squashfs, which only root may, and
+// returns how to unmount it.
+func (b *bench) kernelMount(ctx context.Context, image string) (func(), error) {
+	if os.Getuid() != 0 {
+		return nil, errors.New("the kernel's squashfs needs root")
+	}
+	if err := b.need("mount", "umount"); err != nil {
+		return nil, err
+	}
+	at := b.path("kernel")
+	out, err := exec.CommandContext(ctx, b.peers["mount"], "-t", "squashfs", "-o", "loop,ro", image, at).CombinedOutput()
+	if err != nil {
+		return nil, errors.New("the kernel's squashfs: " + strings.TrimSpace(string(out)))
+	}
+	mounted := true
+	umount := func() {
+		if mounted {
+			exec.Command(b.peers["umount"], at).Run()
+			mounted = false
+		}
+	}
+	b.undo = append(b.undo, umount)
+	return umount, nil
+}
+
+// path is a place in the cache.
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+// program is a copy of a program of ours, in a place that the user can reach.
+func (b *bench) program(name string) string { return filepath.Join(b.dir, "bin", name) }

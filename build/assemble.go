@@ -1,0 +1,148 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"singularity/sif"
+	"singularity/squashfs"
+)
+
+// Compressions are the names that Options.Compression may have.
+func Compressions() []string { return []string{"gzip", "zstd", "lz4", "xz", "none"} }
+
+// writerOptions turns the choices of a build into those of the squashfs writer.
+func (b *builder) writerOptions() (squashfs.WriterOptions, error) {
+	w := squashfs.WriterOptions{ModTime: uint32(min(time.Now().Unix(), math.MaxUint32))}
+	if t, ok := b.o.sourceDate(); ok {
+		w.ModTime, w.MaxModTime = uint32(t), &t
+	}
+	switch b.o.Compression {
+	case "", "gzip":
+		w.Compression = squashfs.Gzip
+	case "zstd":
+		w.Compression = squashfs.Zstd
+	case "lz4":
+		w.Compression = squashfs.LZ4
+	case "xz":
+		w.Compression = squashfs.XZ
+	case "none":
+		w.NoCompress = true
+	default:
+		return w, fmt.Errorf("unknown compression %q: want one of %s", b.o.Compression, strings.Join(Compressions(), ", "))
+	}
+	return w, nil
+}
+
+// assemble packs the root file system into a SIF beside the target and gives
+// it its name once it is whole and on disk.
+func (b *builder) assemble(ctx context.Context) error {
+	f, err := os.CreateTemp(filepath.Dir(b.target.path), ".build-*.sif")
+	if err != nil {
+		return err
+	}
+	err = b.writeSIF(ctx, f)
+	if err == nil {
+		err = f.Chmod(os.FileMode(0o755 &^ b.o.Umask))
+	}
+	if err == nil {
+		err = b.giveToSudoUser(f)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = b.target.place(f.Name())
+	}
+	if err != nil {
+		err = b.explain(err) // while the file still fills the disk
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
+	o := sif.CreateOptions{LaunchScript: sif.LaunchScript}
+	if t, ok := b.o.sourceDate(); ok {
+		o.Time, o.IDFrom = time.Unix(t, 0), contentID
+	}
+	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
+	_, err := sif.Create(f, o,
+		sif.Input{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
+		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
+		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
+			return b.pack(ctx, w)
+		}})
+	return err
+}
+
+// pack writes the root file system as squashfs.
+func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error) {
+	wo, err := b.writerOptions()
+	if err != nil {
+		return 0, err
+	}
+	w, err := squashfs.NewWriter(out, wo)
+	if err != nil {
+		return 0, err
+	}
+	const phase = "Creating SIF file"
+	totals, err := PackTree(ctx, b.root, w, PackOptions{
+		AllRoot: b.o.Owners == SingleID, CapabilityV2: b.o.Owners != RealRoot,
+		Progress: func(_ int, bytes int64) { b.o.progress(phase, bytes, 0) },
+	})
+	if err != nil {
+		w.Abort()
+		return 0, err
+	}
+	size, err := w.Close()
+	b.o.progressDone(phase, totals.Bytes)
+	if totals.Xattrs > 0 {
+		b.o.Log.Verbose(fmt.Sprintf("%d extended attributes that an image cannot hold are left out", totals.Xattrs))
+	}
+	return size, err
+}
+
+// contentID names an image by its root file system, so that the same content
+// has the same id.
+func contentID(f *sif.File) (sif.ID, error) {
+	o, err := f.Primary()
+	if err != nil {
+		return sif.ID{}, err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f.Reader(o)); err != nil {
+		return sif.ID{}, err
+	}
+	return sif.ContentID([32]byte(h.Sum(nil))), nil
+}
+
+// giveToSudoUser gives an image made with sudo to who called it.
+func (b *builder) giveToSudoUser(f *os.File) error {
+	if b.o.Owners != RealRoot || !strings.Contains(b.o.getenv("SUDO_COMMAND"), "singularity") {
+		return nil
+	}
+	uid, err := strconv.ParseUint(b.o.getenv("SUDO_UID"), 10, 31)
+	if err != nil {
+		return nil
+	}
+	gid, err := strconv.ParseUint(b.o.getenv("SUDO_GID"), 10, 31)
+	if err != nil {
+		return nil
+	}
+	return f.Chown(int(uid), int(gid))
+}

@@ -1,0 +1,305 @@
+package build
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bundle is the temporary directory of a build. Security: its mode is 0700
+// from the start, as the scripts and setuid files in it are not for others.
+type bundle struct {
+	dir    string
+	rootfs string   // in dir, or the sandbox that is updated in place
+	lock   *os.File // dir, locked as long as the build lives
+}
+
+// open makes the temporary directory and the root file system in it.
+func (b *builder) open() error {
+	bundle := &bundle{}
+	parent := filepath.Dir(b.target.path)
+	prefix := ".build-temp-"
+	if !b.o.Sandbox {
+		// A sandbox is renamed into place, so it grows beside its target.
+		var err error
+		if parent, err = tempParent(b.o.TempDir, b.o.getenv("TMPDIR")); err != nil {
+			return err
+		}
+		prefix = "build-temp-"
+	}
+	removeStale(parent, prefix)
+	if b.o.Keep {
+		prefix = strings.Replace(prefix, "temp", "kept", 1)
+	}
+	dir, err := os.MkdirTemp(parent, prefix)
+	if err != nil {
+		return fmt.Errorf("cannot make the build directory: %w", err)
+	}
+	bundle.dir, bundle.rootfs = dir, filepath.Join(dir, "rootfs")
+	if bundle.lock, err = lockDir(dir); err != nil {
+		return errors.Join(fmt.Errorf("cannot lock the build directory: %w", err), os.Remove(dir))
+	}
+	b.bundle = bundle
+	if err := b.openRoot(); err != nil {
+		return errors.Join(err, b.close())
+	}
+	b.o.Log.Verbose("Working in " + dir)
+	return nil
+}
+
+func (b *builder) openRoot() error {
+	if b.o.Update && !b.o.Force {
+		b.bundle.rootfs = b.target.path
+	} else {
+		if err := os.Mkdir(b.bundle.rootfs, 0o755); err != nil {
+			return err
+		}
+		if err := os.Chmod(b.bundle.rootfs, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := b.checkMountFlags(); err != nil {
+		return err
+	}
+	fd, err := unix.Open(b.bundle.rootfs, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: b.bundle.rootfs, Err: err}
+	}
+	b.root = os.NewFile(uintptr(fd), b.bundle.rootfs)
+	return nil
+}
+
+// checkMountFlags looks whether programs can run where the build works.
+func (b *builder) checkMountFlags() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(b.bundle.rootfs, &st); err != nil {
+		return err
+	}
+	parent := filepath.Dir(b.bundle.dir)
+	if st.Flags&unix.ST_NOEXEC != 0 {
+		return fmt.Errorf("cannot build in %q: its file system is mounted noexec, so no program of the image can run there; choose another directory with --tmpdir or SINGULARITY_TMPDIR", parent)
+	}
+	if st.Flags&unix.ST_NODEV != 0 && b.o.Owners == RealRoot {
+		b.o.Log.Warning(fmt.Sprintf("The file system of %q is mounted nodev: device nodes made during the build cannot be used", parent))
+	}
+	return nil
+}
+
+// close removes everything but the target.
+func (b *builder) close() error {
+	if b.root != nil {
+		b.root.Close()
+	}
+	defer b.bundle.lock.Close()
+	if b.o.Keep {
+		b.o.Log.Info("Build directory kept: " + b.bundle.dir)
+		return nil
+	}
+	return removeTree(b.bundle.dir)
+}
+
+// staleAge is how old a build directory is at least before its lock is tried,
+// for one that is just being made.
+const staleAge = time.Minute
+
+// lockDir opens and locks dir, unless another process has it locked.
+func lockDir(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// removeStale removes the directories of builds that were killed before they
+// could clean up: they are this user's own, and nobody locks them any more.
+// What cannot be removed stays for the next build.
+func removeStale(parent, prefix string) {
+	names, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Lstat(name, &st) != nil || st.Mode != unix.S_IFDIR|0o700 || int(st.Uid) != os.Getuid() ||
+			time.Since(time.Unix(st.Mtim.Sec, 0)) < staleAge {
+			continue
+		}
+		if lock, err := lockDir(name); err == nil {
+			_ = removeTree(name)
+			lock.Close()
+		}
+	}
+}
+
+// tempParent chooses where to work. A directory that was asked for is taken
+// as it is; otherwise /var/tmp is better than a /tmp that is kept in memory.
+func tempParent(asked, env string) (string, error) {
+	for _, dir := range []string{asked, env} {
+		if dir != "" {
+			return filepath.Abs(dir)
+		}
+	}
+	if inMemory("/tmp") && !inMemory("/var/tmp") && unix.Access("/var/tmp", unix.W_OK|unix.X_OK) == nil {
+		return "/var/tmp", nil
+	}
+	return "/tmp", nil
+}
+
+func inMemory(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) != nil || st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
+}
+
+// removeTree removes dir, also where modes in it forbid that.
+//
+// Security: a script may have left a mount of the host in the tree, and
+// removing through it would destroy the host's files. So mounts go first, and
+// if one stays nothing is removed.
+func removeTree(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	err := os.RemoveAll(dir)
+	if err == nil || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	openModes(dir)
+	return os.RemoveAll(dir)
+}
+
+// openModes lets the owner into every directory below dir. What fails shows
+// when the tree is removed.
+func openModes(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d == nil || !d.IsDir() {
+			return nil
+		}
+		if err == nil {
+			return os.Chmod(path, 0o700) // called before the directory is read
+		}
+		return fs.SkipDir
+	})
+}
+
+// unmountBelow takes away every mount below dir.
+func unmountBelow(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	points, err := mountsBelow(real)
+	if err != nil {
+		return err
+	}
+	for _, p := range points {
+		_ = unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // looked at again below
+	}
+	if len(points) > 0 {
+		if points, err = mountsBelow(real); err != nil {
+			return err
+		}
+	}
+	if len(points) > 0 {
+		return fmt.Errorf("cannot go on with %q mounted below the build directory: unmount it, then remove %q", points[0], dir)
+	}
+	return nil
+}
+
+// mountsBelow returns the mount points below dir, the latest first.
+func mountsBelow(dir string) ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var points []string
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		if fields := strings.Fields(s.Text()); len(fields) > 4 {
+			if p := unescape.Replace(fields[4]); strings.HasPrefix(p, dir+"/") {
+				points = append(points, p)
+			}
+		}
+	}
+	slices.Reverse(points)
+	return points, s.Err()
+}
+
+// SpaceError says that a file system is full.
+type SpaceError struct {
+	Dir  string // a directory on it
+	Kind string // such as "tmpfs"
+	Size int64  // bytes
+	Free int64  // bytes
+	Temp bool   // it is the one that --tmpdir moves
+	Err  error
+}
+
+func (e *SpaceError) Error() string {
+	return fmt.Sprintf("no space left on the file system of %q (%s, %d MiB, %d KiB free): %v", e.Dir, e.Kind, e.Size>>20, e.Free>>10, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *SpaceError) Unwrap() error { return e.Err }
+
+// fullSize is the free space below which a failure is put down to it, in
+// bytes: a program in a container can only say that it failed.
+const fullSize = 256 << 10
+
+// explain adds to err that a file system is full, if one is.
+func (b *builder) explain(err error) error {
+	if _, ok := errors.AsType[*SpaceError](err); ok {
+		return err
+	}
+	dirs := []string{filepath.Dir(b.target.path)}
+	if b.bundle != nil && !b.o.Sandbox {
+		dirs = append(dirs, filepath.Dir(b.bundle.dir))
+	}
+	for i, dir := range dirs {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
+			continue
+		}
+		free := int64(st.Bavail) * int64(st.Bsize)
+		if free < fullSize || errors.Is(err, unix.EDQUOT) && i == len(dirs)-1 {
+			return &SpaceError{Dir: dir, Kind: fsName(st.Type), Size: int64(st.Blocks) * int64(st.Bsize), Free: free, Temp: i == 1, Err: err}
+		}
+	}
+	return err
+}
+
+// fsName names a type of file system.
+func fsName(magic int64) string {
+	switch magic {
+	case unix.TMPFS_MAGIC:
+		return "tmpfs"
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4"
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs"
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs"
+	case unix.NFS_SUPER_MAGIC:
+		return "nfs"
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "overlay"
+	}
+	return fmt.Sprintf("type %#x", magic)
+}

@@ -1,0 +1,174 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"singularity/build/deffile"
+	"singularity/build/source"
+)
+
+// Owners tells what kind of root the build is, and so which owners files can
+// have.
+type Owners int
+
+// The kinds of root.
+const (
+	RealRoot   Owners = iota // uid 0 of the host: any owner
+	MappedRoot               // uid 0 of a user namespace with ranges of ids
+	SingleID                 // uid 0 of a user namespace with that id alone: everything is root's
+)
+
+// Log takes messages for people.
+type Log = source.Log
+
+// Progress tells how far a long step is.
+type Progress struct {
+	Phase string
+	Bytes int64 // done so far
+	Total int64 // 0 if not known
+	Done  bool  // the step has ended
+}
+
+// Bind mounts a path of the host in a container that the build runs.
+type Bind struct {
+	Source, Dest string
+	ReadOnly     bool
+}
+
+// File is a file of a container that is mounted over the one in the image,
+// which stays as it is. There is always one: the build makes it if need be.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// RunSpec describes a program to run in a container.
+type RunSpec struct {
+	Rootfs         string // directory; owned by the build, reached by nobody else
+	Args           []string
+	Env            []string // the whole environment
+	Cwd            string   // in the container
+	Binds          []Bind
+	Files          []File
+	Writable       bool // whether the root file system may be changed
+	Owners         Owners
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Runner runs a program in a container and waits for it: no home, no current
+// directory, a private /dev and /proc. If the program runs and fails the error
+// is an *ExitError. When ctx ends the program is killed.
+type Runner func(ctx context.Context, s RunSpec) error
+
+// ExitError says how a program in a container ended.
+type ExitError struct {
+	Code   int
+	Signal int // 0 unless a signal ended it
+}
+
+func (e *ExitError) Error() string {
+	if e.Signal != 0 {
+		return fmt.Sprintf("killed by signal %d", e.Signal)
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}
+
+// Options are everything a build depends on. Env, Log and Run must be set. The
+// umask of the process should be 022; Umask is what the caller's was.
+type Options struct {
+	Target string // path of the image to make
+	Spec   string // path of a definition file or an image
+
+	Sandbox  bool     // make a directory, not a SIF
+	Force    bool     // replace what is there; also labels and help of a base image
+	Update   bool     // apply the definition to the sandbox that is there
+	NoTest   bool     // skip %test
+	FixPerms bool     // give root read and write access to everything
+	Keep     bool     // keep the temporary directory
+	Sections []string // names, without "%"; empty means all
+	Binds    []Bind   // for %post and %test
+
+	Args        map[string]string // template variables
+	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip
+	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
+
+	Owners  Owners
+	Umask   uint32
+	Version string   // of this program, for a label
+	Env     []string // of the host
+
+	Run      Runner
+	Log      Log
+	Progress func(Progress)             // may be nil
+	Confirm  func(question string) bool // nil where nobody can answer
+	Stdin    io.Reader
+	Stdout   io.Writer
+	Stderr   io.Writer
+}
+
+// getenv returns a variable of the host's environment.
+func (o *Options) getenv(name string) string {
+	for i := len(o.Env) - 1; i >= 0; i-- {
+		if k, v, ok := strings.Cut(o.Env[i], "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+func (o *Options) progress(phase string, bytes, total int64) {
+	if o.Progress != nil {
+		o.Progress(Progress{Phase: phase, Bytes: bytes, Total: total})
+	}
+}
+
+func (o *Options) progressDone(phase string, bytes int64) {
+	if o.Progress != nil {
+		o.Progress(Progress{Phase: phase, Bytes: bytes, Done: true})
+	}
+}
+
+// sectionNames are what Options.Sections may hold.
+var sectionNames = []string{
+	"all", "none", "help", "setup", "files", "labels", "environment", "pre", "post", "runscript", "test", "startscript",
+}
+
+// checkSections looks at the names in Options.Sections.
+func checkSections(names []string) error {
+	for _, n := range names {
+		known := false
+		for _, s := range sectionNames {
+			known = known || s == n
+		}
+		if !known {
+			return fmt.Errorf("unknown section %q: want one of %s", n, strings.Join(sectionNames, ", "))
+		}
+		if (n == "all" || n == "none") && len(names) > 1 {
+			return fmt.Errorf("section %q cannot stand beside others", n)
+		}
+	}
+	return nil
+}
+
+// ScriptError says that a script of the definition failed.
+type ScriptError struct {
+	Section string
+	Err     error
+}
+
+func (e *ScriptError) Error() string { return fmt.Sprintf("%%%s failed: %v", e.Section, e.Err) }
+
+// Unwrap returns the cause.
+func (e *ScriptError) Unwrap() error { return e.Err }
+
+// localImage is the definition of a build from an image at path.
+func localImage(path string) (*deffile.Definition, error) {
+	if strings.ContainsAny(path, "\n\\") || strings.TrimSpace(path) != path || strings.Contains(path, " #") {
+		return nil, fmt.Errorf("cannot build from %q: the path has blanks at its ends, a backslash or a line feed", path)
+	}
+	return deffile.Parse("", []byte("bootstrap: localimage\nfrom: "+path+"\n"), nil)
+}

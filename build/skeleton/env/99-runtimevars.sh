@@ -1,0 +1,6 @@
+# What the user asks for at run time. Singularity uses a file of its own in
+# place of this one, which serves other programs.
+export PATH="${SINGULARITYENV_PATH:-$PATH}"
+export PATH="${SINGULARITYENV_PREPEND_PATH:+$SINGULARITYENV_PREPEND_PATH:}$PATH"
+export PATH="$PATH${SINGULARITYENV_APPEND_PATH:+:$SINGULARITYENV_APPEND_PATH}"
+export LD_LIBRARY_PATH="${SINGULARITYENV_LD_LIBRARY_PATH:+$SINGULARITYENV_LD_LIBRARY_PATH:}$LD_LIBRARY_PATH"

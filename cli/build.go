@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"singularity/action"
+	"singularity/build"
+	"singularity/build/deffile"
+	"singularity/build/source"
+	"singularity/conf"
+	"singularity/plan"
+)
+
+// buildFlags are the flags of build.
+type buildFlags struct {
+	sandbox, update, force, noTest, fixPerms, noCleanup, fakeroot bool
+
+	sections, binds, args, argFiles []string
+	compression, tmpDir             string
+}
+
+// buildEnv are the keys of environment variables for flags of build.
+var buildEnv = []flagEnv{
+	{"sandbox", "SANDBOX", false}, {"section", "SECTION", false}, {"update", "UPDATE", false}, {"force", "FORCE", false},
+	{"notest", "NOTEST", false}, {"fakeroot", "FAKEROOT", false}, {"fix-perms", "FIXPERMS", false}, {"no-cleanup", "NO_CLEANUP", false},
+	{"bind", "BIND", true}, {"bind", "BINDPATH", true}, {"tmpdir", "TMPDIR", false}, {"compression", "COMPRESSION", false},
+}
+
+func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
+	var o buildFlags
+	c := &cobra.Command{
+		Use:   "build [options] <target> <spec>",
+		Short: "Build an image",
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file or a sandbox directory. The target is a SIF file, or a directory with --sandbox." +
+			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
+			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
+		Example: "  $ singularity build debian.sif debian.def\n" +
+			"  $ singularity build --sandbox work/ debian.sif\n" +
+			"  $ singularity build final.sif work/",
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := setFromEnv(c, buildEnv); err != nil {
+				return err
+			}
+			return runBuild(log, run, &o, args[0], args[1])
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVarP(&o.binds, "bind", "B", nil, "mount a path of the host for %post and %test: `spec` is src[:dest[:opts]]")
+	f.StringArrayVar(&o.args, "build-arg", nil, "set a template variable: `NAME=value`")
+	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
+	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
+	f.BoolVarP(&o.fakeroot, "fakeroot", "f", false, "build as root of a user namespace; always so for users other than root")
+	f.BoolVar(&o.fixPerms, "fix-perms", false, "give the owner read and write access to every file of the image")
+	f.BoolVarP(&o.force, "force", "F", false, "replace the target if it exists, and labels and help of a base image")
+	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
+	f.BoolVarP(&o.noTest, "notest", "T", false, "do not run %test")
+	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
+	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
+	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
+	f.BoolVarP(&o.update, "update", "u", false, "apply the definition to the sandbox that exists")
+	return c
+}
+
+// runBuild builds, in a process of its own that is root. Options are looked at
+// before, for errors to appear at once.
+func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec string) error {
+	o, err := f.options(log, target, spec)
+	if err != nil {
+		return err
+	}
+	var inside bool
+	if o.Owners, o.Umask, inside = rootKind(); !inside {
+		status, err := asRoot(log, os.Args)
+		if err != nil {
+			return err
+		}
+		return exitStatus(status)
+	}
+	bar := newProgress(log, action.IsTerminal(2))
+	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
+	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// Variables of our own are nobody else's business.
+	o.Env = without(os.Environ(), ownersVariable, umaskVariable)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err = build.Build(ctx, *o)
+	bar.clear()
+	return explainBuild(err)
+}
+
+// options turns flags into what package build takes.
+func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Options, error) {
+	if f.update && !f.sandbox {
+		return nil, errors.New("--update needs --sandbox: only a sandbox can be changed")
+	}
+	o := &build.Options{
+		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
+		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
+	}
+	var err error
+	if o.Args, err = f.variables(log); err != nil {
+		return nil, err
+	}
+	for _, spec := range f.binds {
+		binds, err := plan.ParseBinds(spec)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range binds {
+			if b.ImageSource != "" || b.ID != 0 {
+				return nil, fmt.Errorf("cannot use bind %q: a build mounts files and directories only", spec)
+			}
+			o.Binds = append(o.Binds, build.Bind{Source: b.Source, Dest: b.Dest, ReadOnly: b.ReadOnly})
+		}
+	}
+	return o, nil
+}
+
+// variables collects the template variables: those of the command line win
+// over those of files, later ones over earlier ones.
+func (f *buildFlags) variables(log *action.Log) (map[string]string, error) {
+	vars := map[string]string{}
+	for _, name := range f.argFiles {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read build variables: %w", err)
+		}
+		data, err := io.ReadAll(io.LimitReader(file, deffile.MaxSize+1))
+		file.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read build variables: %w", err)
+		}
+		values, warnings, err := deffile.ParseArguments(name, data)
+		if err != nil {
+			return nil, err
+		}
+		if _, _, inside := rootKind(); inside { // once is enough
+			for _, w := range warnings {
+				log.Warning(w)
+			}
+		}
+		for k, v := range values {
+			vars[k] = v
+		}
+	}
+	for _, s := range f.args {
+		k, v, err := deffile.ParseArgument(s)
+		if err != nil {
+			return nil, err
+		}
+		vars[k] = v
+	}
+	return vars, nil
+}
+
+// confirm asks the person at the terminal; no terminal means no.
+func confirm(question string) bool {
+	if !action.IsTerminal(0) || !action.IsTerminal(2) {
+		return false
+	}
+	io.WriteString(os.Stderr, action.Printable(question)+" [y/N] ")
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y")
+}
+
+// explainBuild adds to an error of package build what to do about it.
+func explainBuild(err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	if e, ok := errors.AsType[*deffile.Error](err); ok {
+		hint = e.Hint
+	}
+	if e, ok := errors.AsType[*source.MissingToolError](err); ok {
+		hint = "install it, on Debian and Ubuntu with: apt-get install " + e.Package
+	}
+	if e, ok := errors.AsType[*build.ScriptError](err); ok && e.Section != "test" {
+		hint = "the last command that the script shows above is the one that failed"
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return err // the general hint fits
+	}
+	if e, ok := errors.AsType[*build.SpaceError](err); ok {
+		hint = "free some space there"
+		if e.Temp {
+			hint = "choose a directory with more space by --tmpdir or SINGULARITY_TMPDIR"
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return exitOne(errors.New("build interrupted"))
+	}
+	return action.Fatal(err, hint)
+}
+
+// exitStatus is the status of a process that has told the user everything.
+type exitStatus int
+
+func (s exitStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"singularity/action"
+	"singularity/build"
+)
+
+func TestBuildOptions(t *testing.T) {
+	var out bytes.Buffer
+	log := &action.Log{Out: &out, Level: action.DefaultLevel}
+	file := filepath.Join(t.TempDir(), "args")
+	if err := os.WriteFile(file, []byte("A=file\nB=file\nno\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := buildFlags{sandbox: true, args: []string{"A=flag"}, argFiles: []string{file}, binds: []string{"/a:/b:ro,/c"}}
+	o, err := f.options(log, "t", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Args["A"] != "flag" || o.Args["B"] != "file" || !o.Sandbox || o.Target != "t" || o.Spec != "s" {
+		t.Errorf("got %+v", o)
+	}
+	if len(o.Binds) != 2 || o.Binds[0] != (build.Bind{Source: "/a", Dest: "/b", ReadOnly: true}) || o.Binds[1].Source != "/c" {
+		t.Errorf("got binds %+v", o.Binds)
+	}
+	for name, f := range map[string]buildFlags{
+		"update without sandbox": {update: true},
+		"argument":               {args: []string{"x"}},
+		"missing file":           {argFiles: []string{"/nonexistent"}},
+		"image bind":             {binds: []string{"/a:/b:image-src=/x"}},
+	} {
+		if _, err := f.options(log, "t", "s"); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func TestSetFromEnv(t *testing.T) {
+	run := func(args ...string) (c *cobra.Command, err error) {
+		c = newBuildCommand(&action.Log{}, nil)
+		if err := c.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		return c, setFromEnv(c, buildEnv)
+	}
+	t.Setenv("SINGULARITY_BIND", "/env")
+	t.Setenv("SINGULARITY_TMPDIR", " /env ")
+	t.Setenv("SINGULARITY_SANDBOX", "1")
+	t.Setenv("SINGULARITY_SECTION", "post,files")
+	c, err := run("--bind", "/flag", "--tmpdir", "/flag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"bind": "[/flag,/env]", "tmpdir": "/flag", "sandbox": "true", "section": "[post,files]", "force": "false"} {
+		if got := c.Flags().Lookup(name).Value.String(); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+	t.Setenv("SINGULARITY_FORCE", "maybe")
+	if _, err := run(); err == nil || !strings.HasPrefix(err.Error(), "While parsing environment variables: ") {
+		t.Errorf("got %v for a bad boolean", err)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&action.Log{Out: &out, Level: action.DefaultLevel}, true)
+	p.show(build.Progress{Phase: "Packing", Bytes: 1})
+	p.drawn = p.drawn.Add(-time.Minute)
+	p.show(build.Progress{Phase: "Packing", Bytes: 5 << 20})
+	p.Info("note")
+	if want := eraseLine + "Packing: 5 MiB in 0.0 s" + eraseLine + "INFO:    note\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	out.Reset()
+	p = newProgress(&action.Log{Out: &out, Level: action.DefaultLevel}, false)
+	p.show(build.Progress{Phase: "Packing", Bytes: 1})
+	p.start = p.start.Add(-2 * time.Second)
+	p.show(build.Progress{Phase: "Packing", Bytes: 5 << 20, Done: true})
+	if want := "INFO:    Packing: 5 MiB in 2.0 s\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}

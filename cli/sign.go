@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"singularity/action"
+	"singularity/linux/lockfile"
+	"singularity/pgp"
+	"singularity/sign"
+)
+
+// signOptions are the flags of sign.
+type signOptions struct {
+	sign.Selection
+	key int // number in the secret keyring, -1: ask
+}
+
+func newSignCommand(log *action.Log) *cobra.Command {
+	var o signOptions
+	c := &cobra.Command{
+		Use:   "sign [options] <image>",
+		Short: "Sign an image",
+		Long: "Add a digital signature to a SIF image, for each group of its data objects, with a key of your secret keyring. " +
+			"The signature covers all data objects, and what the image says about them.",
+		Example: "  $ singularity sign debian.sif\n" +
+			"  $ singularity sign --keyidx 1 debian.sif",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return usageError(c, err)
+			}
+			return signImage(c, log, o, args[0])
+		},
+	}
+	addSelectionFlags(c, &o.Selection, "sign")
+	f := c.Flags()
+	f.IntVarP(&o.key, "keyidx", "k", -1, "`number` of the key, as key list --secret shows it")
+	f.BoolP("all", "a", false, "sign all objects")
+	f.MarkDeprecated("all", "it is the default now")
+	return c
+}
+
+// selection is what --group-id and --sif-id say.
+func addSelectionFlags(c *cobra.Command, s *sign.Selection, verb string) {
+	f := c.Flags()
+	f.Uint32VarP(&s.Group, "group-id", "g", 0, verb+" the objects of the group with this `number`")
+	f.Uint32VarP(&s.Object, "sif-id", "i", 0, verb+" the object with this `number`")
+	f.Uint32Var(&s.Group, "groupid", 0, verb+" the objects of the group with this `number`")
+	f.Uint32Var(&s.Object, "id", 0, verb+" the object with this `number`")
+	f.MarkDeprecated("groupid", "use '--group-id'")
+	f.MarkDeprecated("id", "use '--sif-id'")
+}
+
+func (o *signOptions) check() error { return checkSelection(o.Selection) }
+
+func checkSelection(s sign.Selection) error {
+	if s.Group != 0 && s.Object != 0 {
+		return errors.New("--group-id and --sif-id exclude each other")
+	}
+	return nil
+}
+
+func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) error {
+	fail := func(err error) error { return explainSign(fmt.Errorf("failed to sign container: %w", err), path) }
+	p := newPrompter(c)
+	key, err := signingKey(log, p, o.key)
+	if err != nil {
+		return fail(err)
+	}
+	log.Info("Signing image with PGP key material")
+	var passphrase []byte
+	if key.Locked() {
+		if passphrase, err = p.secret("Enter key passphrase : "); err != nil {
+			return fail(err)
+		}
+		defer clear(passphrase)
+	}
+	// Only now, so that nobody waits for an answer with the image locked.
+	w, err := openLocked(path, 0)
+	if err != nil {
+		return fail(err)
+	}
+	fi, err := w.Stat()
+	if err == nil {
+		unix.Fadvise(int(w.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+		now := time.Now()
+		_, err = sign.Sign(context.Background(), w, fi.Size(), o.Selection, sign.OpenPGP(key, passphrase, now), now)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return fail(err)
+	}
+	log.Info("Signature created and applied to image '" + path + "'")
+	return nil
+}
+
+// signingKey returns the secret key numbered index, or if that is -1 the only
+// one, or the one that is chosen.
+func signingKey(log *action.Log, p *prompter, index int) (*pgp.Key, error) {
+	k, err := localKeyring(log, true)
+	if err != nil {
+		return nil, err
+	}
+	r, err := k.read()
+	if err != nil {
+		return nil, err
+	}
+	keys := r.Keys()
+	switch {
+	case len(keys) == 0:
+		return nil, action.Fatal(fmt.Errorf("no secret key in %q", k.path()), "singularity key newpair makes one")
+	case index == -1:
+		return chooseKey(p, keys, "private")
+	case index < 0 || index >= len(keys):
+		return nil, action.Fatal(fmt.Errorf("no key number %d in %q, which has %d", index, k.path(), len(keys)),
+			"singularity key list --secret shows the numbers")
+	}
+	return keys[index], nil
+}
+
+// explainSign gives err the hint that helps the user.
+func explainSign(err error, path string) error {
+	hint := ""
+	inner, isFailure := errors.AsType[*action.Failure](err)
+	switch {
+	case isFailure:
+		hint = inner.Hint
+	case errors.Is(err, lockfile.ErrLocked):
+		hint = "wait until the other program is done with the image"
+	case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
+		hint = "signing writes to the image: sign a copy of your own"
+	case errors.Is(err, unix.ETXTBSY):
+		hint = "the image is in use; sign a copy"
+	case errors.Is(err, pgp.ErrPassphrase):
+		hint = "singularity key list --secret shows your keys, --keyidx chooses one"
+	case errors.Is(err, os.ErrNotExist):
+		hint = "check the path of the image"
+	default:
+		return err
+	}
+	return action.Fatal(err, hint)
+}

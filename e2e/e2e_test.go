@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var marks atomic.Int64
+
+func TestScripts(t *testing.T) {
+	prefix := os.Getenv("SINGULARITY_E2E_PREFIX")
+	if prefix == "" {
+		t.Skip("needs an installed copy: run e2e/run")
+	}
+	path := prefix + "/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+	t.Setenv("PATH", path)
+	images, err := os.MkdirTemp("", "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(images) })
+	env := makeImages(t, images)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			// A directory that everybody could read would be a different case.
+			home := filepath.Join(e.WorkDir, "home")
+			if err := os.Mkdir(home, 0o755); err != nil {
+				return err
+			}
+			e.Setenv("HOME", home)
+			e.Setenv("PATH", path)
+			e.Setenv("PREFIX", prefix)
+			e.Setenv("UID", strconv.Itoa(os.Getuid()))
+			e.Setenv("GID", strconv.Itoa(os.Getgid()))
+			e.Setenv("MARK", fmt.Sprintf("9%07d%03d", os.Getpid(), marks.Add(1)))
+			for k, v := range env {
+				e.Setenv(k, v)
+			}
+			return nil
+		},
+		Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand,
+		},
+	})
+}
+
+// condition knows: root, user, subuid, tool:NAME, overlay.
+func condition(name string) (bool, error) {
+	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
+		_, err := exec.LookPath(tool)
+		return err == nil, nil
+	}
+	switch name {
+	case "root":
+		return os.Getuid() == 0, nil
+	case "user":
+		return os.Getuid() != 0, nil
+	case "subuid":
+		text, err := os.ReadFile("/etc/subuid")
+		user := os.Getenv("USER")
+		if out, e := exec.Command("id", "-un").Output(); e == nil {
+			user = strings.TrimSpace(string(out))
+		}
+		return err == nil && strings.Contains("\n"+string(text), "\n"+user+":"), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+// makeImages makes one image of every kind from a busybox.
+func makeImages(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		}
+	}
+	root := filepath.Join(dir, "sandbox")
+	for _, d := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "var/tmp", "root", "usr/share", ".singularity.d/env", "opt"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("cp", busybox, filepath.Join(root, "bin/busybox"))
+	out, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range strings.Fields(string(out)) {
+		if a != "busybox" {
+			os.Symlink("busybox", filepath.Join(root, "bin", a))
+		}
+	}
+	for path, text := range map[string]string{
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n", "etc/hosts": "", "etc/resolv.conf": "", "etc/localtime": "",
+		".singularity.d/env/90-environment.sh": "export FROM_IMAGE=\"image value\"\n", ".singularity.d/runscript": "#!/bin/sh\necho run \"$@\"\n", ".singularity.d/test": "#!/bin/sh\nexit ${1:-0}\n",
+		"opt/broken": "#!/nonexistent/interpreter\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := map[string]string{"SANDBOX": root, "SIF": filepath.Join(dir, "image.sif"), "EXT3": filepath.Join(dir, "image.ext3")}
+	for _, c := range []string{"gzip", "zstd", "lz4", "xz", "lzo"} {
+		f := filepath.Join(dir, c+".sqfs")
+		env[strings.ToUpper(c)] = f
+		run("mksquashfs", root, f, "-comp", c, "-all-root", "-quiet", "-no-progress")
+	}
+	run("mke2fs", "-q", "-t", "ext3", "-d", root, env["EXT3"], "8M")
+	run("singularity", "-q", "build", env["SIF"], root)
+	return env
+}
+
+// findMarked returns the processes one of whose arguments holds mark.
+func findMarked(mark string) []int {
+	var out []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, d := range dirs {
+		text, _ := os.ReadFile(d)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(d)))
+		if pid != os.Getpid() && strings.Contains(string(text), mark) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// signalCommand sends a signal to a marked process: signal NUMBER MARK [program
+// name, as in /proc/PID/comm].
+func signalCommand(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	sent := 0
+	for _, pid := range findMarked(args[1]) {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if len(args) < 3 || strings.TrimSpace(string(comm)) == args[2] {
+			ts.Check(syscall.Kill(pid, syscall.Signal(n)))
+			sent++
+		}
+	}
+	if sent == 0 {
+		ts.Fatalf("no process with %q", args[1:])
+	}
+}
+
+// runningCommand waits until a marked process of that name runs.
+func runningCommand(ts *testscript.TestScript, neg bool, args []string) {
+	poll(ts, "no process with "+strings.Join(args, " "), func() bool {
+		for _, pid := range findMarked(args[0]) {
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			if len(args) < 2 || strings.TrimSpace(string(comm)) == args[1] {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// goneCommand waits until no marked process is left.
+func goneCommand(ts *testscript.TestScript, neg bool, args []string) {
+	poll(ts, "processes are left", func() bool { return len(findMarked(args[0])) == 0 })
+}

@@ -1,0 +1,90 @@
+package singularity
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// layers reads the table of doc/design.md.
+func layers(t *testing.T) map[string]int {
+	t.Helper()
+	text, err := os.ReadFile("doc/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]int{}
+	_, table, _ := strings.Cut(string(text), "## Layers")
+	for _, line := range strings.Split(table, "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 || len(strings.TrimSpace(cells[1])) != 1 {
+			continue
+		}
+		for _, p := range strings.Split(cells[2], ",") {
+			m[strings.TrimSpace(p)] = int(strings.TrimSpace(cells[1])[0] - '0')
+		}
+	}
+	return m
+}
+
+func layerOf(m map[string]int, pkg string) (int, bool) {
+	if l, ok := m[pkg]; ok {
+		return l, true
+	}
+	dir, _, ok := strings.Cut(pkg, "/")
+	l, ok2 := m[dir+"/*"]
+	return l, ok && ok2
+}
+
+func TestImportDirection(t *testing.T) {
+	m := layers(t)
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		words := strings.Fields(line)
+		pkg := strings.TrimPrefix(words[0], "singularity/")
+		if pkg == "singularity" || strings.HasPrefix(pkg, "e2e") || strings.HasPrefix(pkg, "bench") {
+			continue
+		}
+		from, ok := layerOf(m, pkg)
+		if !ok {
+			t.Errorf("package %s has no place in the table of doc/design.md", pkg)
+			continue
+		}
+		for _, imp := range words[1:] {
+			if imp == "unsafe" && !strings.HasPrefix(pkg, "linux/") {
+				t.Errorf("%s imports unsafe: only linux/* may", pkg)
+			}
+			dep, ours := strings.CutPrefix(imp, "singularity/")
+			if !ours {
+				continue
+			}
+			if strings.HasPrefix(dep, pkg+"/") || strings.HasPrefix(pkg, "linux/") && strings.HasPrefix(dep, "linux/") {
+				continue
+			}
+			to, ok := layerOf(m, dep)
+			if !ok || to >= from {
+				t.Errorf("%s (layer %d) imports %s (layer %d)", pkg, from, dep, to)
+			}
+		}
+	}
+}
+
+// TestStartStaysSmall keeps what costs time at every start out of the program
+// that starts containers.
+func TestStartStaysSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/singularity").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"net/http", "encoding/json", "github.com/spf13/cobra", "github.com/ProtonMail/go-crypto/openpgp", "regexp", "crypto/tls"} {
+		for _, dep := range strings.Fields(string(out)) {
+			if dep == bad {
+				t.Errorf("cmd/singularity links %s", bad)
+			}
+		}
+	}
+}
