@@ -10,11 +10,11 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz/lzma"
 
 	"singularity/squashfs/inflate"
+	"singularity/squashfs/lz4"
+	"singularity/squashfs/zstd"
 )
 
 // decompressor unpacks a whole block from src to dst and returns its length. A
@@ -22,7 +22,7 @@ import (
 // goroutines.
 type decompressor func(dst, src []byte) (int, error)
 
-// maxDictionary bounds the memory of one LZMA or zstd decoder, in bytes. A
+// maxDictionary bounds the memory of one LZMA decoder, in bytes. A
 // dictionary larger than a block is of no use to a writer.
 const maxDictionary = 2 * MaxBlockSize
 
@@ -36,9 +36,14 @@ func newDecompressor(c Compression, blockSize int) (decompressor, error) {
 			return d.Zlib(dst, src)
 		}, nil
 	case LZ4:
-		return func(dst, src []byte) (int, error) { return lz4.UncompressBlock(src, dst) }, nil
+		return lz4.Decode, nil
 	case Zstd:
-		return newZstd(), nil
+		pool := sync.Pool{New: func() any { return new(zstd.Decoder) }}
+		return func(dst, src []byte) (int, error) {
+			d := pool.Get().(*zstd.Decoder)
+			defer pool.Put(d)
+			return d.Decode(dst, src)
+		}, nil
 	case XZ:
 		return unxz, nil
 	case LZMA:
@@ -47,29 +52,6 @@ func newDecompressor(c Compression, blockSize int) (decompressor, error) {
 		return unlzo, nil
 	}
 	return nil, fmt.Errorf("squashfs compressor %v is not supported", c)
-}
-
-func newZstd() decompressor {
-	pool := sync.Pool{New: func() any {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
-			return err
-		}
-		return d
-	}}
-	return func(dst, src []byte) (int, error) {
-		d, ok := pool.Get().(*zstd.Decoder)
-		if !ok {
-			return 0, errors.New("cannot make a zstd decoder")
-		}
-		defer pool.Put(d)
-		out, err := d.DecodeAll(src, dst[:0:len(dst)])
-		if err == nil && len(out) > 0 && &out[0] != &dst[0] {
-			copy(dst, out)
-		}
-		return min(len(out), len(dst)), err
-	}
 }
 
 // readFull fills dst from r and makes sure that r ends with it, or earlier.
