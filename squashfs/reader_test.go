@@ -178,7 +178,7 @@ func TestReaderAgainstMksquashfs(t *testing.T) {
 	dir := makeTree(t)
 	for _, args := range []string{
 		"-comp gzip", "-comp gzip -Xstrategy huffman_only,fixed,run_length_encoded", "-comp gzip -Xwindow-size 8 -b 4K", "-comp gzip -b 1M",
-		"-comp zstd", "-comp zstd -b 4K", "-comp zstd -b 1M -Xcompression-level 22",
+		"-comp zstd", "-comp zstd -Xcompression-level 3", "-comp zstd -b 4K", "-comp zstd -b 1M -Xcompression-level 22",
 		"-comp lz4", "-comp lz4 -Xhc -b 4K", "-comp lz4 -b 1M",
 		"-comp xz", "-comp xz -b 4K", "-comp xz -b 1M", "-comp xz -Xdict-size 64K",
 		"-comp lzo", "-comp lzo -b 4K", "-comp lzo -b 1M -Xalgorithm lzo1x_1", "-comp lzo -Xalgorithm lzo1x_1_15",

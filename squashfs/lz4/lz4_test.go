@@ -197,6 +197,11 @@ func BenchmarkPeer(b *testing.B) {
 				}
 			}
 			dst := make([]byte, 128<<10)
+			for i, z := range packed {
+				if n, err := Decode(dst, z); err != nil || !bytes.Equal(dst[:n], plain[i]) {
+					b.Fatalf("block %d: %d bytes, %v", i, n, err)
+				}
+			}
 			var best [2][]time.Duration
 			for k := range best {
 				best[k] = slices.Repeat([]time.Duration{time.Hour}, len(packed))

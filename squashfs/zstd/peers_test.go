@@ -1,6 +1,7 @@
 package zstd
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -99,6 +100,11 @@ func BenchmarkPeer(b *testing.B) {
 			r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 			if err != nil {
 				b.Fatal(err)
+			}
+			for i, z := range packed {
+				if n, err := d.Decode(dst, z); err != nil || !bytes.Equal(dst[:n], plain[i]) {
+					b.Fatalf("block %d: %d bytes, %v", i, n, err)
+				}
 			}
 			var best [2][]time.Duration
 			for k := range best {
