@@ -175,5 +175,14 @@ func runningCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // goneCommand waits until no marked process is left.
 func goneCommand(ts *testscript.TestScript, neg bool, args []string) {
-	poll(ts, "processes are left", func() bool { return len(findMarked(args[0])) == 0 })
+	var what string
+	poll(ts, "processes are left", func() bool {
+		left := findMarked(args[0])
+		for _, pid := range left {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			what = fmt.Sprintf("left: %q\n%s", line, text)
+		}
+		return len(left) == 0
+	}, &what)
 }

@@ -15,9 +15,12 @@ import (
 )
 
 // poll waits for ok, looking again and again for at most 20 seconds.
-func poll(ts *testscript.TestScript, what string, ok func() bool) {
+func poll(ts *testscript.TestScript, what string, ok func() bool, more ...*string) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
+			for _, m := range more {
+				what += "\n" + *m
+			}
 			ts.Fatalf("%s", what)
 		}
 	}
