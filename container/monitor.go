@@ -31,12 +31,12 @@ type caught struct {
 // and the wait.
 func newMonitor(done <-chan struct{}) *monitor {
 	if entry.Read().Masked && done == nil {
-		if fd, err := signals.Open(entry.Blocked); err == nil {
+		if src, err := signals.Open(entry.Blocked); err == nil {
 			next := func() (caught, bool) {
-				sig, kernel := signals.Read(fd)
+				sig, kernel := src.Read()
 				return caught{sig, kernel}, true
 			}
-			return &monitor{next: next, stop: func() { unix.Close(fd) }}
+			return &monitor{next: next, stop: func() {}}
 		}
 	}
 	return notified(done)

@@ -43,7 +43,8 @@ type State struct {
 	// Groups are the supplementary groups from before the unshare. Valid only
 	// if Unshared.
 	Groups []int
-	// Masked tells that the signals of Blocked are blocked in all threads.
+	// Masked tells that the signals of Blocked are blocked in all threads,
+	// but for those that the Go runtime unblocks (signals.Unblocked).
 	// Mask is what was blocked before, for the program that is started.
 	Masked bool
 	Mask   uint64
