@@ -89,7 +89,7 @@ func TestUnknownFlagListsOptions(t *testing.T) {
 		t.Errorf("status %d", code)
 	}
 	got := out.String()
-	for _, want := range []string{"Error for command \"exec\": unknown flag: --nope\n\nOptions for exec command:\n", "  -B, --bind spec ", "      --env NAME=value "} {
+	for _, want := range []string{"Error for command \"exec\": unknown flag: --nope\n\nOptions for exec command:\n", "  -B, --bind spec", "      --env NAME=value "} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -118,7 +118,7 @@ func (p *parser) long(word string, args []string) ([]string, error) {
 	case f == nil:
 		return nil, p.fail("unknown flag: --" + name)
 	case hasValue:
-	case f.Kind == Bool:
+	case f.Kind.Alone():
 		value = "true"
 	case len(args) == 0:
 		return nil, p.fail("flag needs an argument: --" + name)
@@ -140,7 +140,7 @@ func (p *parser) cluster(letters string, args []string) ([]string, error) {
 			return nil, p.fail("unknown shorthand flag: " + strconv.QuoteRune(firstRune(letters[i:])) + " in -" + letters)
 		case strings.HasPrefix(rest, "="):
 			return args, p.given(f, rest[1:])
-		case f.Kind == Bool:
+		case f.Kind.Alone():
 			if err := p.given(f, "true"); err != nil {
 				return nil, err
 			}
@@ -212,9 +212,9 @@ func (p *parser) isSet(field any) bool {
 	return false
 }
 
-// The names that environment variables of ours begin with; the second counts
-// where the first is not set.
-var envPrefixes = [...]string{"SINGULARITY_", "APPTAINER_"}
+// The names that environment variables of ours begin with; each counts where
+// those before it are not set, the last only for a Bare flag.
+var envPrefixes = [...]string{"SINGULARITY_", "APPTAINER_", ""}
 
 // environment takes values of the environment for flags that were not given.
 func (p *parser) environment(getenv func(string) string) error {
@@ -224,6 +224,9 @@ func (p *parser) environment(getenv func(string) string) error {
 			continue
 		}
 		for _, prefix := range envPrefixes {
+			if prefix == "" && !f.Bare {
+				break
+			}
 			found, err := p.fromEnv(f, prefix, getenv)
 			if err != nil {
 				return err
@@ -280,7 +283,7 @@ func set(field any, kind Kind, value string) error {
 		on, err := strconv.ParseBool(value)
 		*field.(*bool) = on
 		return err
-	case String:
+	case String, OptString:
 		*field.(*string) = value
 	case Append:
 		list := field.(*[]string)

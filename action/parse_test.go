@@ -152,7 +152,7 @@ func TestFlagTable(t *testing.T) {
 			case *bool:
 				ok = f.Kind == Bool
 			case *string:
-				ok = f.Kind == String
+				ok = f.Kind == String || f.Kind == OptString
 			case *[]string:
 				ok = f.Kind == List || f.Kind == Append || f.Kind == Map
 			}

@@ -15,6 +15,14 @@ type OptionHelp struct {
 	Help        string
 }
 
+// Separator is what stands between name and value.
+func (o *OptionHelp) Separator() string {
+	if o.Value == "" || o.Value[0] == '[' {
+		return ""
+	}
+	return " "
+}
+
 // UsageError is a command line that cannot be understood. Report writes it in
 // full: the reason, then the options or the usage of the command.
 type UsageError struct {
@@ -59,7 +67,7 @@ func Options(table []Flag, verbs Verbs) []OptionHelp {
 		if f.Hidden || f.Deprecated != "" || f.Verbs&verbs != verbs {
 			continue
 		}
-		list = append(list, OptionHelp{Name: f.Name, Short: f.Short, Value: f.Value, Help: f.Help})
+		list = append(list, OptionHelp{Name: f.Name, Short: f.Short, Value: f.ValueName(), Help: f.Help})
 	}
 	return list
 }
@@ -77,9 +85,7 @@ func FormatOptions(list []OptionHelp) string {
 		if o.Short != "" {
 			left[i] = "  -" + o.Short + ", --" + o.Name
 		}
-		if o.Value != "" {
-			left[i] += " " + o.Value
-		}
+		left[i] += o.Separator() + o.Value
 		if n := len(left[i]); n > width && n <= maxOptionWidth {
 			width = n
 		}

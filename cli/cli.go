@@ -208,7 +208,7 @@ func addFlags(set *pflag.FlagSet, table []action.Flag, verbs action.Verbs) {
 		}
 		pf := set.VarPF(value, f.Name, f.Short, f.Help)
 		pf.Hidden, pf.Deprecated = f.Hidden, f.Deprecated
-		if f.Kind == action.Bool {
+		if f.Kind.Alone() {
 			pf.NoOptDefVal = "true"
 		}
 	}
@@ -226,7 +226,7 @@ func (v *tableValue) Set(s string) error { v.value = s; return nil }
 
 func (v *tableValue) Type() string {
 	if v.flag != nil && v.flag.Kind != action.Bool {
-		return v.flag.Value
+		return v.flag.ValueName()
 	}
 	return "bool"
 }

@@ -43,7 +43,7 @@ func roffOption(o action.OptionHelp) string {
 		left = "\\fB\\-" + o.Short + "\\fR, " + left
 	}
 	if o.Value != "" {
-		left += " \\fI" + roff(o.Value) + "\\fR"
+		left += o.Separator() + "\\fI" + roff(o.Value) + "\\fR"
 	}
 	return ".TP\n" + left + "\n" + roffLines(o.Help)
 }

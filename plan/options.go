@@ -18,24 +18,21 @@ type Options struct {
 	// ConfigFile is the singularity.conf to read; empty means the installed one.
 	ConfigFile string
 
+	// Mounts.
+
 	// Bind holds values of --bind, each one or more specs as ParseBinds reads
 	// them, command line first, then the environment.
 	Bind []string
 	// Mount holds values of --mount, each one or more lines as ParseMounts
 	// reads them, in the same order.
 	Mount []string
-
-	// CleanEnv keeps the environment of the host out.
-	CleanEnv bool
-	// Env holds "NAME=value" words from --env. A name occurs once; the last
-	// value given for it wins.
-	Env []string
-	// NoEval sets environment values as they stand, without one evaluation by
-	// a shell.
-	NoEval bool
-
-	// Cwd is the working directory in the container; empty means the default.
-	Cwd string
+	// Data holds "SRC:DEST" specs of data containers.
+	Data []string
+	// Scratch are absolute paths inside that get an empty directory.
+	Scratch []string
+	// WorkDir is a directory of the host for what Contain and Scratch give;
+	// empty means in memory.
+	WorkDir string
 	// Home is "src[:dest]" from --home; empty means the home of the caller.
 	Home string
 	// NoHome leaves the home directory unmounted.
@@ -45,24 +42,141 @@ type Options struct {
 	NoMount []string
 	// Contain gives a minimal /dev and empty home and temporary directories.
 	Contain bool
+	// ContainAll is Contain with PID and IPC namespaces and CleanEnv.
+	ContainAll bool
+	// Compat is ContainAll, NoInit, NoUmask, NoEval and WritableTmpfs.
+	Compat bool
+	// ContainLibs are files of the host for /.singularity.d/libs.
+	ContainLibs []string
+	// FuseMount holds "<kind>:<command> <mount point>" specs.
+	FuseMount []string
+
+	// The root file system.
 
 	// Writable writes to the image itself.
 	Writable bool
+	// WritableTmpfs is empty for none, else a boolean word or a size.
+	WritableTmpfs string
+	// Overlay are layers, "path[:ro]", the top one first.
+	Overlay []string
+	// NoSharedMount mounts the image for this container alone.
+	NoSharedMount bool
+	// ShareNS asks for what is the default.
+	ShareNS bool
+	// TmpSandbox unpacks the image first; NoTmpSandbox forbids it.
+	TmpSandbox, NoTmpSandbox bool
+	// SIFFuse and Proot have no effect: they are accepted for old scripts.
+	SIFFuse bool
+	Proot   string
+	// Passphrase asks for the passphrase of an encrypted image; PEMPath is its
+	// RSA key.
+	Passphrase bool
+	PEMPath    string
+
+	// The environment.
+
+	// CleanEnv keeps the environment of the host out.
+	CleanEnv bool
+	// Env holds "NAME=value" words from --env. A name occurs once; the last
+	// value given for it wins.
+	Env []string
+	// EnvFile are files that set variables; a later one wins.
+	EnvFile []string
+	// NoEval sets environment values as they stand, without one evaluation by
+	// a shell.
+	NoEval bool
+
+	// Namespaces.
+
+	PID, IPC, UTS, Net, Userns bool
+	// NoPID undoes a PID namespace that something else implies.
+	NoPID bool
+	// NoInit starts the program itself as process 1 of a PID namespace.
+	NoInit bool
+	// Hostname implies UTS.
+	Hostname string
+	// DNS are addresses of name servers.
+	DNS []string
+	// NetnsPath is a network namespace to join.
+	NetnsPath string
+	// Network are names of network configurations, NetworkArgs arguments to
+	// them.
+	Network, NetworkArgs []string
+
+	// Rights.
+
 	// Fakeroot is uid 0 in a user namespace.
 	Fakeroot bool
-	// Userns asks for a user namespace even where none is needed.
-	Userns bool
+	// NoSetgroups keeps the supplementary groups with Fakeroot.
+	NoSetgroups bool
 	// NoPrivs drops all capabilities.
 	NoPrivs bool
 	// KeepPrivs keeps the capabilities of root.
 	KeepPrivs bool
+	// AddCaps and DropCaps are names of capabilities, in any case, with or
+	// without CAP_, or "all".
+	AddCaps, DropCaps []string
+	// AllowSetuid lets setuid programs work.
+	AllowSetuid bool
+	// Security holds words of --security: uid:N, gid:N[:N...],
+	// apparmor:PROFILE, selinux:LABEL, seccomp:FILE, landlock.
+	Security []string
+
+	// Devices and libraries of the host.
+
+	NV, NoNV, NVCCLI, ROCm, NoROCm bool
+	// Devices are CDI names, CDIDirs the directories with their files.
+	Devices, CDIDirs []string
+
+	// Limits of resources.
+
+	Limits Limits
+	// ApplyCgroups is a TOML file with limits.
+	ApplyCgroups string
+
+	// The program.
+
+	// App is the SCIF app to act on.
+	App string
+	// Cwd is the working directory in the container; empty means the default.
+	Cwd string
 	// NoUmask uses 0022 in place of the umask of the caller.
 	NoUmask bool
-
 	// Shell is the program that the shell verb starts; empty means the default.
 	Shell string
+
+	// Instances.
+
+	// Boot runs /sbin/init.
+	Boot bool
+	// Linger lets the instance outlive its batch job.
+	Linger bool
+	// PIDFile gets the process id of the instance.
+	PIDFile string
+
+	// Fetching and modes.
+
 	// TmpDir is the directory for temporary files; empty means the default.
 	TmpDir string
+	// AuthFile, DockerHost, DockerLogin, DockerUsername, DockerPassword,
+	// NoHTTPS and DisableCache are for images that must be fetched.
+	AuthFile                                   string
+	DockerHost, DockerUsername, DockerPassword string
+	DockerLogin, NoHTTPS, DisableCache         bool
+	// OCI and NoOCI choose the mode; NoCompat and KeepLayers belong to OCI
+	// mode.
+	OCI, NoOCI, NoCompat, KeepLayers bool
+}
+
+// Limits are limits of resources as typed; an empty one is not set.
+type Limits struct {
+	BlkioWeight                           string
+	BlkioWeightDevice                     []string
+	CPUShares, CPUs                       string
+	CPUSetCPUs, CPUSetMems                string
+	Memory, MemoryReservation, MemorySwap string
+	OOMKillDisable                        bool
+	PIDs                                  string
 }
 
 // Binds returns what --bind asked for, then what --mount asked for.
