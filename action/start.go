@@ -39,6 +39,7 @@ type starter struct {
 
 // start runs verb in a container made from image and returns its exit status.
 func start(verb string, o *plan.Options, path string, args []string, log *Log) (int, error) {
+	o.Imply()
 	s := &starter{verb: verb, o: o, args: args, log: log, entry: entry.Read()}
 	var err error
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
@@ -146,7 +147,10 @@ func (s *starter) gather() error {
 		s.log.Warning(err.Error())
 	}
 	cwd, _ := os.Getwd()
-	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath}
+	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints}
+	if s.o.Contain || s.conf.MountDev == "minimal" {
+		h.TTY = terminalName()
+	}
 	inside := s.user
 	if s.o.Fakeroot && uid != 0 {
 		inside = host.User{Name: "root", Gecos: "root", Home: "/root", Shell: s.user.Shell}
@@ -249,10 +253,16 @@ func hostPath(p string) plan.PathKind {
 }
 
 func settings(c *conf.Config) plan.Settings {
-	return plan.Settings{
-		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev != "no", MountHome: c.MountHome, MountTmp: c.MountTmp,
+	s := plan.Settings{
+		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
+		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
 		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 	}
+	if os.Getuid() != 0 {
+		s.SessionSize = c.SessiondirMaxSize << 20
+	}
+	return s
 }
 
 // environment makes the variables of the program from the image's scripts.
@@ -326,6 +336,9 @@ func (s *starter) verbose(p *plan.Plan) {
 
 // run carries the plan out.
 func (s *starter) run(p *plan.Plan) (int, error) {
+	if err := container.MakeDirs(p); err != nil {
+		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
+	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
 	if s.entry.Unshared && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
@@ -335,6 +348,11 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
 	}
 	ws, err := container.Run(p, served, hooks)
+	if container.NoProc(err) {
+		s.log.Verbose(err.Error() + ": using the host's")
+		p.HostProc()
+		ws, err = container.Run(p, served, hooks)
+	}
 	if err != nil {
 		return 0, StartError(err)
 	}

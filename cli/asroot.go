@@ -36,7 +36,7 @@ func rootKind() (build.Owners, uint32, bool) {
 // caller's process dies, everything below dies with it.
 func asRoot(log *action.Log, argv []string) (int, error) {
 	mask := syscall.Umask(0o022)
-	p := &plan.Plan{Root: plan.Root{Kind: plan.HostRoot}}
+	p := &plan.Plan{Namespaces: plan.Namespaces{PID: true}, Root: plan.Root{Kind: plan.HostRoot}}
 	// Devices cannot be made in a user namespace and do not work in an image:
 	// a build leaves them out for everybody, so that it gives the same bits.
 	p.IDs.FakeDevices = true
@@ -56,12 +56,12 @@ func asRoot(log *action.Log, argv []string) (int, error) {
 		return 0, err
 	}
 	env := append(without(os.Environ(), ownersVariable, umaskVariable), ownersVariable+"="+kind, umaskVariable+"="+strconv.FormatUint(uint64(mask), 8))
-	p.Process = plan.Process{Paths: []string{"/proc/self/exe"}, Args: argv, Env: env, Dirs: []string{cwd}, Umask: -1, NewPID: true}
+	p.Process = plan.Process{Paths: []string{"/proc/self/exe"}, Args: argv, Env: env, Dirs: []string{cwd}, Umask: -1}
 	h := container.Hooks{Warning: log.Warning, Debug: log.Debug}
 	ws, err := container.Run(p, nil, h)
 	if container.NoProc(err) {
 		log.Debug(err.Error() + ": using the host's")
-		p.Process.NewPID = false
+		p.Namespaces.PID = false
 		ws, err = container.Run(p, nil, h)
 	}
 	if missing, ok := errors.AsType[*container.MissingToolError](err); ok && kind == "mapped" {

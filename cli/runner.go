@@ -43,8 +43,8 @@ func runInRootfs(log *action.Log) build.Runner {
 		ws, err := container.Run(p, nil, h)
 		if container.NoProc(err) {
 			log.Debug(err.Error() + ": using the host's")
-			p.Process.NewPID = false
-			p.Mounts[0].Source = "/proc"
+			p.Namespaces.PID = false
+			p.HostProc()
 			ws, err = container.Run(p, nil, h)
 		}
 		closeOut()
@@ -64,23 +64,24 @@ func runInRootfs(log *action.Log) build.Runner {
 	}
 }
 
-// rootfsPlan plans the container of s. Its first mount is /proc.
+// rootfsPlan plans the container of s.
 func rootfsPlan(s *build.RunSpec) (*plan.Plan, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(s.Rootfs, &st); err != nil {
 		return nil, &os.PathError{Op: "open", Path: s.Rootfs, Err: err}
 	}
 	p := &plan.Plan{
-		IDs:  plan.IDs{Mode: plan.HostIDs, FakeDevices: s.Owners == build.MappedRoot},
-		Root: plan.Root{Kind: plan.DirRoot, Path: s.Rootfs, Dev: st.Dev, Ino: st.Ino, Writable: s.Writable},
+		Namespaces: plan.Namespaces{PID: true},
+		IDs:        plan.IDs{Mode: plan.HostIDs, FakeDevices: s.Owners == build.MappedRoot},
+		Root:       plan.Root{Kind: plan.DirRoot, Path: s.Rootfs, Dev: st.Dev, Ino: st.Ino, Writable: s.Writable},
 		Mounts: []plan.Mount{
-			{Destination: "/proc", Tag: "kernel"},
+			{Kind: plan.Proc, Destination: "/proc", Tag: "kernel"},
 			{Source: "/sys", Destination: "/sys", Optional: true, Tag: "kernel"},
 			{Source: "/dev", Destination: "/dev", Devices: true, Tag: "kernel"},
 			{Source: "/tmp", Destination: "/tmp", Optional: true, Tag: "tmp"},
 			{Source: "/var/tmp", Destination: "/var/tmp", Optional: true, Tag: "tmp"},
 		},
-		Process: plan.Process{Args: s.Args, Env: s.Env, Dirs: []string{s.Cwd}, Umask: -1, NewPID: true, Shell: "/bin/sh", Paths: plan.Search(s.Args[0], s.Env)},
+		Process: plan.Process{Args: s.Args, Env: s.Env, Dirs: []string{s.Cwd}, Umask: -1, Shell: "/bin/sh", Paths: plan.Search(s.Args[0], s.Env)},
 	}
 	for _, b := range s.Binds {
 		dst := b.Dest

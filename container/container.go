@@ -23,7 +23,7 @@
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
 // systems), monitor.go (signals and exit status), server.go (the FUSE server,
-// in this process or its own).
+// in this process or its own), session.go (namespaces, file systems in memory).
 package container
 
 import (
@@ -105,6 +105,7 @@ func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 // child is a started container.
 type child struct {
 	pid    int
+	init   bool           // pid is a process 1 of ours, the program its child
 	server *serverProcess // nil: none, or in this process
 	failed chan error     // the child's report: nil once the program runs
 }
@@ -140,7 +141,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if p.IDs.Mode != plan.HostIDs && !entry.Read().Unshared {
 		flags |= unix.CLONE_NEWUSER
 	}
-	if p.Process.NewPID {
+	if p.Namespaces.PID {
 		flags |= unix.CLONE_NEWPID
 	}
 	if p.IDs.Mode == plan.Ranges {
@@ -167,7 +168,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if dev == nil {
 		closeFD(errs[1])
 	}
-	c := &child{pid: pid, failed: make(chan error, 1)}
+	c := &child{pid: pid, init: p.Process.Init, failed: make(chan error, 1)}
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)

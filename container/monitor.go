@@ -79,9 +79,13 @@ func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
 		switch {
 		case !ok:
 			syscall.Kill(c.pid, syscall.SIGKILL)
-		case s.sig != syscall.SIGCHLD && forward(s):
-			// poll looks at the children after SIGCHLD.
+		case s.sig == syscall.SIGCHLD:
+			// poll looks at the children.
+		case forward(s):
 			syscall.Kill(c.pid, s.sig)
+		case s.sig == syscall.SIGTSTP && c.init:
+			// The terminal has stopped the program behind process 1.
+			c.suspend(s.sig)
 		}
 	}
 }

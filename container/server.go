@@ -219,5 +219,6 @@ func detach() {
 
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
-	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && !p.Process.NewPID
+	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
+		len(p.Session.Entries) == 0
 }

@@ -96,8 +96,9 @@ func (b *builder) rest(overlay bool, dev *device) error {
 	if b.p.IDs.Mode == plan.Ranges {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
+	b.namespaces()
 	if b.p.Root.Kind == plan.HostRoot {
-		if b.p.Process.NewPID {
+		if b.p.Namespaces.PID {
 			b.s.Call("attach the procfs", unix.SYS_MOVE_MOUNT, b.proc().Arg(), b.s.Str(""), atCwd, b.s.Str("/proc"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 		}
 		return b.process()
@@ -107,8 +108,11 @@ func (b *builder) rest(overlay bool, dev *device) error {
 	}
 	sources := make([]script.Slot, len(b.p.Mounts))
 	for i := range b.p.Mounts {
-		sources[i] = b.source(&b.p.Mounts[i])
+		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir {
+			sources[i] = b.source(m)
+		}
 	}
+	b.session(sources)
 	extra, err := b.makeRoot(overlay, dev)
 	if err != nil {
 		return err
@@ -126,8 +130,15 @@ func (b *builder) rest(overlay bool, dev *device) error {
 
 // source opens a detached copy of the mounts at m.Source.
 func (b *builder) source(m *plan.Mount) script.Slot {
-	if m.Source == "" {
+	switch m.Kind {
+	case plan.Proc:
 		return b.proc()
+	case plan.Devpts:
+		return b.devpts()
+	case plan.Tmpfs:
+		return b.tmpfs("1777", 0, "a tmpfs for "+m.Destination)
+	case plan.Mqueue:
+		return b.newMount("mqueue", "the message queues", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	}
 	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
 		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
@@ -177,16 +188,29 @@ func (b *builder) pivot() {
 // host's is still visible: the kernel gives a user namespace no more of /proc
 // than it sees.
 func (b *builder) proc() script.Slot {
-	fs := b.s.Call(procLabel, unix.SYS_FSOPEN, b.s.Str("proc"), script.Int(unix.FSOPEN_CLOEXEC))
-	b.s.Call(procLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
-	return b.s.Call(procLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC))
+	return b.newMount("proc", procName, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// newMount makes a file system of the given type, with options in pairs, and a
+// detached mount of it.
+func (b *builder) newMount(kind, name string, attr int, options ...string) script.Slot {
+	label := "mount " + name
+	fs := b.s.Call(label, unix.SYS_FSOPEN, b.s.Str(kind), script.Int(unix.FSOPEN_CLOEXEC))
+	for i := 0; i+1 < len(options); i += 2 {
+		b.config(fs, options[i], options[i+1])
+	}
+	b.s.Call(label, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
+	return b.s.Call(label, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(attr))
 }
 
 // procLabel marks the steps whose failure means that this host lets nobody
 // mount a procfs in a user namespace.
-const procLabel = "mount a procfs of the PID namespace"
+const (
+	procName  = "a procfs of the PID namespace"
+	procLabel = "mount " + procName
+)
 
-// NoProc tells whether err says that a plan with NewPID cannot be carried out
+// NoProc tells whether err says that a plan with a PID namespace cannot be carried out
 // here, because no procfs may be mounted.
 func NoProc(err error) bool {
 	se := new(script.Error)
@@ -213,6 +237,12 @@ func (b *builder) process() error {
 		from = max(from, fd+1)
 	}
 	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
+	if p.Init {
+		b.init()
+	}
+	if p.Console != "" {
+		b.console()
+	}
 	for i, d := range p.Dirs {
 		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
 	}
@@ -233,13 +263,16 @@ func (b *builder) process() error {
 	if b.errfd >= 0 {
 		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
 		parent := syscall.Getpid()
-		if p.NewPID {
+		if b.p.Namespaces.PID {
 			parent = 0
+		}
+		if p.Init {
+			parent = 1
 		}
 		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
 	}
-	if st := entry.Read(); st.Masked {
-		s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{st.Mask}), script.Int(0), script.Int(8))
+	if st := entry.Read(); st.Masked || p.Init {
+		s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{b.mask(st)}), script.Int(0), script.Int(8))
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	return nil

@@ -29,7 +29,8 @@ func facts() *Facts {
 			}
 			return p, imagePaths[p]
 		}},
-		Conf: Settings{MountProc: true, MountSys: true, MountDev: true, MountHome: true, MountTmp: true, ConfigResolv: true, UserBinds: true,
+		Conf: Settings{MountProc: true, MountSys: true, MountDev: "yes", MountDevpts: true, MountHome: true, MountTmp: true, ConfigResolv: true, UserBinds: true,
+			AllowPID: true, AllowIPC: true, AllowUTS: true, AllowUser: true, SessionSize: 64 << 20,
 			BindPaths: []string{"/etc/localtime", "/etc/hosts"}},
 		Env: []string{"PATH=/usr/bin:/bin"},
 	}

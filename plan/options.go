@@ -9,7 +9,9 @@
 // with more rights than the caller.
 //
 // Files: options.go (what a person may ask for), bind.go (the small languages
-// of --bind and --mount).
+// of --bind and --mount), types.go (what a container is), new.go (New, ids and
+// process), mounts.go (the mounts and their order), dev.go (the minimal /dev),
+// namespaces.go (namespaces, host name, name servers), passwd.go.
 package plan
 
 // Options are what a person asked for: one field per flag of the action
@@ -177,6 +179,31 @@ type Limits struct {
 	Memory, MemoryReservation, MemorySwap string
 	OOMKillDisable                        bool
 	PIDs                                  string
+}
+
+// Imply sets what other options of o ask for without saying so.
+func (o *Options) Imply() {
+	if o.Compat {
+		o.ContainAll, o.NoInit, o.NoUmask, o.NoEval = true, true, true, true
+		if o.WritableTmpfs == "" {
+			o.WritableTmpfs = "true"
+		}
+	}
+	if o.ContainAll {
+		o.Contain, o.PID, o.IPC, o.CleanEnv = true, true, true, true
+	}
+	if o.Boot {
+		o.Contain, o.UTS, o.Net = true, true, true
+	}
+	if len(o.FuseMount) > 0 {
+		o.PID = true
+	}
+	if o.Hostname != "" {
+		o.UTS = true
+	}
+	if o.NoPID {
+		o.PID = false
+	}
 }
 
 // Binds returns what --bind asked for, then what --mount asked for.

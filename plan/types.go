@@ -3,11 +3,57 @@ package plan
 // Plan is everything a container will be. It is plain data: package container
 // carries it out.
 type Plan struct {
-	IDs     IDs
-	Root    Root
-	Files   []File  // generated files and empty mount points, in order
-	Mounts  []Mount // in the order they are made
-	Process Process
+	IDs        IDs
+	Namespaces Namespaces
+	// Hostname is the name in a new UTS namespace, if not empty.
+	Hostname string
+	// NetnsPath is a network namespace to join, if not empty.
+	NetnsPath string
+	Root      Root
+	Session   Session
+	// HostDirs are directories of the host that must be made first.
+	HostDirs []HostDir
+	Files    []File  // generated files and empty mount points, in order
+	Mounts   []Mount // in the order they are made
+	Process  Process
+}
+
+// HostProc puts the host's procfs in place of one of the container's own, for
+// hosts that let nobody mount one.
+func (p *Plan) HostProc() {
+	for i := range p.Mounts {
+		if m := &p.Mounts[i]; m.Kind == Proc {
+			m.Kind, m.Source = HostBind, "/proc"
+		}
+	}
+}
+
+// Namespaces are those that the container has for itself, besides the mount
+// namespace that it always has and the user namespace that IDs tells of. A new
+// network namespace has a loopback device that is up, and nothing else.
+type Namespaces struct {
+	PID, IPC, UTS, Net bool
+}
+
+// Session is a file system in memory that belongs to the container alone. Mounts
+// of the kind SessionDir show parts of it.
+type Session struct {
+	Size    int64 // limit in bytes; 0 for that of the kernel
+	Entries []Entry
+}
+
+// Entry is a directory, an empty file or a link of a session.
+type Entry struct {
+	Path string // relative; parents come first
+	Perm uint32
+	File bool   // an empty file, to mount on
+	Link string // if not empty, a symbolic link to it
+}
+
+// HostDir is a directory of the host that the container's mounts need.
+type HostDir struct {
+	Path string
+	Perm uint32
 }
 
 // IDMode says where the user and group ids inside come from.
@@ -77,12 +123,32 @@ type File struct {
 	Load func(image []byte) ([]byte, error)
 }
 
-// Mount is one bind mount.
+// MountKind says what is mounted.
+type MountKind int
+
+const (
+	// HostBind is a directory or file of the host, with everything mounted below.
+	HostBind MountKind = iota
+	// Proc is the procfs of the container's PID namespace.
+	Proc
+	// SessionDir is a directory of the session; Source is its path there.
+	SessionDir
+	// Devpts is a new instance of the pseudo-terminals.
+	Devpts
+	// Tmpfs is a file system in memory, writable for all.
+	Tmpfs
+	// Mqueue shows the message queues of the container's IPC namespace.
+	Mqueue
+)
+
+// Mount is one mount.
 type Mount struct {
-	Source      string // absolute, on the host; empty for a new procfs
+	Kind        MountKind
+	Source      string // HostBind: absolute, on the host; SessionDir: in the session
 	Destination string // absolute, inside
+	Dir         bool   // the source is a directory that is still to be made
 	ReadOnly    bool
-	Devices     bool   // device nodes work: only /dev
+	Devices     bool   // device nodes work: only /dev and what is in it
 	Optional    bool   // a missing destination is skipped with a warning
 	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, user
 }
@@ -100,7 +166,10 @@ type Process struct {
 	Umask int
 	// NoPrivileges drops every capability, for root too.
 	NoPrivileges bool
-	// NewPID starts the program as process 1 of a PID namespace of its own. A
-	// mount with an empty source, or with HostRoot /proc itself, is its procfs.
-	NewPID bool
+	// Init keeps a process 1 of ours in a new PID namespace, which reaps and
+	// passes signals on; without it the program is process 1.
+	Init bool
+	// Console is a terminal to open again in place of the standard descriptors
+	// that are terminals, since the container has its own /dev/pts.
+	Console string
 }

@@ -93,6 +93,10 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		switch s.op {
 		case opExec:
 			return i, execute(x)
+		case opInit, opLeave:
+			if e = split(s.op, s.a[0]); e == 0 {
+				continue
+			}
 		case opEqual:
 			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
 				e = syscall.ESTALE

@@ -42,6 +42,8 @@ const (
 	opCall  = iota
 	opExec  // find and execute the program
 	opEqual // two words of memory must have given values
+	opInit  // fork; the parent becomes a process 1 that waits for the child
+	opLeave // fork; the parent tells the child's id and ends
 )
 
 type step struct {
@@ -193,6 +195,27 @@ func (s *Script) strings(list []string) uintptr {
 	}
 	s.keep = append(s.keep, w)
 	return uintptr(unsafe.Pointer(&w[0]))
+}
+
+// Init adds a fork whose parent stays as process 1 of its PID namespace: it reaps
+// every orphan, passes signals on to the child, and ends as the child ends, with
+// 128 and the number of the signal if one ended it. The script goes on in the
+// child. All signals must be blocked, so that none is lost; the child puts its
+// own mask back. With group, signals go to the child's process group, and the
+// child must have made one.
+func (s *Script) Init(group bool) {
+	st := step{op: opInit}
+	if group {
+		st.a[0] = 1
+	}
+	s.add("create the container's first program", st)
+}
+
+// Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
+// and ends. The child has the same parent as that process had; so a process
+// that changed the PID namespace of its children gets into it.
+func (s *Script) Leave(fd int) {
+	s.add("create a process in the container", step{op: opLeave, a: [6]uintptr{uintptr(fd)}})
 }
 
 // Text replaces the whole message of step i if it fails with ENOENT.

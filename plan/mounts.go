@@ -1,0 +1,348 @@
+package plan
+
+import (
+	"errors"
+	"path"
+	"strings"
+)
+
+// mounts plans every mount, in the order of the specification, and returns the
+// home directory inside.
+func (m *maker) mounts() (string, error) {
+	m.unknownMounts()
+	c := &m.f.Conf
+	m.dev()
+	m.hostfs()
+	m.bindPaths()
+	if c.MountProc && !m.off("proc") {
+		p := Mount{Source: "/proc", Destination: "/proc", Optional: true, Tag: "kernel"}
+		if m.p.Namespaces.PID {
+			p = Mount{Kind: Proc, Destination: "/proc", Optional: true, Tag: "kernel"}
+		}
+		m.bind(p)
+	}
+	if c.MountSys && !m.off("sys") {
+		m.bind(Mount{Source: "/sys", Destination: "/sys", Optional: true, Tag: "kernel"})
+	}
+	home, err := m.home()
+	if err != nil {
+		return "", err
+	}
+	m.tmp()
+	if err := m.scratch(); err != nil {
+		return "", err
+	}
+	m.generated()
+	if err := m.userBinds(); err != nil {
+		return "", err
+	}
+	m.cwd()
+	return home, nil
+}
+
+func (m *maker) unknownMounts() {
+	for _, k := range m.o.NoMount {
+		switch k {
+		case "proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd", "bind-paths":
+		default:
+			if !strings.HasPrefix(k, "/") {
+				m.note("Ignoring unknown mount type '" + k + "'")
+			}
+		}
+	}
+}
+
+// bind adds a mount and, where the image lacks its destination, a mount point.
+// Of two mounts on one place the first is kept.
+func (m *maker) bind(b Mount) {
+	b.Destination = path.Clean(b.Destination)
+	if b.Destination == "/" {
+		m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: / cannot be mounted over")
+		return
+	}
+	// Below an earlier mount the image says nothing.
+	resolved, kind := b.Destination, Missing
+	if !m.covered(resolved) {
+		resolved, kind = m.f.Image.Resolve(b.Destination)
+	}
+	if resolved == "/" {
+		return
+	}
+	if m.have[resolved] {
+		if b.Tag == "user" {
+			m.note("While bind mounting '" + b.Source + ":" + b.Destination + "': destination is already in the mount point list")
+		}
+		return
+	}
+	m.have[resolved] = true
+	b.Destination = resolved
+	if kind == Missing && !m.covered(resolved) {
+		dir := b.Kind != HostBind || b.Dir || m.f.Host.Path(b.Source) == Directory
+		if m.o.Writable && !dir {
+			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
+			return
+		}
+		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
+	}
+	m.p.Mounts = append(m.p.Mounts, b)
+}
+
+// covered tells whether an earlier mount hides where dst would be in the image.
+func (m *maker) covered(dst string) bool {
+	for i := range m.p.Mounts {
+		if under(dst, m.p.Mounts[i].Destination) {
+			return true
+		}
+	}
+	return false
+}
+
+// under tells whether p is dir or lies below it.
+func under(p, dir string) bool {
+	return p == dir || dir == "/" || strings.HasPrefix(p, dir) && p[len(dir)] == '/'
+}
+
+// home plans the home directory and returns its place inside.
+func (m *maker) home() (string, error) {
+	src, dst := m.f.Host.Home, m.f.Host.Home
+	if m.o.Fakeroot {
+		dst = "/root"
+	}
+	if m.o.Home != "" {
+		var ok bool
+		src, dst, ok = strings.Cut(m.o.Home, ":")
+		src = m.absolute(src)
+		if !ok {
+			dst = src
+		}
+		if !strings.HasPrefix(dst, "/") {
+			return "", errors.New("home directory in the container must be an absolute path, not \"" + dst + "\"")
+		}
+		if m.f.Host.Path(src) == Missing {
+			return "", errors.New("home source " + src + " doesn't exist")
+		}
+	}
+	switch {
+	case dst == "" || dst == "/":
+		m.note("Not mounting a home directory: the caller's is " + quoteOr(dst, "not known"))
+		return "/", nil
+	case m.o.NoHome || m.off("home") || !m.f.Conf.MountHome && m.o.Home == "":
+		return dst, nil
+	case m.o.Home != "" && !m.f.Conf.UserBinds:
+		return "", errors.New("cannot use --home: user bind control is disabled by the system administrator")
+	case m.o.Contain && m.o.Home == "":
+		m.private("home", dst, 0o700, "home")
+		return dst, nil
+	case m.f.Host.Path(src) != Directory:
+		m.note("Not mounting the home directory " + src + ": no such directory on this host")
+		m.p.Files = append(m.p.Files, File{Path: dst, Dir: true, Perm: 0o755})
+		return dst, nil
+	}
+	m.bind(Mount{Source: src, Destination: dst, Tag: "home"})
+	return dst, nil
+}
+
+func quoteOr(s, empty string) string {
+	if s == "" {
+		return empty
+	}
+	return s
+}
+
+// generated plans passwd, group, resolv.conf, hostname and hosts.
+func (m *maker) generated() {
+	for _, g := range []struct {
+		path string
+		load func([]byte) ([]byte, error)
+	}{{"/etc/passwd", m.f.Host.Passwd}, {"/etc/group", m.f.Host.Group}} {
+		if g.load == nil || m.off(g.path) {
+			continue
+		}
+		if resolved, kind := m.f.Image.Resolve(g.path); kind == Other {
+			m.p.Files = append(m.p.Files, File{Path: resolved, Perm: 0o644, Load: g.load})
+		}
+	}
+	m.hostFiles()
+	if len(m.o.DNS) > 0 {
+		return
+	}
+	if m.f.Conf.ConfigResolv && !m.off("/etc/resolv.conf") && m.f.Host.Path("/etc/resolv.conf") == Other {
+		m.bind(Mount{Source: "/etc/resolv.conf", Destination: "/etc/resolv.conf", Optional: true, Tag: "files"})
+	}
+}
+
+func (m *maker) absolute(p string) string {
+	if strings.HasPrefix(p, "/") {
+		return path.Clean(p)
+	}
+	return path.Join("/", m.f.Host.Cwd, p)
+}
+
+func (m *maker) userBinds() error {
+	binds, err := m.o.Binds()
+	if err != nil {
+		return err
+	}
+	for _, b := range binds {
+		src, dst := m.absolute(b.Source), b.Dest
+		if dst == "" {
+			dst = src
+		}
+		switch {
+		case !m.f.Conf.UserBinds:
+			m.note("Ignoring " + src + " bind mount: user bind control disabled by system administrator")
+			continue
+		case m.minimalDev() && under(dst, "/dev") && (path.Clean(dst) != src || src == "/dev"):
+			if src != "/dev" {
+				m.note("Skipping " + src + " bind mount: source and destination must be identical when binding to /dev")
+			}
+			continue
+		case b.ImageSource != "" || b.ID != 0:
+			return errors.New("cannot bind from inside the image file " + src + ": image-src and id are not supported yet; bind a directory")
+		case !strings.HasPrefix(dst, "/"):
+			return errors.New("bind destination \"" + dst + "\" must be an absolute path")
+		case m.f.Host.Path(src) == Missing:
+			return errors.New("mount source " + src + " doesn't exist")
+		}
+		m.bind(Mount{Source: src, Destination: dst, ReadOnly: b.ReadOnly, Devices: under(src, "/dev") && path.Clean(dst) == src, Tag: "user"})
+	}
+	return nil
+}
+
+// cwd plans the current directory, where nothing shows it already.
+func (m *maker) cwd() {
+	dir := m.f.Host.Cwd
+	switch {
+	case m.off("cwd") || m.o.Contain:
+		return
+	case dir == "":
+		m.note("No current working directory set: skipping mount")
+		return
+	case !m.f.Conf.UserBinds:
+		m.note("Not mounting current directory: user bind control is disabled by system administrator")
+		return
+	}
+	switch dir {
+	case "/", "/etc", "/bin", "/mnt", "/usr", "/var", "/opt", "/sbin", "/lib", "/lib64":
+		return
+	}
+	for _, d := range []string{"/sys", "/proc", "/dev"} {
+		if under(dir, d) {
+			return
+		}
+	}
+	for i := range m.p.Mounts {
+		b := &m.p.Mounts[i]
+		if b.Source == b.Destination && under(dir, b.Source) {
+			return
+		}
+	}
+	if resolved, _ := m.f.Image.Resolve(dir); resolved != dir {
+		return // a link in the image leads elsewhere
+	}
+	m.bind(Mount{Source: dir, Destination: dir, Optional: true, Tag: "cwd"})
+}
+
+// bindPaths plans the binds of the configuration.
+func (m *maker) bindPaths() {
+	if m.off("bind-paths") {
+		return
+	}
+	for _, b := range m.f.Conf.BindPaths {
+		src, dst, ok := strings.Cut(b, ":")
+		if !ok {
+			dst = src
+		}
+		switch {
+		case m.o.Contain && src != "/etc/localtime" && src != "/etc/hosts", dst == "/etc/hosts" && m.ownHosts():
+		case m.f.Host.Path(src) != Missing && !m.off(dst):
+			m.bind(Mount{Source: src, Destination: dst, Optional: true, Tag: "binds"})
+		}
+	}
+}
+
+// hostfs plans what is mounted directly below the root of the host.
+func (m *maker) hostfs() {
+	if !m.f.Conf.MountHostfs || m.off("hostfs") || m.f.Host.Mounts == nil {
+		return
+	}
+	for _, p := range m.f.Host.Mounts() {
+		switch p {
+		case "/", "/proc", "/sys", "/dev", "/run", "/boot", "/var":
+			continue
+		}
+		if strings.LastIndexByte(p, '/') == 0 {
+			m.bind(Mount{Source: p, Destination: p, Optional: true, Tag: "hostfs"})
+		}
+	}
+}
+
+// tmp plans the directories for temporary files.
+func (m *maker) tmp() {
+	if !m.f.Conf.MountTmp || m.off("tmp") {
+		return
+	}
+	for _, d := range []struct{ path, private string }{{"/tmp", "tmp"}, {"/var/tmp", "var_tmp"}} {
+		switch {
+		case m.o.Contain:
+			m.private(d.private, d.path, 0o1777, "tmp")
+		case m.f.Host.Path(d.path) == Directory:
+			m.bind(Mount{Source: d.path, Destination: d.path, Optional: true, Tag: "tmp"})
+		}
+	}
+}
+
+// scratch plans the empty directories that the user asked for.
+func (m *maker) scratch() error {
+	for _, dst := range m.o.Scratch {
+		if !m.f.Conf.UserBinds {
+			m.note("Ignoring scratch directory " + dst + ": user bind control disabled by system administrator")
+			continue
+		}
+		dst = path.Clean("/" + dst)
+		if dst == "/" {
+			return errors.New("cannot make / a scratch directory")
+		}
+		m.private("scratch"+dst, dst, 0o700, "scratch")
+	}
+	return nil
+}
+
+// private mounts a directory of the container's own on dst: below the directory
+// of --workdir if there is one, else in the session.
+func (m *maker) private(name, dst string, perm uint32, tag string) {
+	if m.o.WorkDir == "" {
+		m.session(name, perm)
+		m.bind(Mount{Kind: SessionDir, Source: name, Destination: dst, Tag: tag})
+		return
+	}
+	at := m.absolute(m.o.WorkDir)
+	for i := range len(name) {
+		if name[i] == '/' {
+			m.p.HostDirs = append(m.p.HostDirs, HostDir{Path: at + "/" + name[:i], Perm: 0o755})
+		}
+	}
+	m.p.HostDirs = append(m.p.HostDirs, HostDir{Path: at + "/" + name, Perm: perm})
+	m.bind(Mount{Source: at + "/" + name, Destination: dst, Tag: tag, Dir: true})
+}
+
+// session adds a directory to the session, with what leads there.
+func (m *maker) session(name string, perm uint32) {
+	s := &m.p.Session
+	s.Size = m.f.Conf.SessionSize
+	for i := range len(name) {
+		if name[i] == '/' {
+			m.sessionEntry(Entry{Path: name[:i], Perm: 0o755})
+		}
+	}
+	m.sessionEntry(Entry{Path: name, Perm: perm})
+}
+
+func (m *maker) sessionEntry(e Entry) {
+	for _, old := range m.p.Session.Entries {
+		if old.Path == e.Path {
+			return
+		}
+	}
+	m.p.Session.Entries = append(m.p.Session.Entries, e)
+}
