@@ -28,6 +28,9 @@ func Main(argv []string) int {
 	if len(argv) == 2 && argv[1] == container.ServerName {
 		return container.ServeMain(openServed)
 	}
+	if len(argv) > 2 && argv[1] == container.HolderName {
+		return container.HoldMain(argv[2:], openServed)
+	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {

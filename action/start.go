@@ -2,6 +2,7 @@ package action
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ type starter struct {
 	conf  *conf.Config
 	image *image.Image
 	files image.Files
+	hold  *container.Hold // of the shared mount; may be nil
 	fsys  any
 	user  host.User
 	facts plan.Facts
@@ -54,6 +56,7 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	if err := allowed(s.conf, s.image); err != nil {
 		return 0, err
 	}
+	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -75,6 +78,27 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	}
 	s.verbose(p)
 	return s.run(p)
+}
+
+// share takes a hold on the shared mount of the image, where this start may have
+// one. It comes first, so that the holder starts while the plan is made.
+//
+// Security: containers that share a user namespace have equal rights in it, so
+// only those share that have no rights there at all.
+func (s *starter) share() {
+	o := s.o
+	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable {
+		return
+	}
+	var err error
+	if s.hold, err = container.Share(s.served(), os.Getuid() == 0 && !o.Userns); err != nil {
+		s.log.Debug("not sharing a mount: " + err.Error())
+	}
+}
+
+// served is the image as a server of ours shows it.
+func (s *starter) served() *container.Served {
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
@@ -158,9 +182,11 @@ func (s *starter) gather() error {
 	}
 	if s.conf.ConfigPasswd && inside.Name != "" {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
+		h.PasswdKey = fmt.Sprint(inside)
 	}
 	if s.conf.ConfigGroup && inside.Name != "" {
 		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
+		h.GroupKey = fmt.Sprint(inside.Name, groups)
 	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
@@ -345,7 +371,8 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	var served *container.Served
 	if p.Root.Kind == plan.ServedRoot {
-		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
+		served = s.served()
+		served.ReadFile = s.files.ReadFile
 	}
 	ws, err := container.Run(p, served, hooks)
 	if container.NoProc(err) {

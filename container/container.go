@@ -105,6 +105,7 @@ func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 // child is a started container.
 type child struct {
 	pid    int
+	hold   *Hold          // nil: the mount is the container's own
 	init   bool           // pid is a process 1 of ours, the program its child
 	server *serverProcess // nil: none, or in this process
 	failed chan error     // the child's report: nil once the program runs
@@ -112,13 +113,13 @@ type child struct {
 
 // start clones the child and brings the server up.
 func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
-	var errs, sync, ready [2]int
-	for _, q := range []*[2]int{&errs, &sync, &ready} {
+	var errs, sync, ready, left [2]int
+	for _, q := range []*[2]int{&errs, &sync, &ready, &left} {
 		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
 			return nil, err
 		}
 	}
-	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1]}
+	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1], left[0], left[1]}
 	closeFD := func(fd int) {
 		for i := range fds {
 			if fds[i] == fd {
@@ -144,9 +145,15 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if p.Namespaces.PID {
 		flags |= unix.CLONE_NEWPID
 	}
-	if p.IDs.Mode == plan.Ranges {
+	hold := joined(p, img, h)
+	switch {
+	case hold != nil:
+		flags = 0
+		b.hold, b.img, img = hold, img, nil
+		b.joinHold(left[1])
+	case p.IDs.Mode == plan.Ranges:
 		b.s.Want(b.s.Call("wait for the id maps", unix.SYS_READ, script.Int(sync[0]), b.s.Bytes(make([]byte, 1)), script.Int(1)), 1)
-	} else {
+	default:
 		b.maps()
 	}
 	var dev *device
@@ -168,7 +175,16 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if dev == nil {
 		closeFD(errs[1])
 	}
-	c := &child{pid: pid, init: p.Process.Init, failed: make(chan error, 1)}
+	if hold != nil && p.Namespaces.PID {
+		closeFD(left[1])
+		id := receiveID(left[0])
+		reap(pid)
+		if id == 0 {
+			return nil, b.explain(b.s.ReadFailure(errs[0]))
+		}
+		pid = id
+	}
+	c := &child{pid: pid, init: p.Process.Init, hold: hold, failed: make(chan error, 1)}
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
@@ -216,6 +232,22 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		c.failed <- b.explain(err)
 	}()
 	return c, nil
+}
+
+// joined returns the hold on a shared mount, or nil if the container mounts its
+// image itself.
+func joined(p *plan.Plan, img *Served, h Hooks) *Hold {
+	if img == nil || img.Hold == nil {
+		return nil
+	}
+	hold := img.Hold
+	img.Hold = nil
+	if err := hold.request(img, p, h); err != nil {
+		debugf(h, "not sharing a mount: "+err.Error())
+		hold.Close()
+		return nil
+	}
+	return hold
 }
 
 // ready waits until the child has made the FUSE file system. Until then both

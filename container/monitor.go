@@ -15,8 +15,9 @@ import (
 // monitor stands for the container towards the caller: it passes signals on,
 // stops when the container stops, and waits.
 type monitor struct {
-	next func() (caught, bool) // waits for a signal; false if the container must be killed
-	stop func()
+	next  func() (caught, bool) // waits for a signal; false if the container must be killed
+	watch func(fd int)          // lets next return signal 0 when that connection ends
+	stop  func()
 }
 
 // caught is a signal that came to this process.
@@ -36,7 +37,7 @@ func newMonitor(done <-chan struct{}) *monitor {
 				sig, kernel := src.Read()
 				return caught{sig, kernel}, true
 			}
-			return &monitor{next: next, stop: func() {}}
+			return &monitor{next: next, watch: src.Watch, stop: func() {}}
 		}
 	}
 	return notified(done)
@@ -54,7 +55,13 @@ func notified(done <-chan struct{}) *monitor {
 		}
 	}
 	signal.Notify(ch, list...)
-	return &monitor{stop: func() { signal.Stop(ch) }, next: func() (caught, bool) {
+	watch := func(fd int) {
+		go func() {
+			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, -1)
+			ch <- syscall.Signal(0)
+		}()
+	}
+	return &monitor{watch: watch, stop: func() { signal.Stop(ch) }, next: func() (caught, bool) {
 		select {
 		case <-done:
 			done = nil
@@ -68,6 +75,9 @@ func notified(done <-chan struct{}) *monitor {
 // wait forwards signals until the child ends, and returns its status, or why it
 // could not start.
 func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
+	if c.hold != nil {
+		m.watch(c.hold.fd)
+	}
 	for {
 		if ws, ended := c.poll(); ended {
 			if err := <-c.failed; err != nil {
@@ -79,8 +89,8 @@ func (m *monitor) wait(c *child) (syscall.WaitStatus, error) {
 		switch {
 		case !ok:
 			syscall.Kill(c.pid, syscall.SIGKILL)
-		case s.sig == syscall.SIGCHLD:
-			// poll looks at the children.
+		case s.sig == syscall.SIGCHLD || s.sig == 0:
+			// poll looks at the children and at the holder.
 		case forward(s):
 			syscall.Kill(c.pid, s.sig)
 		case s.sig == syscall.SIGTSTP && c.init:
@@ -110,7 +120,7 @@ func (c *child) poll() (syscall.WaitStatus, bool) {
 		}
 		return ws, true
 	}
-	if c.server != nil && c.server.ended() {
+	if c.server != nil && c.server.ended() || c.hold != nil && ended(c.hold.fd) {
 		// Without its server the root file system is gone.
 		syscall.Kill(c.pid, syscall.SIGKILL)
 	}

@@ -22,6 +22,8 @@ type device struct {
 	fsopen script.Slot
 	mount  script.Slot
 	sent   script.Slot
+	// Descriptors of the namespaces, for a holder.
+	mntNS, userNS script.Slot
 }
 
 // openDevice reserves a descriptor number for the device, so that the mount
@@ -36,8 +38,9 @@ func (b *builder) openDevice(ready int) (*device, error) {
 
 // mountDevice opens /dev/fuse inside the user namespace, as the kernel wants,
 // makes the file system and tells the parent, which shares the descriptors up
-// to here and serves on the device from then on.
-func (b *builder) mountDevice(d *device) {
+// to here and serves on the device from then on. The namespaces may be opened
+// for the parent too.
+func (b *builder) mountDevice(d *device, keepNamespaces bool) {
 	s := b.s
 	dev := s.Call("open /dev/fuse", unix.SYS_OPENAT, atCwd, s.Str("/dev/fuse"), script.Int(unix.O_RDWR|unix.O_CLOEXEC))
 	s.Call("name the FUSE device", unix.SYS_DUP3, dev.Arg(), script.Int(d.fd), script.Int(unix.O_CLOEXEC))
@@ -51,12 +54,20 @@ func (b *builder) mountDevice(d *device) {
 	s.Call("create the FUSE file system", unix.SYS_FSCONFIG, d.fsopen.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	d.mount = s.Call("mount the FUSE file system", unix.SYS_FSMOUNT, d.fsopen.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
 		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+	if keepNamespaces {
+		d.mntNS = b.openNamespace("mnt")
+		d.userNS = b.openNamespace("user")
+	}
 	// The parent must not get descriptors of this mount namespace, and this
 	// process must not keep the device: with it a dead server would hang
 	// every path walk instead of ending it.
 	s.Call("separate the descriptors", unix.SYS_UNSHARE, script.Int(unix.CLONE_FILES))
 	s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
 	d.sent = s.Send("report the FUSE file system", d.ready)
+}
+
+func (b *builder) openNamespace(kind string) script.Slot {
+	return b.s.Call("open the namespace of kind "+kind, unix.SYS_OPENAT, atCwd, b.s.Str("/proc/self/ns/"+kind), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 }
 
 func (b *builder) config(fs script.Slot, key, value string) {
@@ -81,6 +92,10 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 	r := &b.p.Root
 	switch r.Kind {
 	case plan.ServedRoot:
+		if b.hold != nil {
+			b.heldRoot()
+			return nil, nil
+		}
 		if dev == nil {
 			return nil, errors.New("no image to serve")
 		}
@@ -95,7 +110,8 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 			made = b.layer(overlay)
 		}
 		if overlay {
-			b.overlay(dir)
+			b.s.Call("enter the sandbox", unix.SYS_FCHDIR, dir.Arg())
+			b.overlay(".")
 			made = nil
 		} else {
 			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
@@ -210,7 +226,11 @@ func (b *builder) content(f *plan.File) []byte {
 	if f.Load == nil {
 		return nil
 	}
-	c, err := f.Load(nil)
+	var old []byte
+	if b.img != nil {
+		old, _ = b.img.ReadFile(f.Path, plan.MaxUserFile)
+	}
+	c, err := f.Load(old)
 	if err != nil {
 		warn(b.h, err.Error())
 		return nil
@@ -234,13 +254,12 @@ func (b *builder) mkdir(t script.Slot, name string, dirs map[string]bool) {
 	b.s.Call("create /"+name, unix.SYS_MKDIRAT, t.Arg(), b.s.Str(name), script.Int(0o755))
 }
 
-// overlay puts the tmpfs, which lies on b.attach, above the sandbox. Neither
-// is written to: there is no upper layer.
-func (b *builder) overlay(dir script.Slot) {
+// overlay puts the tmpfs, which lies on b.attach, above the directory lower.
+// Neither is written to: there is no upper layer.
+func (b *builder) overlay(lower string) {
 	s := b.s
-	s.Call("enter the sandbox", unix.SYS_FCHDIR, dir.Arg())
 	fs := s.Call(overlayLabel, unix.SYS_FSOPEN, s.Str("overlay"), script.Int(unix.FSOPEN_CLOEXEC))
-	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_STRING), s.Str("lowerdir"), s.Str(b.attach+":."), script.Int(0))
+	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_STRING), s.Str("lowerdir"), s.Str(b.attach+":"+lower), script.Int(0))
 	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	b.root = s.Call(overlayLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
 		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))

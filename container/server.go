@@ -33,6 +33,9 @@ type Served struct {
 	File      *os.File
 	Format    int
 	Off, Size int64
+	// Hold, if not nil, is a connection to the holder of a shared mount. Run
+	// takes it over.
+	Hold *Hold
 }
 
 // header goes to a server process before the extras.

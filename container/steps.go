@@ -33,7 +33,10 @@ type builder struct {
 	files  [2]uint64
 	attach string // a directory of the host that mounts are put on before the pivot
 	root   script.Slot
-	keep   []int // descriptors that stay open until execve closes them, in order
+	hold   *Hold // the shared mount that the container joins; may be nil
+	held   script.Slot
+	img    *Served // of hold
+	keep   []int   // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
@@ -86,13 +89,17 @@ func (b *builder) maps() {
 	b.write("/proc/self/gid_map", itoa(ids.InsideGID)+" "+itoa(ids.GID)+" 1")
 }
 
-// rest adds everything behind the id maps.
-func (b *builder) rest(overlay bool, dev *device) error {
+// detachMounts keeps what is mounted here off the host. A mount namespace of a
+// user namespace follows the host without being followed; root's must be told.
+func (b *builder) detachMounts() {
 	if b.p.IDs.Mode == plan.HostIDs {
-		// A mount namespace of a user namespace follows the host without
-		// being followed; root's must be told.
 		b.s.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), b.s.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	}
+}
+
+// rest adds everything behind the id maps.
+func (b *builder) rest(overlay bool, dev *device) error {
+	b.detachMounts()
 	if b.p.IDs.Mode == plan.Ranges {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
@@ -104,13 +111,16 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		return b.process()
 	}
 	if dev != nil {
-		b.mountDevice(dev)
+		b.mountDevice(dev, false)
 	}
 	sources := make([]script.Slot, len(b.p.Mounts))
 	for i := range b.p.Mounts {
 		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir {
 			sources[i] = b.source(m)
 		}
+	}
+	if b.hold != nil {
+		b.enterHeld()
 	}
 	b.session(sources)
 	extra, err := b.makeRoot(overlay, dev)

@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand,
+			"holders": holdersCommand,
 		},
 	})
 }
@@ -185,4 +186,31 @@ func goneCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return len(left) == 0
 	}, &what)
+}
+
+// holdersCommand waits until so many processes hold a shared mount of the
+// image: holders COUNT IMAGE [SIGNAL]. It sends them the signal.
+func holdersCommand(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	image := ts.MkAbs(args[1])
+	var found []int
+	what := ""
+	poll(ts, "wrong number of holders", func() bool {
+		found = nil
+		for _, pid := range findMarked("@holder") {
+			if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/4", pid)); to == image {
+				found = append(found, pid)
+			}
+		}
+		what = fmt.Sprintf("%d of %d", len(found), want)
+		return len(found) == want
+	}, &what)
+	if len(args) > 2 {
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		for _, pid := range found {
+			ts.Check(syscall.Kill(pid, syscall.Signal(n)))
+		}
+	}
 }

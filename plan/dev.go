@@ -66,12 +66,10 @@ func (m *maker) device(src, dst string) {
 	if m.f.Host.Path(src) != Other {
 		return
 	}
-	m.sessionEntry(Entry{Path: dst[1:], Perm: 0o666, File: true})
 	m.bind(Mount{Source: src, Destination: dst, Devices: true, Tag: "dev"})
 }
 
 func (m *maker) devDir(name string, b Mount) {
-	m.sessionEntry(Entry{Path: "dev/" + name, Perm: 0o755})
 	b.Destination, b.Tag = "/dev/"+name, "dev"
 	m.bind(b)
 }

@@ -84,7 +84,25 @@ func (m *maker) bind(b Mount) {
 		}
 		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
 	}
+	m.sessionPoint(&b)
 	m.p.Mounts = append(m.p.Mounts, b)
+}
+
+// sessionPoint makes the mount point of b in the session, if the last mount
+// above it is of the session.
+func (m *maker) sessionPoint(b *Mount) {
+	for i := len(m.p.Mounts) - 1; i >= 0; i-- {
+		above := &m.p.Mounts[i]
+		if !under(b.Destination, above.Destination) {
+			continue
+		}
+		if above.Kind == SessionDir && b.Destination != above.Destination {
+			name := above.Source + b.Destination[len(above.Destination):]
+			m.session(path.Dir(name), 0o755)
+			m.sessionEntry(Entry{Path: name, Perm: 0o755, File: b.Kind == HostBind && !b.Dir && m.f.Host.Path(b.Source) != Directory})
+		}
+		return
+	}
 }
 
 // covered tells whether an earlier mount hides where dst would be in the image.
@@ -154,12 +172,13 @@ func (m *maker) generated() {
 	for _, g := range []struct {
 		path string
 		load func([]byte) ([]byte, error)
-	}{{"/etc/passwd", m.f.Host.Passwd}, {"/etc/group", m.f.Host.Group}} {
+		key  string
+	}{{"/etc/passwd", m.f.Host.Passwd, m.f.Host.PasswdKey}, {"/etc/group", m.f.Host.Group, m.f.Host.GroupKey}} {
 		if g.load == nil || m.off(g.path) {
 			continue
 		}
 		if resolved, kind := m.f.Image.Resolve(g.path); kind == Other {
-			m.p.Files = append(m.p.Files, File{Path: resolved, Perm: 0o644, Load: g.load})
+			m.p.Files = append(m.p.Files, File{Path: resolved, Perm: 0o644, Load: g.load, Key: g.key})
 		}
 	}
 	m.hostFiles()
@@ -192,10 +211,10 @@ func (m *maker) userBinds() error {
 		case !m.f.Conf.UserBinds:
 			m.note("Ignoring " + src + " bind mount: user bind control disabled by system administrator")
 			continue
-		case m.minimalDev() && under(dst, "/dev") && (path.Clean(dst) != src || src == "/dev"):
-			if src != "/dev" {
-				m.note("Skipping " + src + " bind mount: source and destination must be identical when binding to /dev")
-			}
+		case src == "/dev" && path.Clean(dst) == src && m.wantsHostDev():
+			continue // it is there already
+		case m.minimalDev() && under(dst, "/dev") && path.Clean(dst) != src:
+			m.note("Skipping " + src + " bind mount: source and destination must be identical when binding to /dev")
 			continue
 		case b.ImageSource != "" || b.ID != 0:
 			return errors.New("cannot bind from inside the image file " + src + ": image-src and id are not supported yet; bind a directory")

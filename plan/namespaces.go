@@ -107,7 +107,7 @@ func (m *maker) hostFiles() {
 // generate plans a file with a text of our own.
 func (m *maker) generate(name, text string) {
 	at, _ := m.f.Image.Resolve(name)
-	m.p.Files = append(m.p.Files, File{Path: path.Clean(at), Perm: 0o644, Load: func([]byte) ([]byte, error) { return []byte(text), nil }})
+	m.p.Files = append(m.p.Files, File{Path: path.Clean(at), Perm: 0o644, Load: func([]byte) ([]byte, error) { return []byte(text), nil }, Key: "text:" + text})
 }
 
 // validHostname follows RFC 1123, with the kernel's limit of length.

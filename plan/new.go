@@ -43,6 +43,8 @@ type HostFacts struct {
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
+	// PasswdKey and GroupKey stand for what these make; see File.Key.
+	PasswdKey, GroupKey string
 }
 
 // ImageFacts are about the image.

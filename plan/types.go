@@ -121,6 +121,9 @@ type File struct {
 	// the image has the path. A nil result with a nil error leaves the image's
 	// file as it is.
 	Load func(image []byte) ([]byte, error)
+	// Key stands for what Load makes of one and the same image: two files with
+	// equal keys are alike. Empty means that nothing is known.
+	Key string
 }
 
 // MountKind says what is mounted.

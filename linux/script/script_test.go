@@ -133,3 +133,57 @@ func TestExecErrors(t *testing.T) {
 		t.Errorf("script without #!: got %q, %v", text, err)
 	}
 }
+
+// inPID runs a script in a new PID namespace, as root or in a new user
+// namespace.
+func inPID(t *testing.T, s *Script) syscall.WaitStatus {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var p [2]int
+	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	flags := uintptr(syscall.CLONE_NEWPID)
+	if os.Getuid() != 0 {
+		flags |= syscall.CLONE_NEWUSER
+	}
+	pid, err := s.Start(flags, p[1])
+	if err != nil {
+		t.Skip("no PID namespace here: ", err)
+	}
+	syscall.Close(p[1])
+	if err := s.ReadFailure(p[0]); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(p[0])
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	return ws
+}
+
+func TestInit(t *testing.T) {
+	for _, c := range []struct {
+		command string
+		want    int
+	}{
+		{"exit 7", 7},
+		{"kill -9 $$", 128 + 9},
+		{"test $$ = 2", 0},
+		{"(exit 3) & wait $!; exit $?", 3},
+		// An orphan is reaped by process 1, a signal to it reaches the program.
+		{"trap 'exit 5' USR1; kill -USR1 1; while :; do sleep 0.02; done", 5},
+	} {
+		s := new(Script)
+		all, none := []uint64{^uint64(0)}, []uint64{0}
+		s.Call("block", syscall.SYS_RT_SIGPROCMASK, Int(2), s.Words(all), Int(0), Int(8))
+		s.Init(false)
+		s.Call("unblock", syscall.SYS_RT_SIGPROCMASK, Int(2), s.Words(none), Int(0), Int(8))
+		s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", c.command}, nil, "")
+		if ws := inPID(t, s); !ws.Exited() || ws.ExitStatus() != c.want {
+			t.Errorf("%s: status %v, want %d", c.command, ws, c.want)
+		}
+	}
+}

@@ -26,7 +26,7 @@ const Unblocked = 1<<0 | 1<<1 | 1<<2 | 1<<14 | 1<<15 | 1<<16
 
 // Source is where signals are read from.
 type Source struct {
-	poll [2]unix.PollFd // the pipe of the handler, the signalfd
+	poll []unix.PollFd // the pipe of the handler, the signalfd, a watched descriptor
 }
 
 // Open returns a source of the signals of mask (bit n-1 for signal n). Every
@@ -46,7 +46,7 @@ func Open(mask uint64) (*Source, error) {
 		unix.Close(p[1])
 		return nil, err
 	}
-	return &Source{[2]unix.PollFd{{Fd: int32(p[0]), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}}, nil
+	return &Source{poll: []unix.PollFd{{Fd: int32(p[0]), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}}, nil
 }
 
 // infoSize is the size of struct signalfd_siginfo and of siginfo_t, which begin
@@ -58,14 +58,24 @@ const infoSize = 128
 func (s *Source) Read() (syscall.Signal, bool) {
 	var b [infoSize]byte
 	for {
-		for i := range s.poll {
+		if len(s.poll) > 2 && s.poll[2].Revents != 0 {
+			s.poll = s.poll[:2]
+			return 0, true
+		}
+		for i := range s.poll[:2] {
 			if n, err := unix.Read(int(s.poll[i].Fd), b[:]); err == nil && n == infoSize {
 				code := int32(binary.NativeEndian.Uint32(b[8:]))
 				return syscall.Signal(binary.NativeEndian.Uint32(b[:])), code > 0
 			}
 		}
-		unix.Poll(s.poll[:], -1)
+		unix.Poll(s.poll, -1)
 	}
+}
+
+// Watch lets Read return 0 once, when the other end of the connection fd is
+// closed.
+func (s *Source) Watch(fd int) {
+	s.poll = append(s.poll[:2], unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP})
 }
 
 // SetMask sets the blocked signals of the calling thread.

@@ -1,0 +1,349 @@
+package container
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/fnv"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/conf"
+	"singularity/fusefs"
+	"singularity/plan"
+)
+
+// Hold is this process's hold on a mount that it shares with other containers
+// of the same user and image. A holder process (holder.go) serves the image and
+// keeps the user namespace and the mount namespace that its mount is in. Each
+// start joins them, so that it finds the image mounted and its pages in memory.
+// The hold lasts as long as the connection to the holder, and thus ends with
+// the process, however that ends.
+type Hold struct {
+	fd   int // the connection
+	user int // namespaces, after request
+	mnt  int
+	// layer tells that the mount lacks a mount point or a generated file of this
+	// container, so that a layer of its own is needed above it.
+	layer bool
+}
+
+// maxMessage bounds a message between a start and a holder, in bytes.
+const maxMessage = 1 << 20
+
+// Share connects to the holder of img, or starts one. With a nil Hold the
+// container must mount the image itself; the error says why, for those who
+// debug.
+//
+// Nothing is left in a file system: the holder listens on an abstract address.
+// Security: such an address can be taken by anybody, so each side looks at the
+// user id that the kernel reports of the other; and what is handed over are
+// namespaces that the kernel lets only their owner use.
+func Share(img *Served, hostIDs bool) (*Hold, error) {
+	name, err := holdName(img, hostIDs)
+	if err != nil {
+		return nil, err
+	}
+	for range 3 {
+		if fd, err := connect(name); err == nil {
+			return &Hold{fd: fd, user: -1, mnt: -1}, nil
+		} else if err != unix.ECONNREFUSED {
+			return nil, err
+		}
+		err := spawnHolder(name, img, hostIDs)
+		if err != nil && err != unix.EADDRINUSE {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the holder of the image's mount does not answer")
+}
+
+// Close ends the hold.
+func (h *Hold) Close() {
+	for _, fd := range []*int{&h.fd, &h.user, &h.mnt} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// holdName is the address of the holder: whatever makes two starts different
+// enough that they must not share is in it. Besides the image as it is now these
+// are the user namespace, since only in it can the holder's be joined, and the
+// control group: a holder ends with the batch job that it was started in, and
+// must not take another job's containers along.
+func holdName(img *Served, hostIDs bool) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(img.File.Fd()), &st); err != nil {
+		return "", err
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/user", &ns); err != nil {
+		return "", err
+	}
+	group, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	h := fnv.New128a()
+	for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), uint64(img.Off), uint64(img.Size), ns.Ino, uint64(os.Getuid()), uint64(os.Getgid()), btoi(hostIDs)} {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], n)
+		h.Write(b[:])
+	}
+	for line := range strings.Lines(string(group)) {
+		h.Write([]byte(jobGroup(strings.TrimSpace(line))))
+	}
+	h.Write([]byte(conf.Version))
+	return "\x00singularity/" + strconv.Itoa(os.Getuid()) + "/" + hex(h.Sum(nil)), nil
+}
+
+// jobGroup cuts off the part of a control group's path that belongs to one task
+// of a job step, so that the tasks share.
+func jobGroup(line string) string {
+	if i := strings.LastIndex(line, "/task_"); i >= 0 && !strings.Contains(line[i+1:], "/") {
+		line = line[:i]
+	}
+	return line
+}
+
+func btoi(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func hex(b []byte) string {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 2*len(b))
+	for _, c := range b {
+		out = append(out, digits[c>>4], digits[c&15])
+	}
+	return string(out)
+}
+
+func socket() (int, error) {
+	return unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+}
+
+func connect(name string) (int, error) {
+	fd, err := socket()
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if err := samePeer(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+	return fd, nil
+}
+
+// samePeer checks that the other end of a socket is a process of this user.
+func samePeer(fd int) error {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return err
+	}
+	if int(cred.Uid) != os.Getuid() {
+		return errors.New("a process of uid " + strconv.Itoa(int(cred.Uid)) + " has the address of the image's mount")
+	}
+	return nil
+}
+
+// spawnHolder takes the address and starts a holder that listens on it.
+func spawnHolder(name string, img *Served, hostIDs bool) error {
+	fd, err := socket()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		return err
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return err
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(null)
+	n := uintptr(null)
+	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10)}
+	_, err = syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"SINGULARITY_HOLDER=1"},
+		Files: []uintptr{n, n, n, uintptr(fd), img.File.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	return err
+}
+
+// request asks the holder for its namespaces. What the container wants besides
+// the image's own files is sent along, since the first to ask decides what the
+// mount has.
+func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
+	if err := send(h.fd, encodeWants(p.Files)); err != nil {
+		return err
+	}
+	for {
+		b := make([]byte, 16)
+		oob := make([]byte, unix.CmsgSpace(2*4))
+		n, oobn, _, _, err := unix.Recvmsg(h.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("the holder of the image's mount is gone")
+		case b[0] == replyContent:
+			if err := send(h.fd, encodeExtras(makeExtras(img, p, hooks))); err != nil {
+				return err
+			}
+			continue
+		case b[0] != replyReady && b[0] != replyLayer:
+			return errors.New("the holder of the image's mount cannot serve it")
+		}
+		h.layer = b[0] == replyLayer
+		fds, err := receivedFiles(oob[:oobn])
+		if err != nil {
+			return err
+		}
+		h.mnt = fds[0]
+		if len(fds) > 1 {
+			h.user = fds[1]
+		}
+		return nil
+	}
+}
+
+// receivedFiles returns the descriptors of a control message, at least one.
+func receivedFiles(oob []byte) ([]int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	for i := range msgs {
+		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil && len(fds) > 0 {
+			return fds, nil
+		}
+	}
+	return nil, errors.New("the holder of the image's mount handed nothing over")
+}
+
+func send(fd int, b []byte) error {
+	if len(b) > maxMessage {
+		return unix.EMSGSIZE
+	}
+	for {
+		if err := unix.Sendto(fd, b, unix.MSG_NOSIGNAL, nil); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// A message is a list of texts, each with its length before it.
+func appendText(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// cutText takes the first text of b. It returns false if b is too short.
+func cutText(b []byte) (text string, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return "", nil, false
+	}
+	n := uint64(binary.LittleEndian.Uint32(b))
+	if n > uint64(len(b)-4) {
+		return "", nil, false
+	}
+	return string(b[4 : 4+n]), b[4+n:], true
+}
+
+// wants are what a container needs in the tree: path, and whether it is a
+// directory, a file or generated content, by its key.
+func encodeWants(files []plan.File) []byte {
+	var b []byte
+	for i := range files {
+		f := &files[i]
+		b = appendText(appendText(b, f.Path), wantKind(f))
+	}
+	return b
+}
+
+func wantKind(f *plan.File) string {
+	switch {
+	case f.Load != nil && f.Key == "":
+		return "?" // never alike
+	case f.Load != nil:
+		return "=" + f.Key
+	case f.Dir:
+		return "dir"
+	}
+	return "file"
+}
+
+func decodeWants(b []byte) (map[string]string, error) {
+	out := map[string]string{}
+	for len(b) > 0 {
+		path, rest, ok := cutText(b)
+		if !ok {
+			return nil, errMessage
+		}
+		kind, rest, ok := cutText(rest)
+		if !ok {
+			return nil, errMessage
+		}
+		out[path], b = kind, rest
+	}
+	return out, nil
+}
+
+var errMessage = errors.New("a message of another version")
+
+func encodeExtras(list []fusefs.Extra) []byte {
+	var b []byte
+	for i := range list {
+		e := &list[i]
+		b = binary.LittleEndian.AppendUint32(b, e.Mode)
+		content := "-"
+		if e.Content != nil {
+			content = "+" + string(e.Content)
+		}
+		b = appendText(appendText(b, e.Path), content)
+	}
+	return b
+}
+
+func decodeExtras(b []byte) ([]fusefs.Extra, error) {
+	var out []fusefs.Extra
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return nil, errMessage
+		}
+		e := fusefs.Extra{Mode: binary.LittleEndian.Uint32(b)}
+		path, rest, ok := cutText(b[4:])
+		if !ok {
+			return nil, errMessage
+		}
+		content, rest, ok := cutText(rest)
+		if !ok || content == "" {
+			return nil, errMessage
+		}
+		if content[0] == '+' {
+			e.Content = []byte(content[1:])
+		}
+		e.Path, b = path, rest
+		out = append(out, e)
+	}
+	return out, nil
+}
