@@ -403,6 +403,17 @@ var VerbTable = []Verb{
 		Short:   "Run the tests of a container",
 		Long:    "Start a container from an image and run the test script that its definition file set. " + imageHelp,
 		Example: "  $ singularity test debian.sif"},
+	{Name: "instance start", Set: InstanceStart, MinArgs: 2,
+		Use:   "instance start [options] <container> <name> [args...]",
+		Short: "Start an instance in the background",
+		Long: "Start a container that goes on in the background under a name, and run its startscript. " + imageHelp +
+			"\n\nOther commands join it as instance://NAME. In a batch job it ends with the job, unless --linger is given.",
+		Example: "  $ singularity instance start nginx.sif web\n  $ singularity exec instance://web ps\n  $ singularity instance stop web"},
+	{Name: "instance run", Set: InstanceRun, MinArgs: 2,
+		Use:     "instance run [options] <container> <name> [args...]",
+		Short:   "Start an instance that runs the runscript",
+		Long:    "Start a container that goes on in the background under a name, and run its runscript. " + imageHelp,
+		Example: "  $ singularity instance run nginx.sif web"},
 }
 
 const imageHelp = "The image is a SIF file, a squashfs or ext3 file, or a directory (a sandbox)."

@@ -31,6 +31,9 @@ func Main(argv []string) int {
 	if len(argv) > 2 && argv[1] == container.HolderName {
 		return container.HoldMain(argv[2:], openServed)
 	}
+	if len(argv) == 1 && strings.HasPrefix(argv[0], instanceTitle) {
+		return becomeInstance()
+	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {
@@ -41,32 +44,55 @@ func Main(argv []string) int {
 
 func run(argv []string, log *Log) (int, error) {
 	var v Invocation
-	rest, err := ParseGlobal(&v, argv[min(1, len(argv)):], os.Getenv)
+	verb, err := parse(&v, argv, log)
 	if err != nil {
 		return 0, err
 	}
-	v.SetLog(log)
 	if v.Version {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
 	}
-	if v.Help || len(rest) == 0 {
+	name, joins := strings.CutPrefix(v.Image, "instance://")
+	switch {
+	case verb == nil || v.Help || !joins && Scheme(v.Image) != "":
 		return 0, handOver(argv)
-	}
-	verb := LookupVerb(rest[0])
-	if verb == nil {
-		return 0, handOver(argv)
-	}
-	if err := ParseVerb(&v, verb, rest[1:], os.Getenv); err != nil {
-		return 0, err
-	}
-	if v.Help || Scheme(v.Image) != "" {
-		return 0, handOver(argv)
+	case joins && verb.Set&Instances != 0:
+		return 0, Fatal(errors.New("cannot start an instance from an instance"), "name an image")
 	}
 	for _, note := range v.Notes {
 		log.Warning(note)
 	}
-	return start(v.Verb, &v.Options, v.Image, v.Args, log)
+	switch {
+	case joins:
+		return join(v.Verb, &v.Options, name, v.Args, log)
+	case verb.Set&Instances != 0:
+		return startInstance(&v, argv, log)
+	}
+	s := &starter{verb: v.Verb, o: &v.Options, args: v.Args, log: log, entry: entry.Read()}
+	return s.start(v.Image)
+}
+
+// parse reads a command line into v and returns its verb; nil if that is none
+// that starts a container.
+func parse(v *Invocation, argv []string, log *Log) (*Verb, error) {
+	rest, err := ParseGlobal(v, argv[min(1, len(argv)):], os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	v.SetLog(log)
+	if v.Help || v.Version || len(rest) == 0 {
+		return nil, nil
+	}
+	name := rest[0]
+	if name == "instance" && len(rest) > 1 {
+		rest = rest[1:]
+		name += " " + rest[0]
+	}
+	verb := LookupVerb(name)
+	if verb == nil {
+		return nil, nil
+	}
+	return verb, ParseVerb(v, verb, rest[1:], os.Getenv)
 }
 
 // SetLog sets log as the global options say and leaves word of them in the

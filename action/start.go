@@ -30,6 +30,11 @@ type starter struct {
 	args  []string
 	log   *Log
 	entry entry.State
+	// instance is the name of the instance that is started or joined, and
+	// started is called when it runs.
+	instance string
+	started  func(pid int, p *plan.Plan) error
+
 	conf  *conf.Config
 	image *image.Image
 	files image.Files
@@ -39,10 +44,14 @@ type starter struct {
 	facts plan.Facts
 }
 
-// start runs verb in a container made from image and returns its exit status.
-func start(verb string, o *plan.Options, path string, args []string, log *Log) (int, error) {
+// start runs the verb in a container made from the image at path and returns its
+// exit status.
+func (s *starter) start(path string) (int, error) {
+	o, log := s.o, s.log
 	o.Imply()
-	s := &starter{verb: verb, o: o, args: args, log: log, entry: entry.Read()}
+	if s.instance != "" {
+		o.PID = true
+	}
 	var err error
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
@@ -60,7 +69,7 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
-	if verb == "test" {
+	if s.verb == "test" {
 		if _, err := s.files.Stat("/.singularity.d/test"); err != nil {
 			log.Info("No test script found in container, exiting")
 			return 0, nil
@@ -69,7 +78,7 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	if err := s.gather(); err != nil {
 		return 0, err
 	}
-	p, notes, err := plan.New(verb, o, args, &s.facts)
+	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
 	for _, n := range notes {
 		log.Warning(n)
 	}
@@ -324,10 +333,13 @@ func (s *starter) environment() {
 		"HOME=" + orRoot(home),
 		"SINGULARITY_CONTAINER=" + s.image.Path,
 		"SINGULARITY_NAME=" + filepath.Base(s.image.Path),
-		"SINGULARITY_COMMAND=" + s.verb,
+		"SINGULARITY_COMMAND=" + strings.TrimPrefix(s.verb, "instance "),
 		"SINGULARITY_ENVIRONMENT=/.singularity.d/env/91-environment.sh",
 		"SINGULARITY_BIND=" + strings.Join(s.o.Bind, ","),
 		"USER_PATH=" + os.Getenv("PATH") + ":" + env.DefaultPath,
+	}
+	if s.instance != "" {
+		in.Fixed = append(in.Fixed, "SINGULARITY_INSTANCE="+s.instance)
 	}
 	if s.o.NoEval {
 		in.Fixed = append(in.Fixed, "SINGULARITY_NO_EVAL=1")
@@ -366,6 +378,9 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
+	if s.started != nil {
+		hooks.Started = func(pid int) error { return s.started(pid, p) }
+	}
 	if s.entry.Unshared && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}

@@ -71,7 +71,7 @@ func newRoot(log *action.Log) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &action.UsageError{Command: commandName(c), Reason: err.Error(), Options: options(c)}
 	})
-	root.AddCommand(actionCommands()...)
+	root.AddCommand(actionCommands(action.AnyVerb)...)
 	root.AddCommand(commands(log)...)
 	settle(root, true)
 	root.RunE = func(c *cobra.Command, args []string) error {
@@ -92,6 +92,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newCompletionCommand(),
 		newDocsCommand(),
 		newInspectCommand(log),
+		newInstanceCommand(log),
 		newKeyCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),
@@ -167,13 +168,17 @@ func commandName(c *cobra.Command) string {
 	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
 }
 
-// actionCommands returns exec, run, shell and test for help and completion.
-func actionCommands() []*cobra.Command {
+// actionCommands returns those of the action commands that are in set, for help
+// and completion.
+func actionCommands(set action.Verbs) []*cobra.Command {
 	var list []*cobra.Command
 	for i := range action.VerbTable {
 		v := &action.VerbTable[i]
+		if v.Set&set == 0 {
+			continue
+		}
 		c := &cobra.Command{
-			Use: v.Use, Short: v.Short, Long: v.Long, Example: v.Example,
+			Use: strings.TrimPrefix(v.Use, "instance "), Short: v.Short, Long: v.Long, Example: v.Example,
 			Args: cobra.MinimumNArgs(v.MinArgs),
 			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(args[0]) },
 		}

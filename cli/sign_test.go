@@ -13,6 +13,7 @@ import (
 
 	"singularity/conf"
 	"singularity/linux/lockfile"
+	"singularity/action"
 	"singularity/sif"
 )
 
@@ -287,7 +288,7 @@ func TestSignGPGVerifies(t *testing.T) {
 }
 
 func TestRealUID(t *testing.T) {
-	if got := realUID(); got != unix.Getuid() && os.Geteuid() != 0 {
+	if got := action.RealUID(); got != unix.Getuid() && os.Geteuid() != 0 {
 		t.Errorf("uid %d, want %d", got, unix.Getuid())
 	}
 }

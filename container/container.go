@@ -48,6 +48,9 @@ type Hooks struct {
 	Stdio [3]*os.File
 	// Done, when closed, kills the container.
 	Done <-chan struct{}
+	// Started is called once the program runs, with the process id of the
+	// container's first process. If it fails, the container is killed.
+	Started func(pid int) error
 }
 
 // ErrInterrupted says that the container was ended before its program started.
@@ -99,7 +102,28 @@ func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
+	if h.Started != nil {
+		if err := c.started(h.Started); err != nil {
+			return 0, err
+		}
+	}
 	return m.wait(c)
+}
+
+// started waits until the program runs and tells f.
+func (c *child) started(f func(int) error) error {
+	err := <-c.failed
+	if err == nil {
+		if err = f(c.pid); err != nil {
+			syscall.Kill(c.pid, syscall.SIGKILL)
+		}
+	}
+	if err != nil {
+		reap(c.pid)
+		return err
+	}
+	c.failed <- nil
+	return nil
 }
 
 // child is a started container.

@@ -2,12 +2,112 @@ package container
 
 import (
 	"encoding/binary"
+	"errors"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"singularity/linux/entry"
 	"singularity/linux/script"
+	"singularity/plan"
 )
+
+// Running is a running container.
+type Running struct {
+	FD  int // a pidfd of its process 1
+	PID int // the number of that process
+}
+
+// nsFlags are the flags of setns for the names in /proc/PID/ns.
+var nsFlags = [...]struct {
+	name string
+	flag int
+}{
+	{"user", unix.CLONE_NEWUSER}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"ipc", unix.CLONE_NEWIPC},
+	{"uts", unix.CLONE_NEWUTS}, {"net", unix.CLONE_NEWNET}, {"cgroup", unix.CLONE_NEWCGROUP},
+}
+
+// namespaces returns the flags of the namespaces of r that are not ours.
+func (r *Running) namespaces() (int, error) {
+	flags := 0
+	for _, n := range nsFlags {
+		var own, other unix.Stat_t
+		if err := unix.Stat("/proc/self/ns/"+n.name, &own); err != nil {
+			return 0, err
+		}
+		if err := unix.Stat("/proc/"+itoa(r.PID)+"/ns/"+n.name, &other); err != nil {
+			return 0, err
+		}
+		if own.Ino != other.Ino {
+			flags |= n.flag
+		}
+	}
+	return flags, nil
+}
+
+// Join carries out p, which plan.Join made, in the running container r, and
+// waits for its end.
+func Join(p *plan.Plan, r *Running, h Hooks) (syscall.WaitStatus, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	flags, err := r.namespaces()
+	if err != nil {
+		return 0, err
+	}
+	m := newMonitor(h.Done)
+	defer m.stop()
+	c, err := startJoined(p, r, flags, h)
+	if err != nil {
+		return 0, err
+	}
+	return m.wait(c)
+}
+
+func startJoined(p *plan.Plan, r *Running, flags int, h Hooks) (*child, error) {
+	var errs, left [2]int
+	for _, q := range []*[2]int{&errs, &left} {
+		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
+			return nil, err
+		}
+	}
+	defer unix.Close(left[0])
+	b := newBuilder(p, h, errs[1])
+	b.files = entry.Read().Files
+	b.joinsPID = flags&unix.CLONE_NEWPID != 0
+	// The kernel checks at once that the process is still there and that this
+	// one may join it.
+	b.s.Call("join the namespaces of the instance", unix.SYS_SETNS, script.Int(r.FD), script.Int(flags))
+	b.s.Leave(left[1])
+	if p.IDs.Mode == plan.Ranges {
+		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
+	}
+	if err := b.process(); err != nil {
+		return nil, err
+	}
+	pid, err := b.s.Start(0, errs[1])
+	unix.Close(errs[1])
+	unix.Close(left[1])
+	if err != nil {
+		return nil, err
+	}
+	id := receiveID(left[0])
+	reap(pid)
+	c := &child{pid: id, failed: make(chan error, 1)}
+	err = b.explain(b.s.ReadFailure(errs[0]))
+	unix.Close(errs[0])
+	if id == 0 || err != nil {
+		if id != 0 {
+			reap(id)
+		}
+		if err == nil {
+			err = errors.New("cannot join the instance: it has ended")
+		}
+		return nil, err
+	}
+	c.failed <- nil
+	return c, nil
+}
 
 // joinHold adds the way into the user namespace of a shared mount, with a mount
 // namespace that is still a copy of the caller's, so that bind sources are what

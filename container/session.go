@@ -111,6 +111,13 @@ func (b *builder) session(sources []script.Slot) {
 
 // init makes the fork whose parent stays as process 1.
 func (b *builder) init() {
+	b.blockSignals()
+	b.s.Init(b.p.Process.Stay)
+}
+
+// blockSignals blocks all signals, as process 1 wants them, and lets it end with
+// the launcher.
+func (b *builder) blockSignals() {
 	s := b.s
 	all := ^uint64(0)
 	s.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{all}), script.Int(0), script.Int(8))
@@ -120,7 +127,6 @@ func (b *builder) init() {
 		// is in error (poll reports that unasked) once it is gone.
 		s.Want(s.Call("see the parent alive", unix.SYS_POLL, s.Words([]uint64{uint64(b.errfd)}), script.Int(1), script.Int(0)), 0)
 	}
-	s.Init(false)
 }
 
 // mask is the signal mask of the program: that of the caller.

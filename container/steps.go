@@ -26,17 +26,18 @@ const (
 
 // builder turns a plan into a script.
 type builder struct {
-	p      *plan.Plan
-	h      Hooks
-	s      *script.Script
-	errfd  int // the child's report; -1 if the script runs in this process
-	files  [2]uint64
-	attach string // a directory of the host that mounts are put on before the pivot
-	root   script.Slot
-	hold   *Hold // the shared mount that the container joins; may be nil
-	held   script.Slot
-	img    *Served // of hold
-	keep   []int   // descriptors that stay open until execve closes them, in order
+	p        *plan.Plan
+	h        Hooks
+	s        *script.Script
+	errfd    int // the child's report; -1 if the script runs in this process
+	files    [2]uint64
+	attach   string // a directory of the host that mounts are put on before the pivot
+	root     script.Slot
+	joinsPID bool  // the PID namespace is that of a running container
+	hold     *Hold // the shared mount that the container joins; may be nil
+	held     script.Slot
+	img      *Served // of hold
+	keep     []int   // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
@@ -99,6 +100,9 @@ func (b *builder) detachMounts() {
 
 // rest adds everything behind the id maps.
 func (b *builder) rest(overlay bool, dev *device) error {
+	if b.p.Root.Kind == plan.JoinedRoot {
+		return b.process()
+	}
 	b.detachMounts()
 	if b.p.IDs.Mode == plan.Ranges {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
@@ -247,11 +251,18 @@ func (b *builder) process() error {
 		from = max(from, fd+1)
 	}
 	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
+	if p.Idle {
+		b.idle()
+		return nil
+	}
 	if p.Init {
 		b.init()
 	}
 	if p.Console != "" {
 		b.console()
+	}
+	if p.Stay && !p.Idle {
+		s.Call("begin a session", unix.SYS_SETSID)
 	}
 	for i, d := range p.Dirs {
 		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
@@ -273,7 +284,7 @@ func (b *builder) process() error {
 	if b.errfd >= 0 {
 		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
 		parent := syscall.Getpid()
-		if b.p.Namespaces.PID {
+		if b.p.Namespaces.PID || b.joinsPID {
 			parent = 0
 		}
 		if p.Init {
@@ -286,6 +297,12 @@ func (b *builder) process() error {
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	return nil
+}
+
+// idle ends the script as process 1 of an instance without a program.
+func (b *builder) idle() {
+	b.blockSignals()
+	b.s.Idle()
 }
 
 // filter installs the seccomp filter of fakeroot: changes of ownership, or

@@ -95,8 +95,27 @@ func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []str
 	if err != nil {
 		return nil, nil, err
 	}
+	m.p.Home = home
 	m.process(verb, args, home)
 	return m.p, m.notes, nil
+}
+
+// Running is what is known of a running container that is joined.
+type Running struct {
+	IDs  IDs
+	Home string // inside
+}
+
+// Join decides how verb is done in a running container. Its mounts, namespaces
+// and ids are there; what is left is the process.
+func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, []string) {
+	m := &maker{o: o, f: f, p: &Plan{IDs: r.IDs, Root: Root{Kind: JoinedRoot}}}
+	if o.Limits.Any() || o.ApplyCgroups != "" {
+		m.note("Ignoring resource limits: the instance has its own")
+	}
+	m.process(verb, args, r.Home)
+	m.p.Process.Init = false
+	return m.p, m.notes
 }
 
 func (m *maker) ids() error {
@@ -149,8 +168,15 @@ func (m *maker) process(verb string, args []string, home string) {
 	switch verb {
 	case "shell":
 		argv = append(m.shell(), args...)
-	case "run", "test":
+	case "run", "test", "instance run", "instance start":
 		argv = append([]string{m.script(verb)}, args...)
+	}
+	if strings.HasPrefix(verb, "instance ") {
+		p.Stay = p.Init
+		p.Idle = p.Init && argv[0] == ""
+	}
+	if m.o.Boot {
+		argv, p.Init, p.Stay, p.Idle = []string{"/sbin/init"}, false, false, false
 	}
 	if m.f.Shell != nil {
 		argv = append(append([]string(nil), m.f.Shell...), argv...)
@@ -177,13 +203,20 @@ func (m *maker) shell() []string {
 	return []string{"/bin/sh"}
 }
 
-// script is the program of the run and test verbs.
+// script is the program of the verbs that run a script of the image; "" for an
+// instance that only waits.
 func (m *maker) script(verb string) string {
 	list := []string{"/.singularity.d/runscript", "/singularity"}
-	if verb == "test" {
+	switch verb {
+	case "test":
 		list = []string{"/.singularity.d/test"}
+	case "instance start":
+		list = []string{"/.singularity.d/startscript", ""}
 	}
 	for _, s := range list {
+		if s == "" {
+			return ""
+		}
 		if _, kind := m.f.Image.Resolve(s); kind == Other {
 			return s
 		}

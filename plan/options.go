@@ -181,6 +181,12 @@ type Limits struct {
 	PIDs                                  string
 }
 
+// Any tells whether a limit is set.
+func (l *Limits) Any() bool {
+	return l.BlkioWeight != "" || len(l.BlkioWeightDevice) > 0 || l.CPUShares != "" || l.CPUs != "" || l.CPUSetCPUs != "" || l.CPUSetMems != "" ||
+		l.Memory != "" || l.MemoryReservation != "" || l.MemorySwap != "" || l.OOMKillDisable || l.PIDs != ""
+}
+
 // Imply sets what other options of o ask for without saying so.
 func (o *Options) Imply() {
 	if o.Compat {

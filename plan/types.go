@@ -16,6 +16,7 @@ type Plan struct {
 	Files    []File  // generated files and empty mount points, in order
 	Mounts   []Mount // in the order they are made
 	Process  Process
+	Home     string // inside
 }
 
 // HostProc puts the host's procfs in place of one of the container's own, for
@@ -100,6 +101,9 @@ const (
 	DirRoot
 	// HostRoot is the host's own root: the mounts stay, nothing is pivoted.
 	HostRoot
+	// JoinedRoot is that of a running container, all of whose namespaces are
+	// joined.
+	JoinedRoot
 )
 
 // Root is the root file system.
@@ -172,6 +176,9 @@ type Process struct {
 	// Init keeps a process 1 of ours in a new PID namespace, which reaps and
 	// passes signals on; without it the program is process 1.
 	Init bool
+	// Stay keeps process 1 when the program ends: an instance. Idle starts no
+	// program at all.
+	Stay, Idle bool
 	// Console is a terminal to open again in place of the standard descriptors
 	// that are terminals, since the container has its own /dev/pts.
 	Console string

@@ -48,45 +48,61 @@ type sigInfo struct {
 	_               [116]byte
 }
 
-// reapAll is the life of process 1. All signals are blocked; it never returns.
+// Signals that ask for an end, bit n-1 for signal n.
+const endSignals = 1<<(syscall.SIGHUP-1) | 1<<(syscall.SIGINT-1) | 1<<(syscall.SIGQUIT-1) | 1<<(syscall.SIGTERM-1)
+
+// reapAll is the life of process 1; child is 0 where there is none. All signals
+// are blocked; it never returns.
 //
 //go:norace
 //go:nosplit
-func reapAll(child uintptr, group bool) {
+func reapAll(child uintptr, stay bool) {
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
 	// The descriptors of the start must not stay open here: the launcher
 	// waits for their end, and a reader for that of a pipe.
 	syscall.RawSyscall(sysCloseRange, 3, 1<<32-1, 0)
-	target := child
-	if group {
-		target = -child
-	}
+	ending := false
 	for {
 		var info sigInfo
 		sig, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&info)), 0, 8, 0, 0)
 		if e != 0 {
 			continue
 		}
-		if sig != uintptr(syscall.SIGCHLD) {
+		switch {
+		case sig == uintptr(syscall.SIGCHLD):
+		case stay && endSignals&(1<<(sig-1)) != 0:
+			ending = true
+			syscall.RawSyscall(syscall.SYS_KILL, ^uintptr(0), sig, 0)
+		case stay && child != 0:
+			syscall.RawSyscall(syscall.SYS_KILL, -child, sig, 0)
+		case !stay && info.code != kernelSent:
 			// What a terminal sends reaches its whole process group.
-			if group || info.code != kernelSent {
-				syscall.RawSyscall(syscall.SYS_KILL, target, sig, 0)
-			}
-			continue
+			syscall.RawSyscall(syscall.SYS_KILL, child, sig, 0)
 		}
-		for {
-			var status uint32
-			pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), syscall.WNOHANG|waitAll, 0, 0, 0)
-			if e != 0 || pid == 0 {
-				break
+		reap(child, stay, ending)
+	}
+}
+
+// reap waits for every child that has ended.
+//
+//go:norace
+//go:nosplit
+func reap(child uintptr, stay, ending bool) {
+	for {
+		var status uint32
+		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), syscall.WNOHANG|waitAll, 0, 0, 0)
+		if e == syscall.ECHILD && ending {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+		if e != 0 || pid == 0 {
+			return
+		}
+		if pid == child && !stay {
+			code := status >> 8 & 0xff
+			if n := status & 0x7f; n != 0 {
+				code = 128 + n
 			}
-			if pid == child {
-				code := status >> 8 & 0xff
-				if n := status & 0x7f; n != 0 {
-					code = 128 + n
-				}
-				syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(code), 0, 0)
-			}
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(code), 0, 0)
 		}
 	}
 }

@@ -93,6 +93,8 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		switch s.op {
 		case opExec:
 			return i, execute(x)
+		case opIdle:
+			reapAll(0, true)
 		case opInit, opLeave:
 			if e = split(s.op, s.a[0]); e == 0 {
 				continue

@@ -43,6 +43,7 @@ const (
 	opExec  // find and execute the program
 	opEqual // two words of memory must have given values
 	opInit  // fork; the parent becomes a process 1 that waits for the child
+	opIdle  // stay as a process 1 without a child
 	opLeave // fork; the parent tells the child's id and ends
 )
 
@@ -201,15 +202,22 @@ func (s *Script) strings(list []string) uintptr {
 // every orphan, passes signals on to the child, and ends as the child ends, with
 // 128 and the number of the signal if one ended it. The script goes on in the
 // child. All signals must be blocked, so that none is lost; the child puts its
-// own mask back. With group, signals go to the child's process group, and the
-// child must have made one.
-func (s *Script) Init(group bool) {
+// own mask back.
+//
+// With stay, process 1 is that of an instance: it stays when the child ends. A
+// signal that asks for an end (HUP, INT, QUIT, TERM) goes to every process of
+// the namespace, and when none is left process 1 ends. Any other goes to the
+// child's process group; the child must have made one.
+func (s *Script) Init(stay bool) {
 	st := step{op: opInit}
-	if group {
+	if stay {
 		st.a[0] = 1
 	}
 	s.add("create the container's first program", st)
 }
+
+// Idle ends the script as process 1 of an instance that starts no program.
+func (s *Script) Idle() { s.add("wait as process 1", step{op: opIdle}) }
 
 // Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
 // and ends. The child has the same parent as that process had; so a process

@@ -1,0 +1,318 @@
+package action
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/container"
+	"singularity/container/instance"
+	"singularity/host"
+	"singularity/image"
+	"singularity/linux/entry"
+	"singularity/linux/signals"
+	"singularity/plan"
+)
+
+// instanceTitle begins the name that the process of an instance shows, and is
+// how the program knows that it shall be one.
+const instanceTitle = "Singularity instance: "
+
+// Descriptors of a process that becomes an instance, besides the standard ones.
+const (
+	argsFD   = 3 // whether there is a leader, then the command line, with zero bytes between
+	statusFD = 4 // messages of the start, and a zero byte once it runs
+	leaderFD = 5 // a pidfd of what it must not outlive, if there is one
+)
+
+// Store opens the records of the caller's instances, or, for root, of a user's.
+func Store(user string) (*instance.Store, error) {
+	uid := RealUID()
+	u, err := host.LookupUser(uid, os.Getgid())
+	if err != nil {
+		u.Name = strconv.Itoa(uid)
+	}
+	if user == "" || user == u.Name {
+		dir, err := ConfigDir(os.Getenv)
+		if err != nil {
+			return nil, err
+		}
+		return instance.Open(dir, uid, u.Name)
+	}
+	if uid != 0 {
+		return nil, Fatal(errors.New("cannot look at the instances of "+user+": only root may"), "")
+	}
+	other, err := host.LookupName(user)
+	if err != nil {
+		return nil, err
+	}
+	return instance.Open(other.Home+"/.singularity", other.UID, other.Name)
+}
+
+// startInstance starts the instance that v asks for in a process of its own and
+// waits until it runs.
+func startInstance(v *Invocation, argv []string, log *Log) (int, error) {
+	name := v.Args[0]
+	if !instance.ValidName(name) {
+		return 0, Fatal(errors.New(name+" is not a valid instance name"), "letters, digits, dots, dashes and underscores are wanted")
+	}
+	store, err := Store("")
+	if err != nil {
+		return 0, err
+	}
+	if old, err := store.Get(name); err == nil {
+		old.Close()
+		return 0, Fatal(errors.New("instance "+name+" already exists"), "stop it (singularity instance stop "+name+") or choose another name")
+	}
+	out, errs, err := store.Logs(name)
+	if err != nil {
+		return 0, Fatal(errors.New("cannot open the log files of the instance: "+err.Error()), "let SINGULARITY_CONFIGDIR name a directory that you may write to")
+	}
+	defer out.Close()
+	defer errs.Close()
+	status, err := spawnInstance(v, argv, out, errs)
+	if err != nil {
+		return 0, err
+	}
+	defer status.Close()
+	text, err := io.ReadAll(status)
+	if err != nil {
+		return 0, err
+	}
+	ok := len(text) > 0 && text[len(text)-1] == 0
+	if ok {
+		text = text[:len(text)-1]
+	}
+	log.Out.Write(text)
+	if !ok {
+		if len(text) == 0 {
+			return 0, Fatal(errors.New("the instance ended at its start"), "see "+errs.Name())
+		}
+		return 255, nil
+	}
+	log.Info("instance started successfully")
+	return 0, nil
+}
+
+// spawnInstance starts this program again, as the process of an instance, in a
+// session of its own. What it says about its start can be read from the result.
+func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, error) {
+	args, argsEnd, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer args.Close()
+	status, statusEnd, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer statusEnd.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	files := []uintptr{null.Fd(), out.Fd(), errs.Fd(), args.Fd(), statusEnd.Fd()}
+	leader := jobLeader(&v.Options)
+	if leader >= 0 {
+		defer unix.Close(leader)
+		files = append(files, uintptr(leader))
+	}
+	if st := entry.Read(); st.Masked {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		signals.SetMask(st.Mask)
+	}
+	user := strconv.Itoa(os.Getuid())
+	if u, err := host.LookupUser(os.Getuid(), os.Getgid()); err == nil {
+		user = u.Name
+	}
+	title := instanceTitle + user + " [" + v.Args[0] + "]"
+	_, err = syscall.ForkExec("/proc/self/exe", []string{title}, &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
+	if err == nil {
+		_, err = argsEnd.WriteString(strconv.FormatBool(leader >= 0) + "\x00" + strings.Join(argv, "\x00"))
+	}
+	if err := errors.Join(err, argsEnd.Close()); err != nil {
+		status.Close()
+		return nil, err
+	}
+	return status, nil
+}
+
+// jobVariables are set in the jobs of batch systems.
+var jobVariables = [...]string{"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "OAR_JOB_ID", "COBALT_JOBID", "SGE_JOB_SPOOL_DIR"}
+
+// jobLeader returns a pidfd of the leader of this session if that is a batch
+// job: an instance ends with it, unless it shall linger. Otherwise it is -1.
+func jobLeader(o *plan.Options) int {
+	if o.Linger {
+		return -1
+	}
+	for _, k := range jobVariables {
+		if os.Getenv(k) == "" {
+			continue
+		}
+		sid, err := unix.Getsid(0)
+		if err != nil || sid <= 0 {
+			return -1
+		}
+		fd, err := unix.PidfdOpen(sid, 0)
+		if err != nil {
+			return -1
+		}
+		return fd
+	}
+	return -1
+}
+
+// becomeInstance is the life of the process of an instance: the start, with its
+// messages for the one who waits, and then the watch over it.
+func becomeInstance() int {
+	for fd := argsFD; fd <= leaderFD; fd++ {
+		unix.CloseOnExec(fd) // the last may not be there
+	}
+	status := os.NewFile(statusFD, "status")
+	log := NewLog()
+	log.Out, log.Color = status, false
+	text, err := io.ReadAll(io.LimitReader(os.NewFile(argsFD, "arguments"), 4<<20))
+	if err != nil {
+		return 255
+	}
+	leader, args, _ := strings.Cut(string(text), "\x00")
+	code, err := instanceOf(strings.Split(args, "\x00"), leader == "true", log, status)
+	if err != nil {
+		return Report(log, err)
+	}
+	return code
+}
+
+func instanceOf(argv []string, leader bool, log *Log, status *os.File) (int, error) {
+	var v Invocation
+	verb, err := parse(&v, argv, log)
+	if err != nil || verb == nil || verb.Set&Instances == 0 {
+		return 255, err
+	}
+	store, err := Store("")
+	if err != nil {
+		return 0, err
+	}
+	s := &starter{verb: v.Verb, o: &v.Options, args: v.Args[1:], log: log, entry: entry.Read(), instance: v.Args[0]}
+	var pid int
+	s.started = func(id int, p *plan.Plan) error {
+		pid = id
+		r, err := s.record(id, p, store)
+		if err == nil {
+			err = store.Add(r)
+		}
+		if errors.Is(err, instance.ErrExists) {
+			err = Fatal(errors.New("instance "+s.instance+" already exists"), "")
+		}
+		if err == nil && v.Options.PIDFile != "" {
+			err = os.WriteFile(v.Options.PIDFile, []byte(strconv.Itoa(id)+"\n"), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+		if leader {
+			go watchLeader(id)
+		}
+		status.Write([]byte{0})
+		log.Out = os.Stderr
+		status.Close()
+		return os.Chdir("/")
+	}
+	code, err := s.start(v.Image)
+	if pid != 0 {
+		store.Remove(s.instance, pid)
+	}
+	return code, err
+}
+
+// record describes the instance whose first process is pid.
+func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instance.Record, error) {
+	begin, err := instance.StartTime(pid)
+	if err != nil {
+		return nil, err
+	}
+	out, errs := store.LogPaths(s.instance)
+	return &instance.Record{
+		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
+		LogOutPath: out, LogErrPath: errs,
+		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init},
+	}, nil
+}
+
+// stopTime is what an instance gets to end by itself.
+const stopTime = 10 * time.Second
+
+// watchLeader ends the instance when the batch job that it belongs to ends.
+func watchLeader(pid int) {
+	list := []unix.PollFd{{Fd: leaderFD, Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(list, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return
+		}
+		break
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
+	time.Sleep(stopTime)
+	syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// join runs verb in the running instance called name.
+func join(verb string, o *plan.Options, name string, args []string, log *Log) (int, error) {
+	o.Imply()
+	store, err := Store("")
+	if err != nil {
+		return 0, err
+	}
+	i, err := store.Get(name)
+	if errors.Is(err, instance.ErrNone) {
+		return 0, Fatal(errors.New("no instance found with name "+name), "singularity instance list shows those that run")
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer i.Close()
+	s := &starter{verb: verb, o: o, args: args, log: log, entry: entry.Read(), instance: name}
+	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
+		return 0, err
+	}
+	dir, err := image.OpenDir("/proc/" + strconv.Itoa(i.PID) + "/root")
+	if err != nil {
+		return 0, Fatal(errors.New("cannot look into the instance "+name+": "+err.Error()), "")
+	}
+	s.files, s.image = dir, &image.Image{Path: i.Image, Kind: image.Sandbox}
+	if err := s.gather(); err != nil {
+		return 0, err
+	}
+	c := &i.Config
+	ids := s.facts.Host
+	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners}}
+	switch {
+	case !i.UserNS:
+		r.IDs.Mode = plan.HostIDs
+	case c.Ranges:
+		r.IDs.Mode = plan.Ranges
+	}
+	p, notes := plan.Join(verb, o, args, &s.facts, r)
+	for _, n := range notes {
+		log.Warning(n)
+	}
+	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, container.Hooks{Warning: log.Warning, Debug: log.Debug})
+	if err != nil {
+		return 0, StartError(err)
+	}
+	return container.Exit(ws), nil
+}
