@@ -21,7 +21,8 @@ func (b *bench) prepare(ctx context.Context) error {
 	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return err
 	}
-	for _, d := range []string{"", "bin", "mnt", "kernel", "tmp", "keys"} {
+	b.clean() // after a run that was killed
+	for _, d := range []string{"", "bin", "mnt", "kernel", "tmp", "tmp/keys"} {
 		if err := b.makeDir(b.path(d)); err != nil {
 			return err
 		}
@@ -30,7 +31,6 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	os.Remove(b.stderr.Name())
-	b.undo = append(b.undo, func() { b.clean() })
 	if err := b.programs(ctx); err != nil {
 		return err
 	}
@@ -58,11 +58,7 @@ func (b *bench) makeDir(path string) error {
 
 // clean removes what only one run needs.
 func (b *bench) clean() {
-	b.stderr.Close()
-	list, _ := filepath.Glob(b.path("tmp/*"))
-	for _, f := range append(list, b.path("keys")) {
-		os.RemoveAll(f)
-	}
+	os.RemoveAll(b.path("tmp"))
 }
 
 // programs copies the programs to the cache, which the ordinary user reaches

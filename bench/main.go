@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,10 +43,11 @@ type bench struct {
 	peers   map[string]string // paths of the programs that were found
 	stderr  *os.File          // of the commands, for messages
 	report  report
-	undo    []func()
 }
 
 func main() {
+	// The death of the thread that starts a command ends the command.
+	runtime.LockOSThread()
 	b := &bench{}
 	var only, user string
 	flag.IntVar(&b.n, "n", 0, "`runs` of each short command (default 25, with -quick 7)")
@@ -69,9 +71,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	err := b.run(ctx, user)
-	for _, f := range slices.Backward(b.undo) {
-		f()
-	}
+	b.clean()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
