@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // compressors are the images that are made of the tree.
@@ -21,8 +22,14 @@ func (b *bench) prepare(ctx context.Context) error {
 	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return err
 	}
+	if err := b.makeDir(b.dir); err != nil {
+		return err
+	}
+	if err := b.lock(); err != nil {
+		return err
+	}
 	b.clean() // after a run that was killed
-	for _, d := range []string{"", "bin", "mnt", "kernel", "tmp", "tmp/keys"} {
+	for _, d := range []string{"bin", "mnt", "kernel", "tmp", "tmp/keys"} {
 		if err := b.makeDir(b.path(d)); err != nil {
 			return err
 		}
@@ -45,6 +52,20 @@ func (b *bench) prepare(ctx context.Context) error {
 	return nil
 }
 
+// lock keeps a second run away from the cache until this process ends.
+func (b *bench) lock() error {
+	d, err := os.Open(b.dir)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		d.Close()
+		return fmt.Errorf("cannot lock %q, which another run may use (-dir names another place): %w", b.dir, err)
+	}
+	b.locked = d
+	return nil
+}
+
 // makeDir makes a directory that belongs to the ordinary user.
 func (b *bench) makeDir(path string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -56,8 +77,11 @@ func (b *bench) makeDir(path string) error {
 	return nil
 }
 
-// clean removes what only one run needs.
+// clean removes what only one run needs, if this run has the cache.
 func (b *bench) clean() {
+	if b.locked == nil {
+		return
+	}
 	os.RemoveAll(b.path("tmp"))
 }
 

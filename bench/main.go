@@ -39,6 +39,7 @@ type bench struct {
 	bin     string // where the programs were built
 	results string
 	dir     string // the cache
+	locked  *os.File
 	user    account
 	peers   map[string]string // paths of the programs that were found
 	stderr  *os.File          // of the commands, for messages
