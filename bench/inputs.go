@@ -165,7 +165,7 @@ func (b *bench) makeTree(ctx context.Context) error {
 // mountPoints makes what bwrap wants to find in the tree.
 func (b *bench) mountPoints(ctx context.Context) error {
 	script := `cd "$1"; shift; chmod -R u+rwX . && mkdir -p dev; for p; do
-		if [ -d "$p" ]; then mkdir -p ".$p"; else rm -f ".$p"; : > ".$p"; fi; done`
+		mkdir -p ".${p%/*}"; if [ -d "$p" ]; then mkdir -p ".$p"; else rm -f ".$p"; : > ".$p"; fi; done`
 	_, err := b.output(ctx, append([]string{"/bin/sh", "-ec", script, "sh", b.path("tree")}, b.binds()...)...)
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -109,7 +108,9 @@ func (b *bench) run(ctx context.Context, user string) error {
 		say("measuring %s", g.name)
 		err := g.run(b, ctx)
 		if ctx.Err() != nil {
-			return errors.New("interrupted")
+			b.report.end()
+			fmt.Println(b.report.markdown())
+			return fmt.Errorf("interrupted while measuring %s; the results are not saved", g.name)
 		}
 		if err != nil {
 			// One broken measurement must not cost the others.
