@@ -47,7 +47,7 @@ fuzz:
 
 bench: build
 	e2e/need bench
-	go run ./bench
+	go run ./bench $(BENCH)
 
 install: build
 	install -D -m 755 bin/singularity $(DESTDIR)$(PREFIX)/bin/singularity

@@ -16,8 +16,8 @@
 // Everything runs as an ordinary user, also if root starts it; only the
 // kernel's squashfs is mounted by root, and its rows are left out otherwise. A
 // peer that is not installed costs its rows, which say so. Mounts of
-// squashfuse live in a namespace that ends with the run, so that an interrupt
-// leaves none.
+// squashfuse and of the kernel live in a namespace that ends with the run, and
+// commands die with this program, so that not even a kill -9 leaves any.
 //
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go

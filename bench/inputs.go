@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // compressors are the images that are made of the tree.
@@ -21,7 +22,14 @@ func (b *bench) prepare(ctx context.Context) error {
 	if b.dir, err = filepath.Abs(b.dir); err != nil {
 		return err
 	}
-	for _, d := range []string{"", "bin", "mnt", "kernel", "tmp", "keys"} {
+	if err := b.makeDir(b.dir); err != nil {
+		return err
+	}
+	if err := b.lock(); err != nil {
+		return err
+	}
+	b.clean() // after a run that was killed
+	for _, d := range []string{"bin", "mnt", "kernel", "tmp", "tmp/keys"} {
 		if err := b.makeDir(b.path(d)); err != nil {
 			return err
 		}
@@ -30,7 +38,6 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	os.Remove(b.stderr.Name())
-	b.undo = append(b.undo, func() { b.clean() })
 	if err := b.programs(ctx); err != nil {
 		return err
 	}
@@ -45,6 +52,20 @@ func (b *bench) prepare(ctx context.Context) error {
 	return nil
 }
 
+// lock keeps a second run away from the cache until this process ends.
+func (b *bench) lock() error {
+	d, err := os.Open(b.dir)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		d.Close()
+		return fmt.Errorf("cannot lock %q, which another run may use (-dir names another place): %w", b.dir, err)
+	}
+	b.locked = d
+	return nil
+}
+
 // makeDir makes a directory that belongs to the ordinary user.
 func (b *bench) makeDir(path string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -56,13 +77,12 @@ func (b *bench) makeDir(path string) error {
 	return nil
 }
 
-// clean removes what only one run needs.
+// clean removes what only one run needs, if this run has the cache.
 func (b *bench) clean() {
-	b.stderr.Close()
-	list, _ := filepath.Glob(b.path("tmp/*"))
-	for _, f := range append(list, b.path("keys")) {
-		os.RemoveAll(f)
+	if b.locked == nil {
+		return
 	}
+	os.RemoveAll(b.path("tmp"))
 }
 
 // programs copies the programs to the cache, which the ordinary user reaches
@@ -145,7 +165,7 @@ func (b *bench) makeTree(ctx context.Context) error {
 // mountPoints makes what bwrap wants to find in the tree.
 func (b *bench) mountPoints(ctx context.Context) error {
 	script := `cd "$1"; shift; chmod -R u+rwX . && mkdir -p dev; for p; do
-		if [ -d "$p" ]; then mkdir -p ".$p"; else rm -f ".$p"; : > ".$p"; fi; done`
+		mkdir -p ".${p%/*}"; if [ -d "$p" ]; then mkdir -p ".$p"; else rm -f ".$p"; : > ".$p"; fi; done`
 	_, err := b.output(ctx, append([]string{"/bin/sh", "-ec", script, "sh", b.path("tree")}, b.binds()...)...)
 	return err
 }

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,14 +38,16 @@ type bench struct {
 	bin     string // where the programs were built
 	results string
 	dir     string // the cache
+	locked  *os.File
 	user    account
 	peers   map[string]string // paths of the programs that were found
 	stderr  *os.File          // of the commands, for messages
 	report  report
-	undo    []func()
 }
 
 func main() {
+	// The death of the thread that starts a command ends the command.
+	runtime.LockOSThread()
 	b := &bench{}
 	var only, user string
 	flag.IntVar(&b.n, "n", 0, "`runs` of each short command (default 25, with -quick 7)")
@@ -69,9 +71,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	err := b.run(ctx, user)
-	for _, f := range slices.Backward(b.undo) {
-		f()
-	}
+	b.clean()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -108,7 +108,9 @@ func (b *bench) run(ctx context.Context, user string) error {
 		say("measuring %s", g.name)
 		err := g.run(b, ctx)
 		if ctx.Err() != nil {
-			return errors.New("interrupted")
+			b.report.end()
+			fmt.Println(b.report.markdown())
+			return fmt.Errorf("interrupted while measuring %s; the results are not saved", g.name)
 		}
 		if err != nil {
 			// One broken measurement must not cost the others.

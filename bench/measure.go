@@ -34,9 +34,9 @@ func (b *bench) command(ctx context.Context, argv ...string) *exec.Cmd {
 	c.Env = b.environ()
 	c.Dir = b.user.home
 	c.Stderr = b.stderr
-	if b.user.credential != nil {
-		c.SysProcAttr = &syscall.SysProcAttr{Credential: b.user.credential}
-	}
+	// Nothing outlives this program, even if it is killed.
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: b.user.credential, Pdeathsig: syscall.SIGKILL}
+	c.WaitDelay = 10 * time.Second
 	return c
 }
 

@@ -47,7 +47,7 @@ func ordinaryUser(name string) (account, error) {
 }
 
 // peerNames are the programs of others that rows need.
-var peerNames = []string{"bwrap", "squashfuse_ll", "unshare", "mksquashfs", "tar2sqfs", "openssl", "mmdebstrap", "tar", "true", "mount", "umount"}
+var peerNames = []string{"bwrap", "squashfuse_ll", "unshare", "mksquashfs", "tar2sqfs", "openssl", "mmdebstrap", "tar", "mount", "setpriv"}
 
 func (b *bench) findPeers() {
 	b.peers = map[string]string{}
@@ -101,11 +101,11 @@ func (b *bench) singularity(image string, args ...string) []string {
 	return append([]string{b.program("singularity"), "exec", image}, args...)
 }
 
-// isolated is the command line of a shell with loop, as root of a user
+// isolated is the command line of a shell with script, as root of a user
 // namespace with mounts and processes of its own: what it mounts and what it
 // leaves running ends with it, however it ends.
-func (b *bench) isolated() []string {
-	return []string{b.peers["unshare"], "-Urm", "-pf", "--kill-child", "--mount-proc", "/bin/sh", "-c", loop}
+func (b *bench) isolated(script string) []string {
+	return []string{b.peers["unshare"], "-Urm", "-pf", "--kill-child", "--mount-proc", "/bin/sh", "-c", script}
 }
 
 // squashfuse is the shell command that mounts image on the mount point.
@@ -115,43 +115,27 @@ func (b *bench) squashfuse(image string) string {
 
 // squashfuseSession is a shell in image, served by squashfuse.
 func (b *bench) squashfuseSession(ctx context.Context, image string) (*session, error) {
-	s, err := b.session(ctx, b.isolated()...)
-	if err != nil {
-		return nil, err
-	}
-	if _, _, err = s.step(b.squashfuse(image)); err == nil {
-		err = s.become(b.bwrap(b.path("mnt"), "/bin/sh", "-c", loop))
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
+	shell := quote(b.bwrap(b.path("mnt"), "/bin/sh", "-c", loop))
+	return b.session(ctx, b.isolated(b.squashfuse(image)+" && exec "+shell)...)
 }
 
-// kernelMount mounts image by the kernel's squashfs, which only root may, and
-// returns how to unmount it.
-func (b *bench) kernelMount(ctx context.Context, image string) (func(), error) {
-	if os.Getuid() != 0 {
+// kernelSession is a shell in image, mounted by the kernel's squashfs, which
+// only root may. Root mounts in a mount namespace, which ends with the shell
+// and takes the loop device along; the shell is the ordinary user's.
+func (b *bench) kernelSession(ctx context.Context, image string) (*session, error) {
+	if b.user.credential == nil {
 		return nil, errors.New("the kernel's squashfs needs root")
 	}
-	if err := b.need("mount", "umount"); err != nil {
+	if err := b.need("bwrap", "mount", "setpriv", "unshare"); err != nil {
 		return nil, err
 	}
 	at := b.path("kernel")
-	out, err := exec.CommandContext(ctx, b.peers["mount"], "-t", "squashfs", "-o", "loop,ro", image, at).CombinedOutput()
-	if err != nil {
-		return nil, errors.New("the kernel's squashfs: " + strings.TrimSpace(string(out)))
-	}
-	mounted := true
-	umount := func() {
-		if mounted {
-			exec.Command(b.peers["umount"], at).Run()
-			mounted = false
-		}
-	}
-	b.undo = append(b.undo, umount)
-	return umount, nil
+	mount := quote([]string{b.peers["mount"], "-t", "squashfs", "-o", "loop,ro", image, at})
+	become := quote([]string{b.peers["setpriv"], "--reuid", strconv.Itoa(b.user.uid), "--regid", strconv.Itoa(b.user.gid), "--clear-groups"})
+	shell := quote(b.bwrap(at, "/bin/sh", "-c", loop))
+	c := b.command(ctx, b.peers["unshare"], "-m", "/bin/sh", "-c", mount+" && exec "+become+" "+shell)
+	c.SysProcAttr.Credential = nil
+	return b.start(c)
 }
 
 // path is a place in the cache.

@@ -20,6 +20,7 @@ type row struct {
 	Ours   *spread `json:"ours,omitempty"`
 	Peer   *spread `json:"peer,omitempty"`
 	Result float64 `json:"result,omitempty"` // the ratio, or the median where there is no peer
+	Best   float64 `json:"best,omitempty"`   // the ratio of the shortest runs, or the least
 	Goal   float64 `json:"goal,omitempty"`   // 0: none
 	Met    string  `json:"met,omitempty"`
 	Note   string  `json:"note,omitempty"`
@@ -58,6 +59,9 @@ type report struct {
 func (b *bench) compare(r row, ours, peer []float64) {
 	r.Ours, r.Peer = newSpread(ours), newSpread(peer)
 	r.Result = median(ratios(ours, peer))
+	if r.Ours != nil && r.Peer != nil {
+		r.Best = r.Ours.Min / r.Peer.Min
+	}
 	b.add(r)
 }
 
@@ -65,6 +69,9 @@ func (b *bench) compare(r row, ours, peer []float64) {
 func (b *bench) absolute(r row, list []float64) {
 	r.Ours = newSpread(list)
 	r.Result = median(list)
+	if r.Ours != nil {
+		r.Best = r.Ours.Min
+	}
 	b.add(r)
 }
 
@@ -73,7 +80,7 @@ func (b *bench) add(r row) {
 		r.Met = verdict(r.Result <= r.Goal)
 	}
 	b.report.Rows = append(b.report.Rows, r)
-	say("%s: %.3g (goal %s)", r.Name, r.Result, goal(r.Goal))
+	say("%s: %.3g, best %.3g (goal %s) %s", r.Name, r.Result, r.Best, goal(r.Goal), r.Met)
 }
 
 // skip adds a row that could not be measured, and why.
@@ -139,22 +146,48 @@ func (r *report) markdown() string {
 	}
 	slices.Sort(peers)
 	fmt.Fprintf(&t, "Peers: %s.\n\n", strings.Join(peers, "; "))
-	fmt.Fprintf(&t, "Both sides ran by turns. Result: the median of the ratios of neighbouring runs; for a row without a peer, the median.\n")
+	fmt.Fprintf(&t, "Both sides ran by turns. Result: the median of the ratios of neighbouring runs; for a row without a peer, the median. Best: the ratio of the shortest runs, which other load disturbs least; goals are judged by the result.\n")
 	if r.Quick {
 		fmt.Fprintf(&t, "A quick run: too few to judge by.\n")
 	}
-	fmt.Fprintf(&t, "\n| measurement | ours, min / median | peer, min / median | runs | result | goal | met |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&t, "\n| measurement | ours, min / median | peer, min / median | runs | result | best | goal | met |\n|---|---|---|---|---|---|---|---|\n")
 	for _, w := range r.Rows {
-		name, result, runs := w.Name, "-", "-"
+		name, result, best, runs := w.Name, "-", "-", "-"
 		if w.Note != "" {
 			name += " (" + strings.ReplaceAll(w.Note, "|", "/") + ")"
 		}
 		if w.Ours != nil {
-			result, runs = fmt.Sprintf("%.3g", w.Result), fmt.Sprint(w.Ours.Runs)
+			result, best, runs = fmt.Sprintf("%.3g", w.Result), fmt.Sprintf("%.3g", w.Best), fmt.Sprint(w.Ours.Runs)
 		}
-		fmt.Fprintf(&t, "| %s | %s | %s | %s | %s | %s | %s |\n", name, w.Ours.cell(w.Unit), w.Peer.cell(w.Unit), runs, result, goal(w.Goal), w.Met)
+		fmt.Fprintf(&t, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", name, w.Ours.cell(w.Unit), w.Peer.cell(w.Unit), runs, result, best, goal(w.Goal), w.Met)
 	}
+	t.WriteString("\n" + r.verdicts())
 	return t.String()
+}
+
+// verdicts counts the goals, and names those that were not met and the rows
+// that were not measured.
+func (r *report) verdicts() string {
+	var met int
+	var missed, skipped []string
+	for _, w := range r.Rows {
+		switch w.Met {
+		case "yes":
+			met++
+		case "NO":
+			missed = append(missed, w.Name)
+		case "skipped":
+			skipped = append(skipped, w.Name)
+		}
+	}
+	text := fmt.Sprintf("Goals met: %d of %d.\n", met, met+len(missed))
+	if len(missed) > 0 {
+		text += "Not met: " + strings.Join(missed, "; ") + ".\n"
+	}
+	if len(skipped) > 0 {
+		text += "Not measured: " + strings.Join(skipped, "; ") + ".\n"
+	}
+	return text
 }
 
 var notWord = regexp.MustCompile(`[^a-z0-9]+`)

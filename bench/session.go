@@ -27,7 +27,11 @@ type session struct {
 
 // session starts argv, which must run a shell with loop.
 func (b *bench) session(ctx context.Context, argv ...string) (*session, error) {
-	s := &session{b: b, cmd: b.command(ctx, argv...)}
+	return b.start(b.command(ctx, argv...))
+}
+
+func (b *bench) start(c *exec.Cmd) (*session, error) {
+	s := &session{b: b, cmd: c}
 	s.cmd.Env = append(s.cmd.Env, "BENCH_SCRIPT="+readScript)
 	var err error
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
@@ -72,15 +76,6 @@ func (s *session) step(line string) (time.Duration, string, error) {
 		}
 		return took, text.String(), nil
 	}
-}
-
-// become replaces the session's shell by the one that argv runs.
-func (s *session) become(argv []string) error {
-	if _, err := io.WriteString(s.in, "exec "+quote(argv)+"\n"); err != nil {
-		return err
-	}
-	_, _, err := s.step(":")
-	return err
 }
 
 func (s *session) close() {

@@ -55,7 +55,7 @@ func (b *bench) trust(ctx context.Context) error {
 // withKeys runs a command of ours with a keyring that only this run has.
 func (b *bench) withKeys(ctx context.Context, args ...string) (sample, error) {
 	c := b.command(ctx, append([]string{b.program("singularity")}, args...)...)
-	c.Env = append(c.Env, "SINGULARITY_KEYSPATH="+b.path("keys"))
+	c.Env = append(c.Env, "SINGULARITY_SYPGPDIR="+b.path("tmp/keys"))
 	return b.once(c, "")
 }
 

@@ -76,6 +76,39 @@ func (broken) Read(_ uint64, _ int64, _ int, _ *Data, wait bool) (bool, error) {
 	return false, nil
 }
 
+// The C library and the kernel make buffers by the block size of a directory,
+// for each opendir and READDIR: it is small whatever the image has.
+func TestDirectoryBlockSize(t *testing.T) {
+	s, fd := direct(t, Config{FS: smallFS(t), UID: -1, GID: -1})
+	for _, test := range []struct {
+		node uint64
+		want uint32
+	}{{1, dirBlockSize}, {fileNode(t, s), s.stat.BlockSize}} {
+		r, _ := parse(message(opGetattr, test.node, make([]byte, 16)))
+		s.handle(&r, make([]byte, replySize), new(Data))
+		errno, body := answerOf(t, fd)
+		if errno != 0 || le.Uint32(body[16+80:]) != test.want {
+			t.Errorf("node %d: error %d, block size %d, want %d", test.node, errno, le.Uint32(body[16+80:]), test.want)
+		}
+	}
+}
+
+// fileNode is the number of the first regular file in the root of a tree.
+func fileNode(tb testing.TB, s *Server) uint64 {
+	tb.Helper()
+	var node uint64
+	err := s.tree.readDir(s.root, 0, func(e Dirent, _ uint64) bool {
+		if e.Mode&modeType == modeRegular {
+			node = s.number(e.ID)
+		}
+		return node == 0
+	})
+	if err != nil || node == 0 {
+		tb.Fatalf("no regular file in the root: %v", err)
+	}
+	return node
+}
+
 // A panic answers EIO and is told once; the server goes on.
 func TestPanicAnswersEIO(t *testing.T) {
 	var told []string

@@ -205,6 +205,11 @@ func (s *Server) number(id uint64) uint64 {
 	return id + 2
 }
 
+// dirBlockSize is what a process should read of a directory at a time. The C
+// library sizes the buffer of each opendir(3) by it, and the kernel its own for
+// each READDIR by that.
+const dirBlockSize = 4096
+
 // putAttr writes the attributes of a file to b.
 func (s *Server) putAttr(b []byte, id uint64) error {
 	var a Attr
@@ -217,7 +222,11 @@ func (s *Server) putAttr(b []byte, id uint64) error {
 	if s.gid >= 0 {
 		a.GID = uint32(s.gid)
 	}
-	putAttr(b, &a, s.stat.BlockSize)
+	block := s.stat.BlockSize
+	if a.Mode&modeType == modeDir {
+		block = dirBlockSize
+	}
+	putAttr(b, &a, block)
 	return nil
 }
 
