@@ -6,6 +6,7 @@ import (
 	"hash/adler32"
 
 	"singularity/squashfs/deflate"
+	"singularity/squashfs/zstd"
 )
 
 // Levels that stand for "the default" where the caller names none.
@@ -98,11 +99,14 @@ func (s encSettings) newEncoder() (Encoder, error) {
 	if s.store {
 		return storeEncoder{}, nil
 	}
-	if s.kind != Gzip {
-		return s.other(s.kind, s.level, s.blockSize)
+	switch s.kind {
+	case Gzip:
+		e, err := deflate.New(s.level)
+		return &gzipEncoder{e}, err
+	case Zstd:
+		return &zstdEncoder{zstd.NewEncoder()}, nil
 	}
-	e, err := deflate.New(s.level)
-	return &gzipEncoder{e}, err
+	return s.other(s.kind, s.level, s.blockSize)
 }
 
 type storeEncoder struct{}
@@ -115,4 +119,11 @@ type gzipEncoder struct{ deflate *deflate.Encoder }
 func (e *gzipEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
 	out, ok := e.deflate.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
 	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
+}
+
+type zstdEncoder struct{ zstd *zstd.Encoder }
+
+func (e *zstdEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
+	out, ok := e.zstd.Encode(dst[:0], src, len(src)-1)
+	return out, ok, nil
 }
