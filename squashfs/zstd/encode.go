@@ -6,8 +6,7 @@ import (
 )
 
 const (
-	maxBase       = 1 << 31
-	maxInput      = 1 << 30
+	maxInputLog   = 20
 	maxSequences  = maxBlockSize/minMatch + 1
 	blockHeader   = 3
 	minCompressed = 16 // bytes of a block below which a compressed one is not tried
@@ -17,9 +16,6 @@ const (
 // memory: the same buffer always gives the same bits. It is about 900 KiB, and
 // not for concurrent use.
 type Encoder struct {
-	// The place of byte i of the present buffer is base+i in the tables. base
-	// grows by the length of each buffer: what earlier ones left is below it.
-	base  uint32
 	long  [1 << longBits]uint32  // last place of each hash of 8 bytes
 	short [1 << shortBits]uint32 // the same for 5 bytes
 
@@ -44,7 +40,7 @@ const outMargin = 1 << 10
 
 // NewEncoder returns an Encoder.
 func NewEncoder() *Encoder {
-	e := &Encoder{base: 1, sequences: make([]sequence, 0, maxSequences)}
+	e := &Encoder{sequences: make([]sequence, 0, maxSequences)}
 	for i := 1; i < len(e.log); i++ {
 		e.log[i] = uint16(math.Round(math.Log2(float64(i)) * (1 << logShift)))
 	}
@@ -58,14 +54,11 @@ func NewEncoder() *Encoder {
 // Encode appends src to dst as one frame. ok is false if the frame would be more
 // than limit bytes; dst is then returned as it was.
 func (e *Encoder) Encode(dst, src []byte, limit int) (out []byte, ok bool) {
-	if len(src) > maxInput {
+	if len(src) > 1<<maxInputLog {
 		return dst, false
 	}
-	if e.base >= maxBase {
-		clear(e.long[:])
-		clear(e.short[:])
-		e.base = 1
-	}
+	clear(e.long[:])
+	clear(e.short[:])
 	limit += len(dst)
 	out = appendFrameHeader(dst, len(src))
 	e.repeats = [2]int{1, 4}
@@ -80,7 +73,6 @@ func (e *Encoder) Encode(dst, src []byte, limit int) (out []byte, ok bool) {
 			break
 		}
 	}
-	e.base += uint32(len(src))
 	if !ok {
 		return dst, false
 	}

@@ -3,20 +3,33 @@ package zstd
 import "math/bits"
 
 const (
-	longBits   = 16
-	shortBits  = 15
+	longBits   = 15
+	shortBits  = 14
 	longPrime  = 0xcf1bbcdcb7a56463
 	shortPrime = 0xcf1bbcdcbb
 	minMatch   = 4
+
+	// A cell of a table is a place and, in the low bits, more of the hash there:
+	// that the bytes differ is then mostly seen without a look at them.
+	tagBits = 32 - maxInputLog
+	tagMask = 1<<tagBits - 1
 
 	// The step from place to place grows by one with each 1<<skipShift bytes
 	// that no match was found for.
 	skipShift = 7
 )
 
-func longHash(v uint64) uint64 { return v * longPrime >> (64 - longBits) }
+// longHash returns the slot of v in the table of 8 bytes, and the cell of place i.
+func longHash(v uint64, i int) (slot uint64, cell uint32) {
+	v *= longPrime
+	return v >> (64 - longBits), uint32(i)<<tagBits | uint32(v>>(64-longBits-tagBits))&tagMask
+}
 
-func shortHash(v uint64) uint64 { return v << 24 * shortPrime >> (64 - shortBits) }
+// shortHash does the same for the low 5 bytes of v.
+func shortHash(v uint64, i int) (slot uint64, cell uint32) {
+	v = v << 24 * shortPrime
+	return v >> (64 - shortBits), uint32(i)<<tagBits | uint32(v>>(64-shortBits-tagBits))&tagMask
+}
 
 // parse finds the sequences of src[start:]; matches may begin before start. It
 // takes the first of these that it finds at a place: the latest offset, one byte
@@ -24,68 +37,74 @@ func shortHash(v uint64) uint64 { return v << 24 * shortPrime >> (64 - shortBits
 // 4 of them, unless there is a match of 8 one byte on.
 func (e *Encoder) parse(src []byte, start int) {
 	src = src[:len(src):len(src)]
-	long, short, base := &e.long, &e.short, e.base
+	long, short := &e.long, &e.short
 	rep, rep2 := e.repeats[0], e.repeats[1]
 	list := e.sequences[:0]
 	stop := len(src) - 9
 	anchor, i := start, start
 	for i <= stop {
 		v := le.Uint64(src[i:])
-		h, hs := longHash(v), shortHash(v)
-		place, near := int(long[h]-base), int(short[hs]-base)
-		at := base + uint32(i)
-		long[h], short[hs] = at, at
-		first := i
-		var from, length int
-		if le.Uint32(src[i+1-rep:]) == uint32(v>>8) {
-			i++
-			length = minMatch + equal(src, i+minMatch-rep, i+minMatch)
-			list = append(list, sequence{uint32(i - anchor), uint32(length), 1})
-			goto inserted
-		}
-		// A place of an earlier buffer is beyond i here.
-		if place < i && le.Uint64(src[place:]) == v {
-			from, length = place, 8+equal(src, place+8, i+8)
-		} else if near < i && le.Uint32(src[near:]) == uint32(v) {
-			v = le.Uint64(src[i+1:])
-			h = longHash(v)
-			place = int(long[h] - base)
-			long[h] = at + 1
-			if place <= i && le.Uint64(src[place:]) == v {
-				i++
-				from, length = place, 8+equal(src, place+8, i+8)
-			} else {
-				from, length = near, minMatch+equal(src, near+minMatch, i+minMatch)
-			}
-		} else {
+		h, cell := longHash(v, i)
+		hs, cellS := shortHash(v, i)
+		place, near := long[h], short[hs]
+		long[h], short[hs] = cell, cellS
+		repeat := le.Uint32(src[i+1-rep:]) ^ uint32(v>>8)
+		// One branch for three questions, as each is hard to predict.
+		if min((place^cell)&tagMask, (near^cellS)&tagMask, repeat) != 0 {
 			i += 1 + (i-anchor)>>skipShift
 			continue
 		}
-		for i > anchor && from > 0 && src[i-1] == src[from-1] {
-			i--
-			from--
-			length++
+		first := i
+		var from, length int
+		if repeat == 0 {
+			i++
+			length = minMatch + equal(src, i+minMatch-rep, i+minMatch)
+			list = append(list, sequence{uint32(i - anchor), uint32(length), 1})
+		} else {
+			from, length = int(place>>tagBits), 8
+			if from >= i || le.Uint64(src[from:]) != v {
+				from, length = int(near>>tagBits), 4
+				if from >= i || le.Uint32(src[from:]) != uint32(v) {
+					i++
+					continue
+				}
+				v = le.Uint64(src[i+1:])
+				h, cell = longHash(v, i+1)
+				place = long[h]
+				long[h] = cell
+				if (place^cell)&tagMask == 0 && le.Uint64(src[place>>tagBits:]) == v {
+					i++
+					from, length = int(place>>tagBits), 8
+				}
+			}
+			length += equal(src, from+length, i+length)
+			back := before(src, from, i, i-anchor)
+			i -= back
+			from -= back
+			length += back
+			rep2, rep = rep, i-from
+			list = append(list, sequence{uint32(i - anchor), uint32(length), uint32(rep) + 3})
 		}
-		rep2, rep = rep, i-from
-		list = append(list, sequence{uint32(i - anchor), uint32(length), uint32(rep) + 3})
-	inserted:
 		i += length
 		anchor = i
 		if i > stop {
 			break
 		}
 		v = le.Uint64(src[first+2:])
-		at = base + uint32(first+2)
-		long[longHash(v)], short[shortHash(v)] = at, at
-		long[longHash(le.Uint64(src[i-2:]))] = base + uint32(i-2)
-		short[shortHash(le.Uint64(src[i-1:]))] = base + uint32(i-1)
+		h, cell = longHash(v, first+2)
+		hs, cellS = shortHash(v, first+2)
+		long[h], short[hs] = cell, cellS
+		h, cell = longHash(le.Uint64(src[i-2:]), i-2)
+		hs, cellS = shortHash(le.Uint64(src[i-1:]), i-1)
+		long[h], short[hs] = cell, cellS
 		// With no literals, the code of the latest offset means the one before.
 		for i <= stop && rep2 <= i && le.Uint32(src[i-rep2:]) == le.Uint32(src[i:]) {
 			length = minMatch + equal(src, i+minMatch-rep2, i+minMatch)
 			rep, rep2 = rep2, rep
 			v = le.Uint64(src[i:])
-			at = base + uint32(i)
-			long[longHash(v)], short[shortHash(v)] = at, at
+			h, cell = longHash(v, i)
+			hs, cellS = shortHash(v, i)
+			long[h], short[hs] = cell, cellS
 			list = append(list, sequence{0, uint32(length), 1})
 			i += length
 			anchor = i
@@ -93,6 +112,20 @@ func (e *Encoder) parse(src []byte, start int) {
 	}
 	e.repeats = [2]int{rep, rep2}
 	e.sequences = list
+}
+
+// before counts the bytes before p that equal those before i, at most limit.
+func before(src []byte, p, i, limit int) int {
+	if p >= 8 {
+		if x := le.Uint64(src[p-8:]) ^ le.Uint64(src[i-8:]); x != 0 {
+			return min(limit, bits.LeadingZeros64(x)>>3)
+		}
+	}
+	n := 0
+	for n < limit && n < p && src[p-1-n] == src[i-1-n] {
+		n++
+	}
+	return n
 }
 
 // equal counts the bytes from p on that equal those from i on; p is less than i.
