@@ -13,6 +13,7 @@ type fseEncoder struct {
 	log     uint
 	states  [1 << maxTableLog]uint16 // the next state, by symbol and the high bits of the present one
 	symbols [1 << countsLog]fseSymbol
+	first   [1 << countsLog]uint16 // a state of the last symbol, which is written first
 	prob    [1 << countsLog]int16
 }
 
@@ -20,7 +21,6 @@ type fseEncoder struct {
 type fseSymbol struct {
 	bits  uint32 // added to the state, gives the number of bits to write << 16
 	place int32  // added to the high bits of the state, gives the place in states
-	first uint16 // a state to begin with: that of the last symbol, which is written first
 }
 
 // build makes the code of probabilities that sum up to 1<<log, -1 counting as 1.
@@ -68,7 +68,7 @@ func (f *fseEncoder) build(prob []int16, log uint) {
 		// The first cell of a symbol takes the most bits, at least one: a reader
 		// that looks for the end of the stream finds it there.
 		if p := f.prob[s]; p != 0 {
-			f.symbols[s].first = f.states[int(f.symbols[s].place)+int(max(p, -p))]
+			f.first[s] = f.states[int(f.symbols[s].place)+int(max(p, -p))]
 		}
 	}
 }
@@ -77,15 +77,17 @@ func (f *fseEncoder) build(prob []int16, log uint) {
 func (f *fseEncoder) one(symbol int) {
 	f.log = 0
 	f.states[0] = 1
-	f.symbols[symbol] = fseSymbol{bits: 0, place: -1, first: 1}
+	f.symbols[symbol] = fseSymbol{bits: 0, place: -1}
+	f.first[symbol] = 1
 }
 
-// step writes what symbol s changes in a state, and returns the new state.
-func (f *fseEncoder) step(w *bitWriter, state uint32, s uint32) uint32 {
-	sym := &f.symbols[s&(1<<countsLog-1)]
-	n := (state + sym.bits) >> 16
-	w.add(uint64(state&(1<<(n&31)-1)), uint(n))
-	return uint32(f.states[(int32(state>>(n&31))+sym.place)&(1<<maxTableLog-1)])
+// step returns the state before symbol s, and the n bits that lead from it to
+// the given state.
+func (f *fseEncoder) step(state, s uint32) (before uint32, v uint64, n uint) {
+	sym := f.symbols[s&(1<<countsLog-1)]
+	n = uint((state+sym.bits)>>16) & 15
+	before = uint32(f.states[(int32(state>>n)+sym.place)&(1<<maxTableLog-1)])
+	return before, uint64(state & (1<<n - 1)), n
 }
 
 // finish writes the state that the reader begins with.

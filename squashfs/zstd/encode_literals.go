@@ -312,14 +312,15 @@ func (e *Encoder) packWeights(out []byte, weights []uint8) (size int, ok bool) {
 	scale(prob[:last+1], counts[:last+1], uint32(len(weights)), log)
 	f.build(prob[:last+1], log)
 	w := bitWriter{out: out, n: f.writeProbabilities(out)}
-	n := len(weights)
 	var states [2]uint32 // of even and odd places
-	for i := n - 1; i >= 0; i-- {
-		if i >= n-2 {
-			states[i&1] = uint32(f.symbols[weights[i]].first)
+	for i := len(weights) - 1; i >= 0; i-- {
+		if i >= len(weights)-2 {
+			states[i&1] = uint32(f.first[weights[i]])
 			continue
 		}
-		states[i&1] = f.step(&w, states[i&1], uint32(weights[i]))
+		state, v, n := f.step(states[i&1], uint32(weights[i]))
+		states[i&1] = state
+		w.add(v, n)
 		w.flush()
 	}
 	f.finish(&w, states[1])

@@ -48,34 +48,60 @@ func (e *Encoder) chooseTable(number int, out []byte) (kind, size int) {
 
 // writeBits writes the sequences, the last one first, as one stream.
 func (e *Encoder) writeBits(n, limit int) (int, bool) {
-	w := bitWriter{out: e.out[:], n: n}
 	lengths, offsets, matches := e.tables[litLength], e.tables[offset], e.tables[matchLength]
-	var l, o, m uint32 // states
-	for i := len(e.sequences) - 1; i >= 0; i-- {
+	last := len(e.sequences) - 1
+	c := e.codes[last]
+	l, m, o := uint32(lengths.first[c&63]), uint32(matches.first[c>>8&63]), uint32(offsets.first[c>>16&63])
+	out := e.out[:]
+	var acc, v uint64 // as in bitWriter
+	var count, size uint
+	for i := last; i >= 0; i-- {
 		s, c := &e.sequences[i], e.codes[i]
-		lc, mc, oc := c&0xff, c>>8&0xff, c>>16
-		if i == len(e.sequences)-1 {
-			l, m, o = uint32(lengths.symbols[lc].first), uint32(matches.symbols[mc].first), uint32(offsets.symbols[oc].first)
-		} else {
-			o = offsets.step(&w, o, oc)
-			m = matches.step(&w, m, mc)
-			l = lengths.step(&w, l, lc)
+		lc, mc, oc := c&63, c>>8&63, c>>16&63
+		if i < last {
+			o, v, size = offsets.step(o, oc)
+			acc |= v << (count & 63)
+			count += size
+			m, v, size = matches.step(m, mc)
+			acc |= v << (count & 63)
+			count += size
+			l, v, size = lengths.step(l, lc)
+			acc |= v << (count & 63)
+			count += size
 		}
 		// What a reader adds to the value of a code are the low bits of the number.
-		size := uint(alphabets[litLength].extra[lc])
-		w.add(uint64(s.lits)&(1<<size-1), size)
-		w.flush()
-		size = uint(alphabets[matchLength].extra[mc])
-		w.add(uint64(s.match-3)&(1<<size-1), size)
-		w.add(uint64(s.off)&(1<<oc-1), uint(oc))
-		w.flush()
-		if w.n > limit {
+		size = uint(extraBits[litLength][lc]) & 31
+		acc |= uint64(s.lits) & (1<<size - 1) << (count & 63)
+		count += size
+		if count > 24 { // else the rest, at most 36 bits, fits
+			le.PutUint64(out[n:], acc)
+			n += int(count >> 3)
+			acc >>= count & 56
+			count &= 7
+		}
+		size = uint(extraBits[matchLength][mc]) & 31
+		acc |= uint64(s.match-3) & (1<<size - 1) << (count & 63)
+		count += size
+		acc |= uint64(s.off) & (1<<oc - 1) << (count & 63)
+		count += uint(oc)
+		le.PutUint64(out[n:], acc)
+		n += int(count >> 3)
+		acc >>= count & 56
+		count &= 7
+		if n > limit {
 			return 0, false
 		}
 	}
+	w := bitWriter{out, n, acc, count}
 	matches.finish(&w, m)
 	offsets.finish(&w, o)
 	lengths.finish(&w, l)
 	w.flush()
 	return w.end(), true
+}
+
+// extraBits are the numbers of bits added to literal lengths and match lengths.
+var extraBits = [3][1 << countsLog]uint8{
+	litLength:   {16: 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+	matchLength: {32: 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
 }

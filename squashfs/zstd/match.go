@@ -16,7 +16,7 @@ const (
 
 	// The step from place to place grows by one with each 1<<skipShift bytes
 	// that no match was found for.
-	skipShift = 7
+	skipShift = 6
 )
 
 // longHash returns the slot of v in the table of 8 bytes, and the cell of place i.
