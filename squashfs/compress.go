@@ -15,6 +15,7 @@ const (
 	defaultZstdLevel = 3
 	formatGzipLevel  = 9  // what an image without compressor options means
 	formatZstdLevel  = 15 // the same for zstd
+	fastZstdLevel    = 5  // levels up to it are one: that of package zstd
 	maxZstdLevel     = 22
 	maxLZ4Level      = 9
 )
@@ -62,13 +63,18 @@ func newEncSettings(o *WriterOptions) (encSettings, error) {
 	default:
 		return s, fmt.Errorf("cannot write squashfs with compressor %v", s.kind)
 	}
-	if s.kind != Gzip && s.other == nil {
+	if !s.own() && s.other == nil {
 		return s, fmt.Errorf("cannot write squashfs with compressor %v: the program does not bring it", s.kind)
 	}
 	if s.level < lowest || s.level > highest {
 		return s, fmt.Errorf("cannot use level %d with %v: want %d to %d", s.level, s.kind, lowest, highest)
 	}
 	return s, nil
+}
+
+// own tells whether the compressor is one of ours.
+func (s encSettings) own() bool {
+	return s.kind == Gzip || s.kind == Zstd && s.level <= fastZstdLevel
 }
 
 // options returns the compressor options of the image, empty where the format
@@ -99,14 +105,14 @@ func (s encSettings) newEncoder() (Encoder, error) {
 	if s.store {
 		return storeEncoder{}, nil
 	}
-	switch s.kind {
-	case Gzip:
-		e, err := deflate.New(s.level)
-		return &gzipEncoder{e}, err
-	case Zstd:
+	if !s.own() {
+		return s.other(s.kind, s.level, s.blockSize)
+	}
+	if s.kind == Zstd {
 		return &zstdEncoder{zstd.NewEncoder()}, nil
 	}
-	return s.other(s.kind, s.level, s.blockSize)
+	e, err := deflate.New(s.level)
+	return &gzipEncoder{e}, err
 }
 
 type storeEncoder struct{}
@@ -121,6 +127,7 @@ func (e *gzipEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
 	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
 }
 
+// zstdEncoder makes one zstd frame of each block.
 type zstdEncoder struct{ zstd *zstd.Encoder }
 
 func (e *zstdEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
