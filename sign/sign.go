@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"singularity/pgp"
@@ -144,7 +145,9 @@ func Sign(ctx context.Context, w sif.Storage, size int64, sel Selection, s Signe
 	if free := e.File().Header().FreeSlots; free < int64(len(tasks)) {
 		return nil, fmt.Errorf("image has room for %d more objects, %d signatures are needed", free, len(tasks))
 	}
-	statements, err := state(ctx, e.File(), tasks, s.Unlock)
+	// Adding an object waits for all of the image to be on disk. What a copy or
+	// a download still owes is written while the processor hashes.
+	statements, err := state(ctx, e.File(), tasks, s.Unlock, w.Sync)
 	if err != nil {
 		return nil, err
 	}
@@ -166,9 +169,9 @@ func Sign(ctx context.Context, w sif.Storage, size int64, sel Selection, s Signe
 	return added, nil
 }
 
-// state hashes what tasks name and returns their statements. unlock runs
-// meanwhile, and ends the work if it fails.
-func state(ctx context.Context, f *sif.File, tasks []*task, unlock func() error) ([][]byte, error) {
+// state hashes what tasks name and returns their statements. All of meanwhile run
+// at the same time, and one that fails ends the work.
+func state(ctx context.Context, f *sif.File, tasks []*task, meanwhile ...func() error) ([][]byte, error) {
 	const alg = crypto.SHA256
 	h := newHashing(f)
 	jobs := map[uint32]*hashJob{}
@@ -179,19 +182,16 @@ func state(ctx context.Context, f *sif.File, tasks []*task, unlock func() error)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	unlocked := make(chan error, 1)
-	go func() {
-		err := unlock()
-		if err != nil {
-			cancel(err)
-		}
-		unlocked <- err
-	}()
-	err := h.run(ctx)
-	if err2 := <-unlocked; err2 != nil {
-		return nil, err2
+	var wg sync.WaitGroup
+	for _, do := range append(meanwhile, func() error { return h.run(ctx) }) {
+		wg.Go(func() {
+			if err := do(); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	if err != nil {
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	var list [][]byte

@@ -620,6 +620,34 @@ func TestWrongPassphraseLeavesImage(t *testing.T) {
 	}
 }
 
+// failsOnce is storage that tells once that it could not keep what it holds, as
+// the kernel does.
+type failsOnce struct {
+	*storage
+	err    error
+	writes int
+}
+
+func (f *failsOnce) WriteAt(p []byte, off int64) (int, error) {
+	f.writes++
+	return f.storage.WriteAt(p, off)
+}
+
+func (f *failsOnce) Sync() error {
+	err := f.err
+	f.err = nil
+	return err
+}
+
+func TestLostImageIsNotSigned(t *testing.T) {
+	lost := errors.New("disk is broken")
+	f := &failsOnce{storage: create(t, inputs()...), err: lost}
+	_, err := Sign(context.Background(), f, int64(len(f.b)), Selection{}, OpenPGP(alice(), nil, now), now)
+	if !errors.Is(err, lost) || f.writes > 0 {
+		t.Errorf("%v, %d writes", err, f.writes)
+	}
+}
+
 func TestNoRoom(t *testing.T) {
 	s := &storage{}
 	if _, err := sif.Create(s, sif.CreateOptions{Slots: 3}, inputs()...); err != nil {

@@ -6,6 +6,7 @@ import (
 	"hash/adler32"
 
 	"singularity/squashfs/deflate"
+	"singularity/squashfs/zstd"
 )
 
 // Levels that stand for "the default" where the caller names none.
@@ -14,6 +15,7 @@ const (
 	defaultZstdLevel = 3
 	formatGzipLevel  = 9  // what an image without compressor options means
 	formatZstdLevel  = 15 // the same for zstd
+	fastZstdLevel    = 5  // levels up to it are one: that of package zstd
 	maxZstdLevel     = 22
 	maxLZ4Level      = 9
 )
@@ -61,13 +63,18 @@ func newEncSettings(o *WriterOptions) (encSettings, error) {
 	default:
 		return s, fmt.Errorf("cannot write squashfs with compressor %v", s.kind)
 	}
-	if s.kind != Gzip && s.other == nil {
+	if !s.own() && s.other == nil {
 		return s, fmt.Errorf("cannot write squashfs with compressor %v: the program does not bring it", s.kind)
 	}
 	if s.level < lowest || s.level > highest {
 		return s, fmt.Errorf("cannot use level %d with %v: want %d to %d", s.level, s.kind, lowest, highest)
 	}
 	return s, nil
+}
+
+// own tells whether the compressor is one of ours.
+func (s encSettings) own() bool {
+	return s.kind == Gzip || s.kind == Zstd && s.level <= fastZstdLevel
 }
 
 // options returns the compressor options of the image, empty where the format
@@ -98,8 +105,11 @@ func (s encSettings) newEncoder() (Encoder, error) {
 	if s.store {
 		return storeEncoder{}, nil
 	}
-	if s.kind != Gzip {
+	if !s.own() {
 		return s.other(s.kind, s.level, s.blockSize)
+	}
+	if s.kind == Zstd {
+		return &zstdEncoder{zstd.NewEncoder()}, nil
 	}
 	e, err := deflate.New(s.level)
 	return &gzipEncoder{e}, err
@@ -115,4 +125,12 @@ type gzipEncoder struct{ deflate *deflate.Encoder }
 func (e *gzipEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
 	out, ok := e.deflate.Encode(append(dst[:0], 0x78, 0x9c), src, len(src)-7)
 	return binary.BigEndian.AppendUint32(out, adler32.Checksum(src)), ok, nil
+}
+
+// zstdEncoder makes one zstd frame of each block.
+type zstdEncoder struct{ zstd *zstd.Encoder }
+
+func (e *zstdEncoder) Encode(dst, src []byte) ([]byte, bool, error) {
+	out, ok := e.zstd.Encode(dst[:0], src, len(src)-1)
+	return out, ok, nil
 }

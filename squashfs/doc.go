@@ -34,7 +34,7 @@
 // and their order alone: not on the number of goroutines, not on the run.
 //
 // Writer files: writer.go keeps the tree, write_data.go moves the contents,
-// compress.go compresses (squashfs/deflate for gzip), write_inode.go,
+// compress.go compresses (squashfs/deflate for gzip, squashfs/zstd), write_inode.go,
 // write_meta.go and write_xattr.go make the tables, write_tar.go reads archives.
 //
 // Reader files: reader.go opens, source.go reads metadata and tables, inode.go,

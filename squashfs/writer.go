@@ -24,11 +24,11 @@ type WriterOptions struct {
 	Compression Compression // Gzip, Zstd, LZ4 or XZ; zero means Gzip
 	// Level is the compressor's own: gzip 1 to 9, zstd 1 to 22, lz4 1 to 9 for
 	// its high-compression form. Zero is the default: one that is fast and
-	// within 2 % of the size that the slowest level reaches for gzip, 3 for zstd,
-	// the fast form for lz4.
+	// within 2 % of the size that the slowest level reaches for gzip, 3 for zstd
+	// (1 to 5 are the same), the fast form for lz4.
 	Level int
-	// NewEncoder makes the encoders of every compressor but gzip; nil means that
-	// there are none. Package squashfs/compress has them.
+	// NewEncoder makes the encoders of every compressor but gzip and the fast levels
+	// of zstd; nil means that there are none. Package squashfs/compress has them.
 	NewEncoder func(c Compression, level, blockSize int) (Encoder, error)
 	NoCompress bool   // store every block; the image then names gzip
 	BlockSize  int    // bytes, a power of two from MinBlockSize to MaxBlockSize; zero means DefaultBlockSize

@@ -1,5 +1,5 @@
-// Package compress makes the compressors of squashfs images besides gzip: zstd,
-// lz4 and xz, from the libraries of others. It is apart from package squashfs
+// Package compress makes the compressors of squashfs images besides those that
+// are our own: the slow levels of zstd, lz4 and xz, from the libraries of others. It is apart from package squashfs
 // so that a program that only reads images does not link, and at each start
 // initialise, what only writing needs.
 package compress

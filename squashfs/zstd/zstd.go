@@ -1,12 +1,14 @@
-// Package zstd decompresses one whole Zstandard buffer into another.
+// Package zstd decompresses one whole Zstandard buffer into another, and
+// compresses buffers fast.
 //
-// In goes a complete compressed buffer of one or more frames and a destination
-// that is large enough for the result; out comes the number of bytes written.
-// There is no streaming, no window buffer, no goroutine, and no work before
-// main: earlier output is read straight from the destination. Blocks of a
-// squashfs image are exactly such buffers.
+// To a Decoder goes a complete compressed buffer of one or more frames and a
+// destination that is large enough for the result; out comes the number of bytes
+// written. There is no streaming, no window buffer, no goroutine, and no work
+// before main: earlier output is read straight from the destination. Blocks of a
+// squashfs image are exactly such buffers. An Encoder makes one frame of a
+// buffer of at most 1 MiB, or says that it would be larger than a limit.
 //
-// The input is hostile: every size is checked against what is left of the
+// The Decoder's input is hostile: every size is checked against what is left of the
 // buffers, every code table for completeness, every offset against the window
 // and the bytes already written, every bit stream for its exact end. Wrong
 // input gives ErrCorrupt, output that does not fit gives ErrTooLarge; nothing
@@ -26,6 +28,8 @@
 // Format: RFC 8878. Files: zstd.go has frames and blocks, literals.go and
 // huffman.go the literals, fse.go the tables of the other code, sequence.go
 // reads sequences, execute.go carries them out, xxhash.go is the checksum.
+// encode.go writes frames and blocks, match.go finds sequences, encode_literals.go,
+// encode_fse.go and encode_sequence.go write what the files of like name read.
 package zstd
 
 import (
