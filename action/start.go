@@ -147,11 +147,15 @@ func (s *starter) gather() error {
 	}
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath}
+	if err := s.rights(&h); err != nil {
+		return err
+	}
 	inside := s.user
 	if s.o.Fakeroot && uid != 0 {
 		inside = host.User{Name: "root", Gecos: "root", Home: "/root", Shell: s.user.Shell}
 		s.ranges(&h)
 	}
+	inside, groups = s.target(inside, groups)
 	if s.conf.ConfigPasswd && inside.Name != "" {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
 	}
@@ -252,6 +256,7 @@ func settings(c *conf.Config) plan.Settings {
 	return plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev != "no", MountHome: c.MountHome, MountTmp: c.MountTmp,
 		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		RootCaps: c.RootDefaultCapabilities,
 	}
 }
 

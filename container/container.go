@@ -22,8 +22,9 @@
 // execve. The new mount calls of Linux 5.12 are needed.
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
-// systems), monitor.go (signals and exit status), server.go (the FUSE server,
-// in this process or its own).
+// systems), caps.go (ids and capabilities), confine.go (LSM labels, Landlock and
+// seccomp profiles), monitor.go (signals and exit status), server.go (the FUSE
+// server, in this process or its own).
 package container
 
 import (

@@ -37,6 +37,14 @@ type HostFacts struct {
 	// UIDRanges and GIDRanges are the subordinate ids, for Fakeroot. Both or
 	// none.
 	UIDRanges, GIDRanges []Map
+	// Caps are the capabilities that the caller could pass on, KnownCaps those
+	// that the kernel knows, FileCaps the names that the capability file grants
+	// root.
+	Caps, KnownCaps Caps
+	FileCaps        []string
+	// Supported is what the kernel can confine a process with. Only what
+	// Options.Security asks for is looked at.
+	Supported Supported
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
@@ -58,6 +66,7 @@ type Settings struct {
 	BindPaths                                          []string // "src[:dest]"
 	ConfigResolv                                       bool
 	UserBinds                                          bool
+	RootCaps                                           string // RootCapsFull and so on; empty means full
 }
 
 // maker collects the plan.
@@ -84,6 +93,9 @@ func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []str
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := m.rights(); err != nil {
+		return nil, nil, err
+	}
 	m.process(verb, args, home)
 	return m.p, m.notes, nil
 }
@@ -101,9 +113,6 @@ func (m *maker) ids() error {
 		}
 	case h.UID == 0 && !m.o.Userns:
 		ids.Mode = HostIDs
-	}
-	if m.o.KeepPrivs && h.UID != 0 {
-		return errors.New("could not configure --keep-privs: it requires root privileges")
 	}
 	m.p.IDs = ids
 	return nil
@@ -356,7 +365,6 @@ func (m *maker) process(verb string, args []string, home string) {
 	if m.o.NoUmask {
 		p.Umask = 0o022
 	}
-	p.NoPrivileges = m.o.NoPrivs && m.p.IDs.Mode == HostIDs
 	p.Shell = "/bin/sh"
 	argv := args
 	switch verb {

@@ -9,7 +9,9 @@
 // with more rights than the caller.
 //
 // Files: options.go (what a person may ask for), bind.go (the small languages
-// of --bind and --mount).
+// of --bind and --mount), security.go (that of --security), caps.go (names of
+// capabilities), new.go (ids, mounts and process), rights.go (what the process
+// may do), passwd.go (generated files), types.go (the plan).
 package plan
 
 // Options are what a person asked for: one field per flag of the action

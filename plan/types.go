@@ -8,6 +8,9 @@ type Plan struct {
 	Files   []File  // generated files and empty mount points, in order
 	Mounts  []Mount // in the order they are made
 	Process Process
+	// Rights are the rights of the process; nil leaves it those that its user
+	// namespace gives.
+	Rights *Rights
 }
 
 // IDMode says where the user and group ids inside come from.
@@ -98,8 +101,6 @@ type Process struct {
 	Dirs []string
 	// Umask is set if it is not negative.
 	Umask int
-	// NoPrivileges drops every capability, for root too.
-	NoPrivileges bool
 	// NewPID starts the program as process 1 of a PID namespace of its own. A
 	// mount with an empty source, or with HostRoot /proc itself, is its procfs.
 	NewPID bool

@@ -133,3 +133,20 @@ func TestExecErrors(t *testing.T) {
 		t.Errorf("script without #!: got %q, %v", text, err)
 	}
 }
+
+func TestStore(t *testing.T) {
+	s := new(Script)
+	w := []uint64{1, 2}
+	r, wr := new([2]int), []byte("x")
+	if err := syscall.Pipe(r[:]); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(r[0])
+	defer syscall.Close(r[1])
+	n := s.Call("write", syscall.SYS_WRITE, Int(r[1]), s.Bytes(wr), Int(1))
+	s.Store(n, w, 1)
+	s.Equal("see the result", w, 0, 1, 1, 1)
+	if err := s.Here(); err != nil || w[1] != 1 {
+		t.Errorf("got %v %d", err, w)
+	}
+}
