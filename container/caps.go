@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"singularity/host"
 	"singularity/linux/script"
 	"singularity/plan"
 )
@@ -32,9 +31,8 @@ func (b *builder) prctl(label string, option int, args ...int) script.Slot {
 // CAP_SETPCAP, so it comes before anything is given up. A process without it
 // passes only if there is nothing to take.
 func (b *builder) bound(r *plan.Rights) {
-	_, known := host.Capabilities()
 	for c := range 64 {
-		if bit := uint64(1) << c; known&bit == 0 || uint64(r.Caps)&bit != 0 {
+		if r.Drop&(1<<c) == 0 {
 			continue
 		}
 		b.s.Optional(b.prctl("limit the bounding set", unix.PR_CAPBSET_DROP, c))

@@ -17,17 +17,33 @@ func Capabilities() (have, known uint64) {
 		have = uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted)
 	}
 	// The kernel refuses to speak of a number behind the last one.
-	for c := range uint(64) {
-		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
-		if err != nil {
-			break
+	low, high := 0, 64
+	for low < high {
+		mid := (low + high) / 2
+		if bounding(mid) < 0 {
+			high = mid
+		} else {
+			low = mid + 1
 		}
-		known |= 1 << c
-		if in == 0 {
-			have &^= 1 << c
+	}
+	known = 1<<low - 1
+	for c := range low {
+		if bit := uint64(1) << c; have&bit != 0 && bounding(c) == 0 {
+			have &^= bit
 		}
 	}
 	return have, known
+}
+
+// bounding tells whether capability c is in the bounding set: 1, 0, or -1 if
+// the kernel does not know it. It is called for each capability at each start,
+// and cannot block.
+func bounding(c int) int {
+	in, _, e := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_READ, uintptr(c), 0)
+	if e != 0 {
+		return -1
+	}
+	return int(in)
 }
 
 // AppArmor tells whether the kernel confines processes by AppArmor profiles.

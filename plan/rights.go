@@ -10,6 +10,9 @@ type Rights struct {
 	// when another user than root executes a program.
 	Caps    Caps
 	Ambient bool
+	// Drop is what the kernel knows and Caps does not hold: it leaves the
+	// bounding set.
+	Drop Caps
 	// NoNewPrivs keeps setuid programs and file capabilities without effect.
 	NoNewPrivs bool
 	// AllowSetuid mounts the root and the binds without nosuid.
@@ -97,6 +100,7 @@ func (m *maker) rights() error {
 		}
 	}
 	r.Caps = m.caps(r.SetIDs)
+	r.Drop = m.f.Host.KnownCaps &^ r.Caps
 	r.Ambient = r.Caps != 0 && (ids.InsideUID != 0 || r.UID != 0)
 	m.p.Rights = r
 	return m.confine(r, &s)

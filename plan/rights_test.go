@@ -92,6 +92,9 @@ func TestCaps(t *testing.T) {
 		if r.Caps != c.want || r.Ambient != c.ambient || r.NoNewPrivs != c.nnp {
 			t.Errorf("%s: got capabilities %#x, ambient %v, no_new_privs %v; want %#x, %v, %v", c.name, r.Caps, r.Ambient, r.NoNewPrivs, c.want, c.ambient, c.nnp)
 		}
+		if r.Drop != known&^c.want {
+			t.Errorf("%s: got %#x to drop", c.name, r.Drop)
+		}
 		if c.note == "" && notes != "" || !strings.Contains(notes, c.note) {
 			t.Errorf("%s: got notes %q, want %q", c.name, notes, c.note)
 		}
