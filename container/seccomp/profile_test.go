@@ -1,10 +1,13 @@
 package seccomp
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -366,5 +369,73 @@ func BenchmarkCompile(b *testing.B) {
 		if _, _, err := p.Compile(target("amd64")); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// program386 is a static 32-bit program that makes one system call with zeros
+// as arguments and exits with the error number.
+func program386(call byte) []byte {
+	le := binary.LittleEndian
+	code := []byte{
+		0xb8, call, 0, 0, 0, // mov eax, call
+		0x31, 0xdb, 0x31, 0xc9, 0x31, 0xd2, 0x31, 0xf6, 0x31, 0xff, // xor ebx, ecx, edx, esi, edi
+		0xcd, 0x80, // int 0x80
+		0x89, 0xc3, 0xf7, 0xdb, // mov ebx, eax; neg ebx
+		0xb8, 1, 0, 0, 0, 0xcd, 0x80, // exit
+	}
+	const base, headers = 0x08048000, 52 + 32
+	b := append([]byte("\x7fELF\x01\x01\x01"), make([]byte, 9)...)
+	for _, v := range []uint16{2, 3} { // executable, 386
+		b = le.AppendUint16(b, v)
+	}
+	for _, v := range []uint32{1, base + headers, 52, 0, 0} { // version, entry, program headers, section headers, flags
+		b = le.AppendUint32(b, v)
+	}
+	for _, v := range []uint16{52, 32, 1, 0, 0, 0} {
+		b = le.AppendUint16(b, v)
+	}
+	size := uint32(headers + len(code))
+	for _, v := range []uint32{1, 0, base, base, size, size, 5, 0x1000} { // one segment, read and execute
+		b = le.AppendUint32(b, v)
+	}
+	return append(b, code...)
+}
+
+// TestProfile386InKernel runs 32-bit programs under the installed profile.
+func TestProfile386InKernel(t *testing.T) {
+	dir := os.Getenv("SECCOMP_TEST_386")
+	if dir != "" {
+		code, _, err := defaultProfile(t).Compile(target("amd64"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := install(code); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int{"getppid": -1, "mount": int(unix.EPERM), "ustat": int(unix.ENOSYS)} {
+			err := exec.Command(filepath.Join(dir, name)).Run()
+			e, _ := errors.AsType[*exec.ExitError](err)
+			if e == nil || !e.Exited() || want >= 0 && e.ExitCode() != want {
+				t.Errorf("%s: got %v, want exit status %d", name, err, want)
+			}
+		}
+		fmt.Println("all programs run")
+		return
+	}
+	dir = t.TempDir()
+	for name, n := range entries(table386) {
+		if name == "getppid" || name == "mount" || name == "ustat" {
+			if err := os.WriteFile(filepath.Join(dir, name), program386(byte(n)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := exec.Command(filepath.Join(dir, "mount")).Run(); errors.Is(err, unix.ENOEXEC) {
+		t.Skip("this kernel runs no 32-bit programs")
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestProfile386InKernel$", "-test.v")
+	cmd.Env = append(os.Environ(), "SECCOMP_TEST_386="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "all programs run") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
