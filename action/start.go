@@ -96,7 +96,7 @@ func (s *starter) start(path string) (int, error) {
 // only those share that have no rights there at all.
 func (s *starter) share() {
 	o := s.o
-	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable {
+	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
 		return
 	}
 	var err error
@@ -184,11 +184,15 @@ func (s *starter) gather() error {
 	if s.o.Contain || s.conf.MountDev == "minimal" {
 		h.TTY = terminalName()
 	}
+	if err := s.rights(&h); err != nil {
+		return err
+	}
 	inside := s.user
 	if s.o.Fakeroot && uid != 0 {
 		inside = host.User{Name: "root", Gecos: "root", Home: "/root", Shell: s.user.Shell}
 		s.ranges(&h)
 	}
+	inside, groups = s.target(inside, groups)
 	if s.conf.ConfigPasswd && inside.Name != "" {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
 		h.PasswdKey = fmt.Sprint(inside)
@@ -293,6 +297,7 @@ func settings(c *conf.Config) plan.Settings {
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
 		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
+		RootCaps: c.RootDefaultCapabilities,
 	}
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/action"
 	"singularity/conf"
 	"singularity/linux/lockfile"
-	"singularity/action"
 	"singularity/sif"
 )
 

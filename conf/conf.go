@@ -13,7 +13,7 @@
 // it, is for its callers.
 //
 // Files: config.go (the table of directives and Config), parse.go (the reader),
-// template.go (the default file).
+// template.go (the default file), capability.go (reading capability.json).
 package conf
 
 // Version and Prefix are fixed at link time by the Makefile.

@@ -22,8 +22,11 @@
 // execve. The new mount calls of Linux 5.12 are needed.
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
-// systems), monitor.go (signals and exit status), server.go (the FUSE server,
-// in this process or its own), session.go (namespaces, file systems in memory).
+// systems), session.go (namespaces, file systems in memory), hold.go, holder.go
+// (mounts that containers share), join.go (running containers), caps.go (ids and
+// capabilities), confine.go (LSM labels, Landlock and seccomp profiles),
+// monitor.go (signals and exit status), server.go (the FUSE server, in this
+// process or its own).
 package container
 
 import (

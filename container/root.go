@@ -53,7 +53,7 @@ func (b *builder) mountDevice(d *device, keepNamespaces bool) {
 	b.config(d.fsopen, "fd", itoa(d.fd))
 	s.Call("create the FUSE file system", unix.SYS_FSCONFIG, d.fsopen.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	d.mount = s.Call("mount the FUSE file system", unix.SYS_FSMOUNT, d.fsopen.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
-		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+		script.Uint(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|b.nosuid()))
 	if keepNamespaces {
 		d.mntNS = b.openNamespace("mnt")
 		d.userNS = b.openNamespace("user")
@@ -116,7 +116,7 @@ func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
 		} else {
 			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
 				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
-			attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+			attr := unix.MOUNT_ATTR_NODEV | b.nosuid()
 			if !r.Writable {
 				attr |= unix.MOUNT_ATTR_RDONLY
 			}
@@ -262,5 +262,5 @@ func (b *builder) overlay(lower string) {
 	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_STRING), s.Str("lowerdir"), s.Str(b.attach+":"+lower), script.Int(0))
 	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	b.root = s.Call(overlayLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
-		script.Int(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+		script.Uint(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|b.nosuid()))
 }

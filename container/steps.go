@@ -108,6 +108,7 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	b.namespaces()
+	b.label()
 	if b.p.Root.Kind == plan.HostRoot {
 		if b.p.Namespaces.PID {
 			b.s.Call("attach the procfs", unix.SYS_MOVE_MOUNT, b.proc().Arg(), b.s.Str(""), atCwd, b.s.Str("/proc"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
@@ -157,7 +158,7 @@ func (b *builder) source(m *plan.Mount) script.Slot {
 	t := b.s.Call("open bind source "+strconv.Quote(m.Source), unix.SYS_OPEN_TREE, atCwd, b.s.Str(m.Source),
 		script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	b.s.Text(t, "mount source "+m.Source+" doesn't exist")
-	attr := uint64(unix.MOUNT_ATTR_NOSUID)
+	attr := b.nosuid()
 	if !m.Devices {
 		attr |= unix.MOUNT_ATTR_NODEV
 	}
@@ -166,6 +167,15 @@ func (b *builder) source(m *plan.Mount) script.Slot {
 	}
 	b.setattr(t, attr, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
 	return t
+}
+
+// nosuid is the attribute of a mount that keeps setuid programs without effect,
+// unless they are allowed.
+func (b *builder) nosuid() uint64 {
+	if r := b.p.Rights; r != nil && r.AllowSetuid {
+		return 0
+	}
+	return unix.MOUNT_ATTR_NOSUID
 }
 
 func (b *builder) setattr(t script.Slot, attr uint64, flags int, label string) {
@@ -264,6 +274,10 @@ func (b *builder) process() error {
 	if p.Stay && !p.Idle {
 		s.Call("begin a session", unix.SYS_SETSID)
 	}
+	if r := b.p.Rights; r != nil {
+		b.bound(r)
+		b.setIDs(r)
+	}
 	for i, d := range p.Dirs {
 		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
 	}
@@ -273,11 +287,11 @@ func (b *builder) process() error {
 	if b.files[0] != 0 {
 		s.Call("restore the limit of open files", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_NOFILE), s.Words(b.files[:]), script.Int(0))
 	}
-	if p.NoPrivileges {
-		b.dropCapabilities()
+	if r := b.p.Rights; r != nil {
+		b.capabilities(r)
 	}
-	s.Call("set no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_SET_NO_NEW_PRIVS), script.Int(1), script.Int(0), script.Int(0), script.Int(0))
-	s.Want(s.Call("read back no_new_privs", unix.SYS_PRCTL, script.Int(unix.PR_GET_NO_NEW_PRIVS), script.Int(0), script.Int(0), script.Int(0), script.Int(0)), 1)
+	b.noNewPrivs()
+	b.landlock()
 	if err := b.filter(); err != nil {
 		return err
 	}
@@ -294,6 +308,10 @@ func (b *builder) process() error {
 	}
 	if st := entry.Read(); st.Masked || p.Init {
 		s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{b.mask(st)}), script.Int(0), script.Int(8))
+	}
+	// A profile comes last, since it may refuse every call before.
+	if err := b.profile(); err != nil {
+		return err
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	return nil
@@ -324,17 +342,6 @@ func (b *builder) filter() error {
 	program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
 	b.s.Call("install the fakeroot filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
 	return nil
-}
-
-// dropCapabilities empties the bounding set and then every other one.
-func (b *builder) dropCapabilities() {
-	for c := range 64 {
-		b.s.Optional(b.s.Call("drop a capability", unix.SYS_PRCTL, script.Int(unix.PR_CAPBSET_DROP), script.Int(c)))
-	}
-	b.s.Call("clear the ambient capabilities", unix.SYS_PRCTL, script.Int(unix.PR_CAP_AMBIENT), script.Int(unix.PR_CAP_AMBIENT_CLEAR_ALL), script.Int(0), script.Int(0), script.Int(0))
-	header := []uint64{unix.LINUX_CAPABILITY_VERSION_3} // struct __user_cap_header_struct: version, pid 0
-	none := make([]uint64, 3)                           // struct __user_cap_data_struct, twice
-	b.s.Call("drop the capabilities", unix.SYS_CAPSET, b.s.Words(header), b.s.Words(none))
 }
 
 // overlayFailed tells whether the script ended at the overlay, which not every

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"singularity/host"
 )
 
 var marks atomic.Int64
@@ -57,13 +59,19 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition knows: root, user, subuid, tool:NAME, overlay.
+// condition knows: root, user, subuid, apparmor, selinux, landlock, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
 		return err == nil, nil
 	}
 	switch name {
+	case "apparmor":
+		return host.AppArmor(), nil
+	case "selinux":
+		return host.SELinux(), nil
+	case "landlock":
+		return host.Landlock() > 0, nil
 	case "root":
 		return os.Getuid() == 0, nil
 	case "user":
@@ -100,6 +108,7 @@ func makeImages(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	run("cp", busybox, filepath.Join(root, "bin/busybox"))
+	run("cp", os.Getenv("SINGULARITY_E2E_PREFIX")+"/bin/probe", filepath.Join(root, "bin/probe"))
 	out, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		t.Fatal(err)

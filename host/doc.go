@@ -17,5 +17,6 @@
 // error messages. They run after a failure only and never on the way of a
 // start that works.
 //
-// Files: users.go, subid.go (ranges, newuidmap), kernel.go.
+// Files: users.go, subid.go (ranges, newuidmap), kernel.go, rights.go (what a
+// process may have, and what can confine it).
 package host

@@ -40,6 +40,14 @@ type HostFacts struct {
 	Mounts func() []string
 	// TTY is the path of the caller's terminal, "" for none.
 	TTY string
+	// Caps are the capabilities that the caller could pass on, KnownCaps those
+	// that the kernel knows, FileCaps the names that the capability file grants
+	// root.
+	Caps, KnownCaps Caps
+	FileCaps        []string
+	// Supported is what the kernel can confine a process with. Only what
+	// Options.Security asks for is looked at.
+	Supported Supported
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
@@ -67,6 +75,7 @@ type Settings struct {
 	AllowPID, AllowIPC, AllowUTS, AllowUser                            bool
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64
+	RootCaps    string // RootCapsFull and so on; empty means full
 }
 
 // maker collects the plan.
@@ -96,6 +105,9 @@ func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []str
 		return nil, nil, err
 	}
 	m.p.Home = home
+	if err := m.rights(); err != nil {
+		return nil, nil, err
+	}
 	m.process(verb, args, home)
 	return m.p, m.notes, nil
 }
@@ -135,9 +147,6 @@ func (m *maker) ids() error {
 	if ids.Mode != HostIDs && !m.f.Conf.AllowUser {
 		return errors.New("User namespace required but not allowed by configuration.")
 	}
-	if m.o.KeepPrivs && h.UID != 0 {
-		return errors.New("could not configure --keep-privs: it requires root privileges")
-	}
 	m.p.IDs = ids
 	return nil
 }
@@ -162,7 +171,6 @@ func (m *maker) process(verb string, args []string, home string) {
 		p.Umask = 0o022
 	}
 	p.Init = m.p.Namespaces.PID && !m.o.NoInit
-	p.NoPrivileges = m.o.NoPrivs && m.p.IDs.Mode == HostIDs
 	p.Shell = "/bin/sh"
 	argv := args
 	switch verb {

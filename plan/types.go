@@ -17,6 +17,9 @@ type Plan struct {
 	Mounts   []Mount // in the order they are made
 	Process  Process
 	Home     string // inside
+	// Rights are the rights of the process; nil leaves it those that its user
+	// namespace gives.
+	Rights *Rights
 }
 
 // HostProc puts the host's procfs in place of one of the container's own, for
@@ -171,8 +174,6 @@ type Process struct {
 	Dirs []string
 	// Umask is set if it is not negative.
 	Umask int
-	// NoPrivileges drops every capability, for root too.
-	NoPrivileges bool
 	// Init keeps a process 1 of ours in a new PID namespace, which reaps and
 	// passes signals on; without it the program is process 1.
 	Init bool

@@ -42,7 +42,7 @@ func run(t *testing.T, p []unix.SockFilter, data []byte) uint32 {
 	return 0
 }
 
-func call(arch, number uint32, args ...uint64) []byte {
+func data(arch, number uint32, args ...uint64) []byte {
 	b := make([]byte, 64)
 	binary.LittleEndian.PutUint32(b[0:], number)
 	binary.LittleEndian.PutUint32(b[4:], arch)
@@ -73,34 +73,34 @@ func TestEveryABI(t *testing.T) {
 		data        []byte
 		zero, zeroD bool // Fakeroot and Devices answer 0
 	}{
-		{"amd64 chown", call(x64, 92), true, false},
-		{"amd64 fchownat", call(x64, 260), true, false},
-		{"amd64 capset", call(x64, 126), true, false},
-		{"amd64 read", call(x64, 0), false, false},
-		{"amd64 setns", call(x64, 308), false, false},
-		{"amd64 getuid", call(x64, 102), false, false},
-		{"amd64 mknod char", call(x64, 133, 1, chr), true, true},
-		{"amd64 mknod file", call(x64, 133, 1, reg), false, false},
-		{"amd64 mknodat block", call(x64, 259, 1, 1, blk), true, true},
-		{"amd64 mknodat block, high half", call(x64, 259, 1, 1, 1<<40|blk), true, true},
-		{"amd64 mknodat fifo", call(x64, 259, 1, 1, unix.S_IFIFO), false, false},
-		{"amd64 mknodat socket", call(x64, 259, 1, 1, unix.S_IFSOCK), false, false},
-		{"amd64 mknodat no type", call(x64, 259, 1, 1, 0o600), false, false},
-		{"x32 setgroups", call(x64, 116|x32Bit), true, false},
-		{"x32 mknod char", call(x64, 133|x32Bit, 1, chr), true, true},
-		{"x32 read", call(x64, x32Bit), false, false},
-		{"386 chown32", call(i386, 212), true, false},
-		{"386 lchown16", call(i386, 16), true, false},
-		{"386 setresuid32", call(i386, 208), true, false},
-		{"386 mknod char", call(i386, 14, 1, chr), true, true},
-		{"386 number 92 is truncate", call(i386, 92), false, false},
-		{"arm64 fchownat", call(arm64, 54), true, false},
-		{"arm64 mknodat char", call(arm64, 33, 1, 1, chr), true, true},
-		{"arm64 io_setup", call(arm64, 0, 1, chr), false, false},
-		{"arm64 setgroups", call(arm64, 159), true, false},
-		{"arm fchownat", call(arm, 325), true, false},
-		{"arm mknodat char", call(arm, 324, 1, 1, chr), true, true},
-		{"unknown architecture", call(0x1234, 92), false, false},
+		{"amd64 chown", data(x64, 92), true, false},
+		{"amd64 fchownat", data(x64, 260), true, false},
+		{"amd64 capset", data(x64, 126), true, false},
+		{"amd64 read", data(x64, 0), false, false},
+		{"amd64 setns", data(x64, 308), false, false},
+		{"amd64 getuid", data(x64, 102), false, false},
+		{"amd64 mknod char", data(x64, 133, 1, chr), true, true},
+		{"amd64 mknod file", data(x64, 133, 1, reg), false, false},
+		{"amd64 mknodat block", data(x64, 259, 1, 1, blk), true, true},
+		{"amd64 mknodat block, high half", data(x64, 259, 1, 1, 1<<40|blk), true, true},
+		{"amd64 mknodat fifo", data(x64, 259, 1, 1, unix.S_IFIFO), false, false},
+		{"amd64 mknodat socket", data(x64, 259, 1, 1, unix.S_IFSOCK), false, false},
+		{"amd64 mknodat no type", data(x64, 259, 1, 1, 0o600), false, false},
+		{"x32 setgroups", data(x64, 116|x32Bit), true, false},
+		{"x32 mknod char", data(x64, 133|x32Bit, 1, chr), true, true},
+		{"x32 read", data(x64, x32Bit), false, false},
+		{"386 chown32", data(i386, 212), true, false},
+		{"386 lchown16", data(i386, 16), true, false},
+		{"386 setresuid32", data(i386, 208), true, false},
+		{"386 mknod char", data(i386, 14, 1, chr), true, true},
+		{"386 number 92 is truncate", data(i386, 92), false, false},
+		{"arm64 fchownat", data(arm64, 54), true, false},
+		{"arm64 mknodat char", data(arm64, 33, 1, 1, chr), true, true},
+		{"arm64 io_setup", data(arm64, 0, 1, chr), false, false},
+		{"arm64 setgroups", data(arm64, 159), true, false},
+		{"arm fchownat", data(arm, 325), true, false},
+		{"arm mknodat char", data(arm, 324, 1, 1, chr), true, true},
+		{"unknown architecture", data(0x1234, 92), false, false},
 	} {
 		for i, f := range [][]unix.SockFilter{all, devices} {
 			want := uint32(retAllow)

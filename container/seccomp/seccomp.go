@@ -2,6 +2,12 @@
 // takes. It only builds them: installing one is up to whoever starts the
 // process, with NO_NEW_PRIVS set before.
 //
+// Parse and Profile.Compile make a filter of a profile: the JSON with which
+// people say what a container may do. It comes from whoever starts the
+// container and is bounded and checked strictly; what it does not name as
+// allowed or refused falls to its default, and calls through a calling
+// convention that it does not name end the process.
+//
 // Two filters let a build run where a process is root in name only:
 //
 //   - Fakeroot, for a user namespace in which a single id is mapped: every
@@ -9,12 +15,17 @@
 //   - Devices, for a user namespace with ranges of ids, and so real owners:
 //     only device nodes, which no user namespace may make.
 //
-// Neither is a fence: they turn errors into quiet successes for programs that
+// Neither of the two is a fence: they turn errors into quiet successes for programs that
 // would give up, and an architecture that a filter does not know passes
 // through. What protects the host is the namespace.
 //
-// Files: seccomp.go (assembling), fakeroot.go (the two filters).
+// Files: seccomp.go (assembling), fakeroot.go (the two filters), profile.go
+// (reading a profile), compile.go (its filter), tables.go (the numbers of
+// system calls, written by gen.go), default.json (the profile that is
+// installed).
 package seccomp
+
+//go:generate go run gen.go
 
 import (
 	"encoding/binary"

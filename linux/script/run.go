@@ -103,6 +103,8 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
 				e = syscall.ESTALE
 			}
+		case opStore:
+			*s.mem[0] = uint64(res[s.a[0]])
 		default:
 			a := s.a
 			for k := range a {

@@ -45,6 +45,7 @@ const (
 	opInit  // fork; the parent becomes a process 1 that waits for the child
 	opIdle  // stay as a process 1 without a child
 	opLeave // fork; the parent tells the child's id and ends
+	opStore // the result of a step goes to memory
 )
 
 type step struct {
@@ -57,7 +58,7 @@ type step struct {
 	nr     uintptr
 	a      [6]uintptr
 	expect uintptr
-	mem    [2]*uint64 // opEqual: the words; a[0] and a[1] are their values
+	mem    [2]*uint64 // opEqual: the words; a[0] and a[1] are their values. opStore: where to
 }
 
 // Script is a list of system calls with the memory that they use.
@@ -163,6 +164,13 @@ func (s *Script) SkipFail(i Slot, n int) {
 func (s *Script) Equal(label string, w []uint64, i, j int, a, b uint64) {
 	s.Words(w)
 	s.add(label, step{op: opEqual, mem: [2]*uint64{&w[i], &w[j]}, a: [6]uintptr{uintptr(a), uintptr(b)}})
+}
+
+// Store adds that the result of step i is written to word k of w, for
+// structures in memory that hold a descriptor.
+func (s *Script) Store(i Slot, w []uint64, k int) {
+	s.Words(w)
+	s.add("store a result", step{op: opStore, mem: [2]*uint64{&w[k]}, a: [6]uintptr{uintptr(i)}})
 }
 
 // Exec adds the end of the script: the first of paths that can be executed

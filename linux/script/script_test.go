@@ -187,3 +187,20 @@ func TestInit(t *testing.T) {
 		}
 	}
 }
+
+func TestStore(t *testing.T) {
+	s := new(Script)
+	w := []uint64{1, 2}
+	r, wr := new([2]int), []byte("x")
+	if err := syscall.Pipe(r[:]); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(r[0])
+	defer syscall.Close(r[1])
+	n := s.Call("write", syscall.SYS_WRITE, Int(r[1]), s.Bytes(wr), Int(1))
+	s.Store(n, w, 1)
+	s.Equal("see the result", w, 0, 1, 1, 1)
+	if err := s.Here(); err != nil || w[1] != 1 {
+		t.Errorf("got %v %d", err, w)
+	}
+}
