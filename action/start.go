@@ -156,7 +156,8 @@ func (s *starter) gather() error {
 		h.Passwd = func(old []byte) ([]byte, error) { return plan.Passwd(old, inside) }
 	}
 	if s.conf.ConfigGroup && inside.Name != "" {
-		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
+		fake := s.o.Fakeroot && uid != 0
+		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, groupsInside(groups, fake)) }
 	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
@@ -178,6 +179,16 @@ func (s *starter) gather() error {
 	}
 	s.environment()
 	return nil
+}
+
+// groupsInside names the groups that the caller is in inside. As root of a user
+// namespace that is root alone: the host's other groups are not mapped there,
+// and their numbers mean somebody else or nobody.
+func groupsInside(groups []int, fakeroot bool) []host.Group {
+	if fakeroot {
+		return []host.Group{{Name: "root", GID: 0}}
+	}
+	return host.Groups(groups)
 }
 
 // readFiles lets the generated files of a sandbox be made from its own ones;
