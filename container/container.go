@@ -48,6 +48,9 @@ type Hooks struct {
 	Stdio [3]*os.File
 	// Done, when closed, kills the container.
 	Done <-chan struct{}
+	// Parent, if not nil, stays open in the program under its own number, and
+	// the program does not die with this process: it must look at Parent.
+	Parent *os.File
 }
 
 // ErrInterrupted says that the container was ended before its program started.
