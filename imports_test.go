@@ -88,3 +88,51 @@ func TestStartStaysSmall(t *testing.T) {
 		}
 	}
 }
+
+// TestNoMathRand: ids, salts and names of temporary files come from the
+// generator of the operating system (SC-120).
+func TestNoMathRand(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		for _, word := range strings.Fields(line) {
+			if word == "math/rand" || word == "math/rand/v2" {
+				t.Errorf("math/rand is imported: %s", line)
+			}
+		}
+	}
+}
+
+// TestSecurityCases: the tests that doc/security-cases.md names are there and
+// carry the number of their case.
+func TestSecurityCases(t *testing.T) {
+	text, err := os.ReadFile("doc/security-cases.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		number, isRow := strings.CutPrefix(line, "| SC-")
+		if !isRow {
+			continue
+		}
+		rows++
+		number = number[:3]
+		for i, file := range strings.Split(line[strings.LastIndex(strings.TrimRight(line, "|\n "), "|"):], "`") {
+			if i%2 == 0 {
+				continue // between the names
+			}
+			test, err := os.ReadFile(file)
+			if err != nil {
+				t.Error(err)
+			} else if !strings.Contains(string(test), "SC-"+number) && !strings.Contains(string(test), "SC"+number) {
+				t.Errorf("%s does not name SC-%s", file, number)
+			}
+		}
+	}
+	if rows < 169 {
+		t.Errorf("%d cases, want 169", rows)
+	}
+}

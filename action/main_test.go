@@ -103,3 +103,18 @@ func TestUnknownFlagListsOptions(t *testing.T) {
 		t.Errorf("lists an option that is hidden or of another verb:\n%s", got)
 	}
 }
+
+// As root of a user namespace no group of the host is mapped, so none is named.
+func TestGroupsInside(t *testing.T) {
+	got := groupsInside([]int{os.Getgid(), 4, 100}, true)
+	if len(got) != 1 || got[0].GID != 0 || got[0].Name != "root" {
+		t.Errorf("fakeroot: %+v, want root alone", got)
+	}
+	found := false
+	for _, g := range groupsInside([]int{0, 12345}, false) {
+		found = found || g.GID == 0 && g.Name == "root"
+	}
+	if !found {
+		t.Error("the group root of the host is not named outside of fakeroot")
+	}
+}

@@ -198,8 +198,9 @@ func (s *starter) gather() error {
 		h.PasswdKey = fmt.Sprint(inside)
 	}
 	if s.conf.ConfigGroup && inside.Name != "" {
-		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
-		h.GroupKey = fmt.Sprint(inside.Name, groups)
+		fake := s.o.Fakeroot && uid != 0
+		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, groupsInside(groups, fake)) }
+		h.GroupKey = fmt.Sprint(inside.Name, fake, groups)
 	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
@@ -221,6 +222,16 @@ func (s *starter) gather() error {
 	}
 	s.environment()
 	return nil
+}
+
+// groupsInside names the groups that the caller is in inside. As root of a user
+// namespace that is root alone: the host's other groups are not mapped there,
+// and their numbers mean somebody else or nobody.
+func groupsInside(groups []int, fakeroot bool) []host.Group {
+	if fakeroot {
+		return []host.Group{{Name: "root", GID: 0}}
+	}
+	return host.Groups(groups)
 }
 
 // readFiles lets the generated files of a sandbox be made from its own ones;

@@ -48,10 +48,11 @@ func (b *builder) writerOptions() (squashfs.WriterOptions, error) {
 // assemble packs the root file system into a SIF beside the target and gives
 // it its name once it is whole and on disk.
 func (b *builder) assemble(ctx context.Context) error {
-	f, err := os.CreateTemp(filepath.Dir(b.target.path), ".build-*.sif")
+	f, err := os.CreateTemp(filepath.Dir(b.target.path), imagePrefix+"*.sif")
 	if err != nil {
 		return err
 	}
+	b.temporary(f.Name())
 	err = b.writeSIF(ctx, f)
 	if err == nil {
 		err = f.Chmod(os.FileMode(0o755 &^ b.o.Umask))

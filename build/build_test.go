@@ -588,6 +588,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// SC-080, SC-081, SC-083: the directory of a build has a name nobody can guess
+// and is closed to others from the start, with the setuid files in it.
 func TestOpenDirectoryIsPrivate(t *testing.T) {
 	needRoot(t)
 	h := newHarness(t)

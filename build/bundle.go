@@ -26,14 +26,14 @@ type bundle struct {
 func (b *builder) open() error {
 	bundle := &bundle{}
 	parent := filepath.Dir(b.target.path)
-	prefix := ".build-temp-"
+	prefix := besidePrefix
 	if !b.o.Sandbox {
 		// A sandbox is renamed into place, so it grows beside its target.
 		var err error
 		if parent, err = tempParent(b.o.TempDir, b.o.getenv("TMPDIR")); err != nil {
 			return err
 		}
-		prefix = "build-temp-"
+		prefix = tempPrefix
 	}
 	removeStale(parent, prefix)
 	if b.o.Keep {
@@ -42,6 +42,9 @@ func (b *builder) open() error {
 	dir, err := os.MkdirTemp(parent, prefix)
 	if err != nil {
 		return fmt.Errorf("cannot make the build directory: %w", err)
+	}
+	if !b.o.Keep {
+		b.temporary(dir)
 	}
 	bundle.dir, bundle.rootfs = dir, filepath.Join(dir, "rootfs")
 	if bundle.lock, err = lockDir(dir); err != nil {
@@ -104,6 +107,47 @@ func (b *builder) close() error {
 		return nil
 	}
 	return removeTree(b.bundle.dir)
+}
+
+// How the names of temporary files begin.
+const (
+	tempPrefix   = "build-temp-"
+	besidePrefix = ".build-temp-" // in the directory of a sandbox that is made
+	imagePrefix  = ".build-"      // an image that is being written, which ends in ".sif"
+)
+
+// temporary tells the name of a temporary file to who would remove it.
+func (b *builder) temporary(path string) {
+	if b.o.Temporary != nil {
+		b.o.Temporary(path)
+	}
+}
+
+// RemoveAbandoned removes what a build that was killed left under a name that
+// it gave to Options.Temporary.
+//
+// Security: the name comes from a process that ran scripts of a stranger. It is
+// used only if a build makes such names, and a directory only if it is private,
+// this user's own and locked by nobody.
+func RemoveAbandoned(path string) error {
+	var st unix.Stat_t
+	name := filepath.Base(path)
+	if err := unix.Lstat(path, &st); err != nil {
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	isDir := strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, besidePrefix)
+	switch {
+	case isDir && st.Mode == unix.S_IFDIR|0o700 && int(st.Uid) == os.Getuid():
+		lock, err := lockDir(path)
+		if err != nil {
+			return fmt.Errorf("cannot remove %q: %w", path, err)
+		}
+		defer lock.Close()
+		return removeTree(path)
+	case strings.HasPrefix(name, imagePrefix) && strings.HasSuffix(name, ".sif") && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid():
+		return os.Remove(path)
+	}
+	return fmt.Errorf("cannot remove %q: no build made it", path)
 }
 
 // staleAge is how old a build directory is at least before its lock is tried,

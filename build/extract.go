@@ -32,7 +32,7 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 		return fmt.Errorf("cannot open the image %q: %w", name, err)
 	}
 	defer im.Close()
-	if err := checkRoom(im.Size, rootfs); err != nil {
+	if err := checkRoom(im.Size, rootfs, !b.o.Sandbox); err != nil {
 		return err
 	}
 	x, err := newExtractor(ctx, b, rootfs)
@@ -41,7 +41,10 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 	}
 	b.o.Log.Verbose(fmt.Sprintf("Extracting the %v %q", im.Kind, name))
 	err = x.image(im)
-	if err := errors.Join(err, x.close()); err != nil {
+	if closeErr := x.close(); !errors.Is(err, closeErr) { // image may have met the same failure
+		err = errors.Join(err, closeErr)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot extract the image %q: %w", name, err)
 	}
 	x.report()
@@ -49,8 +52,9 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 }
 
 // checkRoom refuses at once what cannot fit: the content of an image needs
-// about as much space as the image, and mostly several times that.
-func checkRoom(size int64, dir string) error {
+// about as much space as the image, and mostly several times that. Temp tells
+// that --tmpdir chose the place.
+func checkRoom(size int64, dir string, temp bool) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil || st.Bsize == 0 {
 		return nil
@@ -59,7 +63,7 @@ func checkRoom(size int64, dir string) error {
 	if free >= size {
 		return nil
 	}
-	return &SpaceError{Dir: filepath.Dir(filepath.Dir(dir)), Kind: fsName(st.Type), Size: int64(st.Blocks) * int64(st.Bsize), Free: free, Temp: true,
+	return &SpaceError{Dir: filepath.Dir(filepath.Dir(dir)), Kind: fsName(st.Type), Size: int64(st.Blocks) * int64(st.Bsize), Free: free, Temp: temp,
 		Err: fmt.Errorf("extracting the image needs at least %d MiB", size>>20+1)}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // TestHostileBase builds on an image whose links lead to files of the host, by
-// the names that a build writes to.
+// the names that a build writes to (SC-038, SC-066).
 func TestHostileBase(t *testing.T) {
 	needRoot(t)
 	h := newHarness(t)

@@ -103,11 +103,14 @@ type Options struct {
 
 	Run      Runner
 	Log      Log
-	Progress func(Progress)             // may be nil
-	Confirm  func(question string) bool // nil where nobody can answer
-	Stdin    io.Reader
-	Stdout   io.Writer
-	Stderr   io.Writer
+	Progress func(Progress) // may be nil
+	// Temporary, if not nil, gets the path of each temporary file or directory
+	// that RemoveAbandoned is to remove if this process is killed.
+	Temporary func(path string)
+	Confirm   func(question string) bool // nil where nobody can answer
+	Stdin     io.Reader
+	Stdout    io.Writer
+	Stderr    io.Writer
 }
 
 // getenv returns a variable of the host's environment.

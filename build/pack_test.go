@@ -175,6 +175,7 @@ func TestPackTreeOptions(t *testing.T) {
 	}
 }
 
+// SC-038: what is packed stays in the tree.
 func TestPackTreeStaysInTheTree(t *testing.T) {
 	base := t.TempDir()
 	runShell(t, base, `mkdir outside tree; echo secret >outside/file; ln -s ../outside tree/link; ln -s /etc tree/etc`)

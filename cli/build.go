@@ -8,10 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -89,12 +87,16 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec str
 		}
 		return exitStatus(status)
 	}
+	if path := os.Getenv(removeVariable); path != "" {
+		return build.RemoveAbandoned(path)
+	}
+	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
 	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
 	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Variables of our own are nobody else's business.
-	o.Env = without(os.Environ(), ownersVariable, umaskVariable)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	o.Env, o.Temporary = without(os.Environ(), ownVariables...), report(parent)
+	ctx, stop := buildContext(parent)
 	defer stop()
 	err = build.Build(ctx, *o)
 	bar.clear()

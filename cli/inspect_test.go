@@ -83,7 +83,7 @@ func TestInspectErrors(t *testing.T) {
 }
 
 // TestInspectIsSafeForTerminals writes hostile text to what is taken for a
-// terminal, and as JSON.
+// terminal, and as JSON (SC-112, SC-164).
 func TestInspectIsSafeForTerminals(t *testing.T) {
 	const hostile = "\x1b]52;c;x\a\x9b2J\u009b\u202e\x7f\r\U000e0001"
 	labels, _ := json.Marshal(map[string]string{"k" + hostile: "v" + hostile})

@@ -199,12 +199,20 @@ func keyExport(c *cobra.Command, log *action.Log, s keySelection, armored bool, 
 // writeFileWhole makes data the content of the file at path, at once and only
 // when all of it is on disk.
 func writeFileWhole(path string, data []byte, mode os.FileMode) error {
+	return createWhole(path, mode, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+// createWhole gives the file that write writes the name path, at once and only
+// when all of it is on disk.
+func createWhole(path string, mode os.FileMode, write func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".singularity-*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	err = errors.Join(write(f), f.Chmod(mode), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -125,22 +125,54 @@ func newSIFNewCommand() *cobra.Command {
 			if err != nil {
 				return exitOne(err)
 			}
-			w, err := openLocked(args[0], os.O_CREATE)
-			if err != nil {
-				return exitOne(fmt.Errorf("cannot create SIF image: %w", err))
-			}
 			o := sif.CreateOptions{Time: now}
 			if fixed {
 				// There is no content yet that an id could come from.
 				o.IDFrom = func(*sif.File) (sif.ID, error) { return sif.ID{}, nil }
 			}
-			_, err = sif.Create(w, o)
-			if err = errors.Join(err, w.Close()); err != nil {
-				return exitOne(fmt.Errorf("%q: %w", args[0], err))
-			}
-			return nil
+			return newSIF(args[0], o)
 		},
 	}
+}
+
+// newSIF creates the SIF image at path, in place of an image that nobody uses.
+func newSIF(path string, o sif.CreateOptions) error {
+	mask := unix.Umask(0)
+	unix.Umask(mask)
+	mode := os.FileMode(0o755 &^ mask)
+	old, err := openLocked(path)
+	if err == nil {
+		defer old.Close()
+		var fi os.FileInfo
+		if fi, err = old.Stat(); err == nil {
+			mode = fi.Mode().Perm()
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return exitOne(fmt.Errorf("cannot create SIF image: %w", err))
+	}
+	err = createWhole(path, mode, func(w *os.File) error {
+		_, err := sif.Create(w, o)
+		return err
+	})
+	if err != nil {
+		return sifFailure(path, err)
+	}
+	return nil
+}
+
+// sifFailure is the error of a change of the image at path.
+func sifFailure(path string, err error) error {
+	return &action.Failure{Err: fmt.Errorf("%q: %w", path, err), Code: 1, Hint: spaceHint(err)}
+}
+
+// spaceHint says what to do about a full file system that holds an image, if
+// err is about that.
+func spaceHint(err error) string {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return "free some space on the file system of the image: it is as it was before"
+	}
+	return ""
 }
 
 func newSIFDelCommand() *cobra.Command {
@@ -221,7 +253,7 @@ func editSIF(path string, change func(*sif.Editor) error) error {
 	if err != nil {
 		return exitOne(err)
 	}
-	w, err := openLocked(path, 0)
+	w, err := openLocked(path)
 	if err != nil {
 		return exitOne(fmt.Errorf("cannot change SIF image: %w", err))
 	}
@@ -234,14 +266,14 @@ func editSIF(path string, change func(*sif.Editor) error) error {
 		}
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
-		return exitOne(fmt.Errorf("%q: %w", path, err))
+		return sifFailure(path, err)
 	}
 	return nil
 }
 
 // openLocked opens the regular file at path for changes and locks it.
-func openLocked(path string, create int) (*os.File, error) {
-	w, _, err := openRegular(path, os.O_RDWR|create)
+func openLocked(path string) (*os.File, error) {
+	w, _, err := openRegular(path, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) er
 		defer clear(passphrase)
 	}
 	// Only now, so that nobody waits for an answer with the image locked.
-	w, err := openLocked(path, 0)
+	w, err := openLocked(path)
 	if err != nil {
 		return fail(err)
 	}
@@ -136,6 +136,8 @@ func explainSign(err error, path string) error {
 		hint = "wait until the other program is done with the image"
 	case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
 		hint = "signing writes to the image: sign a copy of your own"
+	case spaceHint(err) != "":
+		hint = spaceHint(err)
 	case errors.Is(err, unix.ETXTBSY):
 		hint = "the image is in use; sign a copy"
 	case errors.Is(err, pgp.ErrPassphrase):

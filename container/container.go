@@ -54,6 +54,9 @@ type Hooks struct {
 	// Started is called once the program runs, with the process id of the
 	// container's first process. If it fails, the container is killed.
 	Started func(pid int) error
+	// Parent, if not nil, stays open in the program under its own number, and
+	// the program does not die with this process: it must look at Parent.
+	Parent *os.File
 }
 
 // ErrInterrupted says that the container was ended before its program started.

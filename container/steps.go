@@ -44,6 +44,10 @@ func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
 	if errfd >= 0 {
 		b.keep = []int{errfd}
+		if h.Parent != nil {
+			b.keep = append(b.keep, int(h.Parent.Fd()))
+			slices.Sort(b.keep)
+		}
 	} else {
 		b.keep = poller()
 	}
@@ -295,7 +299,10 @@ func (b *builder) process() error {
 	if err := b.filter(); err != nil {
 		return err
 	}
-	if b.errfd >= 0 {
+	if f := b.h.Parent; f != nil {
+		s.Call("keep the parent's descriptor open", unix.SYS_FCNTL, script.Int(int(f.Fd())), script.Int(unix.F_SETFD), script.Int(0))
+	}
+	if b.errfd >= 0 && b.h.Parent == nil {
 		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
 		parent := syscall.Getpid()
 		if b.p.Namespaces.PID || b.joinsPID {

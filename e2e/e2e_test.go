@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand,
+			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
 			"holders": holdersCommand,
 		},
 	})
@@ -222,4 +222,26 @@ func holdersCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(syscall.Kill(pid, syscall.Signal(n)))
 		}
 	}
+}
+
+// nothingCommand waits until no build has left anything temporary: here, in the
+// directory for temporary files, or as a mount.
+func nothingCommand(ts *testscript.TestScript, neg bool, args []string) {
+	var what string
+	poll(ts, "a build left something", func() bool {
+		var left []string
+		for _, dir := range []string{ts.Getenv("WORK"), ts.Getenv("TMPDIR")} {
+			for _, pattern := range []string{".build-*", "build-temp-*"} {
+				found, _ := filepath.Glob(filepath.Join(dir, pattern))
+				left = append(left, found...)
+			}
+		}
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		ts.Check(err)
+		if strings.Contains(string(mounts), ts.Getenv("WORK")) {
+			left = append(left, "a mount in "+ts.Getenv("WORK"))
+		}
+		what = fmt.Sprintf("left: %q", left)
+		return len(left) == 0
+	}, &what)
 }

@@ -81,3 +81,38 @@ func (c *nameCache) store(dir uint32, index map[string]uint32) {
 		c.names += len(index)
 	}
 }
+
+// pageCache remembers where readers of directories stopped: a place of its own
+// for each is not wanted, as forgetting one costs time only.
+type pageCache struct {
+	mu    sync.Mutex
+	pages [64]page
+}
+
+// page is the place of entry number index of a directory, in bytes.
+type page struct {
+	dir   uint32
+	index int
+	at    int64
+}
+
+func (c *pageCache) slot(dir uint32, index int) *page {
+	h := (uint64(dir)<<32 | uint64(index)) * 0x9e3779b97f4a7c15
+	return &c.pages[(h>>32)%uint64(len(c.pages))]
+}
+
+// load returns where entry number index of a directory lies, or 0.
+func (c *pageCache) load(dir uint32, index int) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.slot(dir, index); p.dir == dir && p.index == index {
+		return p.at
+	}
+	return 0
+}
+
+func (c *pageCache) store(dir uint32, index int, at int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*c.slot(dir, index) = page{dir, index, at}
+}

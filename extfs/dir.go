@@ -26,17 +26,54 @@ var direntTypes = [...]uint32{1: ModeRegular, 2: ModeDir, 3: ModeChar, 4: ModeBl
 // "..". A directory of more than 64 MiB or 2^20 names is ErrLimit.
 func (f *FS) ReadDir(dir *Inode) ([]Dirent, error) {
 	var list []Dirent
-	err := f.entries(dir, func(e rawDirent) bool {
-		list = append(list, Dirent{Name: string(e.name), Inode: e.inode, Type: e.mode})
-		return len(list) <= maxDirents
+	err := f.ReadDirFrom(dir, 0, func(e Dirent) bool {
+		list = append(list, e)
+		return true
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(list) > maxDirents {
-		return nil, fmt.Errorf("%w: directory inode %d holds more than %d names", ErrLimit, dir.Number, maxDirents)
-	}
 	return list, nil
+}
+
+// ReadDirFrom calls emit for the entries of a directory from number from on, in
+// the order and with the limits of ReadDir, until emit returns false. It
+// remembers where that was, so that reading a directory in pieces, each from
+// the entry that was refused, parses every entry once.
+func (f *FS) ReadDirFrom(dir *Inode, from int, emit func(Dirent) bool) error {
+	if from < 0 || from > maxDirents {
+		return nil
+	}
+	at, n := f.pages.load(dir.Number, from), from
+	if at == 0 {
+		n = 0 // nobody stopped there: count
+	}
+	inline := dir.flags&flagInlineData != 0 // at most a few dozen names, parsed again each time
+	var tooMany, stopped bool
+	err := f.entriesFrom(dir, at, func(e rawDirent) bool {
+		if n >= from {
+			if tooMany = n == maxDirents; tooMany {
+				return false
+			}
+			if !emit(Dirent{Name: string(e.name), Inode: e.inode, Type: e.mode}) {
+				if stopped = true; !inline {
+					f.pages.store(dir.Number, n, e.at)
+				}
+				return false
+			}
+		}
+		n++
+		return true
+	})
+	switch {
+	case err != nil:
+		return err
+	case tooMany:
+		return fmt.Errorf("%w: directory inode %d holds more than %d names", ErrLimit, dir.Number, maxDirents)
+	case !stopped && !inline:
+		f.pages.store(dir.Number, n, dir.Size) // a reader asks again to learn that this was the end
+	}
+	return nil
 }
 
 // Lookup finds name in a directory and returns its inode number. "." and ".."
@@ -87,12 +124,18 @@ type rawDirent struct {
 	name  []byte
 	inode uint32
 	mode  uint32
+	at    int64 // where the entry lies, in bytes of its directory or part of an inode
 }
 
 // entries calls yield for each entry but "." and ".." until it returns false.
-// Index blocks of a large directory look like empty entries, so reading block
-// after block finds every name.
 func (f *FS) entries(dir *Inode, yield func(rawDirent) bool) error {
+	return f.entriesFrom(dir, 0, yield)
+}
+
+// entriesFrom is entries from the entry at byte at on. Index blocks of a large
+// directory look like empty entries, so reading block after block finds every
+// name.
+func (f *FS) entriesFrom(dir *Inode, at int64, yield func(rawDirent) bool) error {
 	if !dir.IsDir() {
 		return fmt.Errorf("inode %d: %w", dir.Number, ErrNotDir)
 	}
@@ -106,7 +149,7 @@ func (f *FS) entries(dir *Inode, yield func(rawDirent) bool) error {
 	if dir.Size%bs != 0 || uint64(dir.Size/bs) > f.sb.Blocks {
 		return corrupt("directory inode %d holds %d bytes", dir.Number, dir.Size)
 	}
-	for l := range uint64(dir.Size / bs) {
+	for l := uint64(at / bs); l < uint64(dir.Size/bs); l++ {
 		r, err := f.mapBlock(dir, l, 1)
 		if err != nil {
 			return err
@@ -118,7 +161,8 @@ func (f *FS) entries(dir *Inode, yield func(rawDirent) bool) error {
 		if err != nil {
 			return err
 		}
-		if more, err := f.parseEntries(dir, b, yield); !more || err != nil {
+		skip := max(at-int64(l)*bs, 0)
+		if more, err := f.parseEntries(dir, b[skip:], int64(l)*bs+skip, yield); !more || err != nil {
 			return err
 		}
 	}
@@ -138,16 +182,17 @@ func (f *FS) inlineEntries(dir *Inode, yield func(rawDirent) bool) error {
 	}
 	content = content[:dir.Size]
 	first := content[4:min(inodeDataSize, len(content))]
-	more, err := f.parseEntries(dir, first, yield)
+	more, err := f.parseEntries(dir, first, 0, yield)
 	if err == nil && more && len(content) > inodeDataSize {
-		_, err = f.parseEntries(dir, content[inodeDataSize:], yield)
+		_, err = f.parseEntries(dir, content[inodeDataSize:], 0, yield)
 	}
 	return err
 }
 
-// parseEntries calls yield for the entries in b and tells if it wants more.
-func (f *FS) parseEntries(dir *Inode, b []byte, yield func(rawDirent) bool) (bool, error) {
-	for len(b) > 0 {
+// parseEntries calls yield for the entries in b, which lies at byte at of the
+// directory, and tells if it wants more.
+func (f *FS) parseEntries(dir *Inode, b []byte, at int64, yield func(rawDirent) bool) (bool, error) {
+	for end := at + int64(len(b)); len(b) > 0; {
 		if len(b) < direntSize {
 			return false, corrupt("directory inode %d: %d bytes left for an entry", dir.Number, len(b))
 		}
@@ -156,7 +201,7 @@ func (f *FS) parseEntries(dir *Inode, b []byte, yield func(rawDirent) bool) (boo
 		if size < direntSize+nameSize || size%4 != 0 || size > len(b) {
 			return false, corrupt("directory inode %d: an entry of %d bytes with a name of %d in %d", dir.Number, size, nameSize, len(b))
 		}
-		e := rawDirent{inode: le.Uint32(b), name: b[direntSize:][:nameSize]}
+		e := rawDirent{inode: le.Uint32(b), name: b[direntSize:][:nameSize], at: end - int64(len(b))}
 		if f.sb.incompat&incompatFiletype != 0 {
 			if t := int(b[7]); t < len(direntTypes) {
 				e.mode = direntTypes[t]

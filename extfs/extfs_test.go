@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -486,6 +487,82 @@ func TestReadDir(t *testing.T) {
 	must(t, err)
 	if _, err := f.ReadDir(file); !errors.Is(err, ErrNotDir) {
 		t.Errorf("%v, want ErrNotDir", err)
+	}
+}
+
+// TestReadDirFrom reads directories in pieces of several sizes, of two readers
+// at once.
+func TestReadDirFrom(t *testing.T) {
+	dir := t.TempDir()
+	makeTree(t, dir)
+	for _, o := range [][]string{{"-t", "ext4", "-b", "1024"}, {"-t", "ext4", "-O", "inline_data", "-I", "256"}} {
+		f := openImage(t, makeImage(t, dir, "64M", o...))
+		for _, name := range []string{"many", "a", "empty"} {
+			in, err := f.Walk(name, true)
+			must(t, err)
+			want, err := f.ReadDir(in)
+			must(t, err)
+			for _, size := range []int{1, 7, 100, 5000} {
+				var got [2][]Dirent
+				for more := true; more; {
+					more = false
+					for k := range got {
+						n := 0
+						must(t, f.ReadDirFrom(in, len(got[k]), func(e Dirent) bool {
+							if n == size+k {
+								more = true
+								return false
+							}
+							n++
+							got[k] = append(got[k], e)
+							return true
+						}))
+					}
+				}
+				for k := range got {
+					if !slices.Equal(got[k], want) {
+						t.Errorf("%v %s, pieces of %d: %d names, want %d", o, name, size+k, len(got[k]), len(want))
+					}
+				}
+			}
+			// From anywhere, also where nobody stopped.
+			for _, from := range []int{0, 1, len(want) / 2, len(want), len(want) + 1} {
+				n := 0
+				must(t, f.ReadDirFrom(in, from, func(Dirent) bool { n++; return true }))
+				if n != max(len(want)-from, 0) {
+					t.Errorf("%s from %d: %d names of %d", name, from, n, len(want))
+				}
+			}
+		}
+	}
+}
+
+// The place where a reader stopped is kept, so that the next piece starts there
+// and a large directory is not parsed again for each.
+func TestReadDirFromKeepsPlace(t *testing.T) {
+	dir := t.TempDir()
+	makeTree(t, dir)
+	f := openImage(t, makeImage(t, dir, "64M", "-t", "ext4", "-b", "1024"))
+	in, err := f.Walk("many", true)
+	must(t, err)
+	last := int64(0)
+	for from, n := 0, 10; n == 10; from += n {
+		at := f.pages.load(in.Number, from)
+		if from > 0 && at <= last {
+			t.Fatalf("entry %d: kept at %d, want more than %d", from, at, last)
+		}
+		last = at
+		n = 0
+		must(t, f.ReadDirFrom(in, from, func(Dirent) bool {
+			if n == 10 {
+				return false
+			}
+			n++
+			return true
+		}))
+	}
+	if last == 0 {
+		t.Error("no place was kept")
 	}
 }
 

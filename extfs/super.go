@@ -94,6 +94,7 @@ type FS struct {
 	sb    Superblock
 	cache blockCache
 	names nameCache
+	pages pageCache
 }
 
 // Open reads the superblock of the image in r, which holds size bytes.

@@ -46,16 +46,10 @@ func (e ext) ReadDir(dir uint64, from int, emit func(Dirent) bool) error {
 	if err != nil {
 		return err
 	}
-	d, err := e.f.ReadDir(in)
-	if err != nil {
-		return extErr(err)
-	}
-	for i := from; i < len(d); i++ {
-		if n := uint64(d[i].Inode); !emit(Dirent{d[i].Name, n, n, d[i].Type}) {
-			break
-		}
-	}
-	return nil
+	return extErr(e.f.ReadDirFrom(in, from, func(d extfs.Dirent) bool {
+		n := uint64(d.Inode)
+		return emit(Dirent{d.Name, n, n, d.Type})
+	}))
 }
 
 func (e ext) Readlink(id uint64) (string, error) {

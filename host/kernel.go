@@ -108,7 +108,12 @@ func (k *kernel) explain(err error) *Finding {
 				"raise it: sudo sysctl user.max_user_namespaces=28633")
 		}
 	case syscall.EPERM, syscall.ENOSYS: // what a filter answers
-		return k.userNamespaces()
+		if f := k.userNamespaces(); f != nil {
+			return f
+		}
+		if no == syscall.EPERM && k.uid != 0 && strings.Contains(text, "process") {
+			return k.changedRoot()
+		}
 	case syscall.EACCES, syscall.EINVAL:
 		return k.switches()
 	}
@@ -186,6 +191,27 @@ func (k *kernel) confined() *Finding {
 			"let the outer container make namespaces and mounts, e.g. docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined")
 	}
 	return nil
+}
+
+// changedRoot is the finding about a refusal that no switch explains. The kernel
+// makes no user namespace for a process whose root is not that of its mount
+// namespace; only if no mount lies on "/" can the process tell by itself.
+func (k *kernel) changedRoot() *Finding {
+	cause := "the kernel refuses one to a process in a chroot, and a security module may"
+	if mounts := k.line("/proc/self/mountinfo"); mounts != "" && !mountedRoot(mounts) {
+		cause = "this process is in a chroot, where the kernel allows none"
+	}
+	return finding(ErrNoUserNS, cause, "start outside of the chroot, or enter its directory by other means (systemd-nspawn, bwrap, pivot_root)")
+}
+
+// mountedRoot tells whether a line of mountinfo is about the root directory.
+func mountedRoot(mounts string) bool {
+	for line := range strings.Lines(mounts) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/" {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *kernel) fuse() *Finding {

@@ -143,6 +143,8 @@ func TestExplain(t *testing.T) {
 		{"disk full", nil, fmt.Errorf("cannot write: %w", syscall.ENOSPC), nil},
 		{"filter", filter, fmt.Errorf("x: %w", syscall.EPERM), ErrNoUserNS},
 		{"filter does not answer so", filter, fmt.Errorf("x: %w", syscall.EINVAL), nil},
+		{"chroot", map[string]string{"/proc/self/mountinfo": "9 8 0:5 / /proc rw - proc proc rw\n"}, fmt.Errorf("cannot create the container's process: %w", syscall.EPERM), ErrNoUserNS},
+		{"chroot on a mount", map[string]string{"/proc/self/mountinfo": "8 7 8:1 /x / rw - ext4 /dev/sda rw\n"}, fmt.Errorf("cannot create the container's process: %w", syscall.EPERM), ErrNoUserNS},
 		{"not the host", nil, fmt.Errorf("x: %w", syscall.EPERM), nil},
 		{"overlay", map[string]string{"/proc/filesystems": "nodev\tproc\n"}, fmt.Errorf("cannot mount the overlay: %w", syscall.ENODEV), ErrNoOverlay},
 		{"finding", nil, fmt.Errorf("x: %w", finding(ErrNoFUSE, "a", "b")), ErrNoFUSE},
@@ -156,6 +158,16 @@ func TestExplain(t *testing.T) {
 	k.open = func(string) error { return syscall.EACCES }
 	if got := k.explain(fmt.Errorf("cannot open /dev/fuse: %w", syscall.EACCES)); !errors.Is(got, ErrNoFUSE) {
 		t.Errorf("%v, want ErrNoFUSE", got)
+	}
+}
+
+func TestChangedRoot(t *testing.T) {
+	for _, c := range []struct{ mounts, want string }{
+		{"9 8 0:5 / /proc rw - proc proc rw\n", "this process is in a chroot"},
+		{"8 7 8:1 /x / rw - ext4 /dev/sda rw\n9 8 0:5 / /proc rw - proc proc rw\n", "a security module may"},
+		{"-", "a security module may"},
+	} {
+		check(t, c.mounts, machine(map[string]string{"/proc/self/mountinfo": c.mounts}).changedRoot(), ErrNoUserNS, c.want)
 	}
 }
 

@@ -181,7 +181,7 @@ func TestDirectoryCycle(t *testing.T) {
 	}
 }
 
-// A block that inflates to more than a block must not be written further.
+// SC-072: a block that inflates to more than a block must not be written further.
 func TestBombs(t *testing.T) {
 	var z bytes.Buffer
 	w := zlib.NewWriter(&z)

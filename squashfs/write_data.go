@@ -224,6 +224,13 @@ func allZero(b []byte) bool {
 // compress is the body of a worker.
 func (d *writerData) compress(e Encoder) {
 	for j := range d.work {
+		if d.failure() != nil {
+			// Nobody wants the image any more, and a slow compressor would
+			// keep its caller waiting for a whole queue.
+			j.out, j.size, j.raw = j.raw, uint32(len(j.raw))|blockStored, nil
+			close(j.done)
+			continue
+		}
 		dst := d.buffers.take(len(j.raw))
 		out, ok, err := e.Encode(dst[:0], j.raw)
 		switch {

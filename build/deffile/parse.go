@@ -367,7 +367,11 @@ func (p *parser) checkAgent(s *Stage) error {
 		for n := range agents {
 			names = append(names, n)
 		}
-		return p.err(num, fmt.Sprintf("unknown bootstrap agent %q", agent), didYouMean("", nearest(agent, sorted(names))))
+		hint := didYouMean("", nearest(agent, sorted(names)))
+		if hint == "" {
+			hint = "agents are " + strings.Join(sorted(names), ", ")
+		}
+		return p.err(num, fmt.Sprintf("unknown bootstrap agent %q", agent), hint)
 	}
 	for _, k := range need {
 		if s.Value(k) == "" {

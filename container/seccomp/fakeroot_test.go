@@ -52,6 +52,7 @@ func data(arch, number uint32, args ...uint64) []byte {
 	return b
 }
 
+// SC-045: the filter decides alike for every ABI of the processor.
 func TestEveryABI(t *testing.T) {
 	const (
 		chr = unix.S_IFCHR | 0o600

@@ -15,6 +15,7 @@
 package script
 
 import (
+	"strconv"
 	"syscall"
 	"unsafe"
 )
@@ -138,6 +139,28 @@ func (s *Script) add(label string, st step) Slot {
 
 // Len is the number of steps so far.
 func (s *Script) Len() int { return len(s.steps) }
+
+// String lists the steps, a line each: what the step does, and what its failure
+// or success leaves out.
+func (s *Script) String() string {
+	var b []byte
+	for i := range s.steps {
+		st := &s.steps[i]
+		b = append(b, s.labels[i]...)
+		switch {
+		case st.skipOK > 0:
+			b = append(b, "; or else the next "+strconv.Itoa(int(st.skipOK))...)
+		case st.skipNo > 0:
+			b = append(b, "; without it, not the next "+strconv.Itoa(int(st.skipNo))...)
+		case st.ignore:
+			b = append(b, "; may fail"...)
+		case st.want:
+			b = append(b, "; must give "+strconv.FormatUint(uint64(st.expect), 10)...)
+		}
+		b = append(b, '\n')
+	}
+	return string(b)
+}
 
 // Optional lets step i fail.
 func (s *Script) Optional(i Slot) { s.steps[i].ignore = true }
