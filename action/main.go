@@ -57,7 +57,7 @@ func run(argv []string, log *Log) (int, error) {
 	if err := ParseVerb(&v, verb, rest[1:], os.Getenv); err != nil {
 		return 0, err
 	}
-	if v.Help || Scheme(v.Image) != "" {
+	if v.Help || Scheme(v.Image) != "" || needsDevices(&v.Options) {
 		return 0, handOver(argv)
 	}
 	for _, note := range v.Notes {

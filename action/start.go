@@ -158,6 +158,9 @@ func (s *starter) gather() error {
 	if s.conf.ConfigGroup && inside.Name != "" {
 		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, host.Groups(groups)) }
 	}
+	if err := s.drivers(&h); err != nil {
+		return err
+	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
 		Kind: plan.ServedRoot, Path: s.image.Path, Dev: s.image.Dev, Ino: s.image.Ino,
@@ -176,6 +179,7 @@ func (s *starter) gather() error {
 		s.facts.Image.Kind = plan.DirRoot
 		s.readFiles()
 	}
+	s.libraryFacts()
 	s.environment()
 	return nil
 }
@@ -298,6 +302,9 @@ func (s *starter) environment() {
 	}
 	if s.verb == "shell" && s.o.Shell != "" {
 		in.Fixed = append(in.Fixed, "SINGULARITY_SHELL="+s.o.Shell)
+	}
+	if e := s.facts.Host.Edits; e != nil {
+		in.Fixed = append(in.Fixed, e.Env...)
 	}
 	r := env.Make(in)
 	for _, w := range r.Warnings {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"path"
 	"strings"
+
+	"singularity/host"
 )
 
 // PathKind is what a path leads to.
@@ -37,6 +39,10 @@ type HostFacts struct {
 	// UIDRanges and GIDRanges are the subordinate ids, for Fakeroot. Both or
 	// none.
 	UIDRanges, GIDRanges []Map
+	// Drivers are the GPU drivers that were asked for, Edits what device files
+	// of CDI ask for, or nil.
+	Drivers host.Drivers
+	Edits   *host.Edits
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
@@ -50,6 +56,11 @@ type ImageFacts struct {
 	// Path tells where a path leads inside the image, all links followed, and
 	// what is there. What is missing is resolved as far as it exists.
 	Resolve func(string) (string, PathKind)
+	// Glibc returns the version of the GNU C library in the image, "" if it
+	// has none; Library tells whether it has a library of that name. Both are
+	// nil where nobody asks.
+	Glibc   func() string
+	Library func(name string) bool
 }
 
 // Settings are what the administrator's configuration says here.
@@ -67,6 +78,7 @@ type maker struct {
 	p     *Plan
 	have  map[string]bool // destinations that are taken
 	notes []string
+	lost  int // files of the host that a writable image has no place for
 }
 
 // New decides what the container for verb is. The notes are warnings for the
@@ -158,6 +170,9 @@ func (m *maker) mounts() (string, error) {
 		}
 	}
 	m.generated()
+	if err := m.drivers(); err != nil {
+		return "", err
+	}
 	if err := m.userBinds(); err != nil {
 		return "", err
 	}
@@ -282,6 +297,8 @@ func (m *maker) generated() {
 	}
 }
 
+func missingSource(src string) error { return errors.New("mount source " + src + " doesn't exist") }
+
 func (m *maker) absolute(p string) string {
 	if strings.HasPrefix(p, "/") {
 		return path.Clean(p)
@@ -308,7 +325,7 @@ func (m *maker) userBinds() error {
 		case !strings.HasPrefix(dst, "/"):
 			return errors.New("bind destination \"" + dst + "\" must be an absolute path")
 		case m.f.Host.Path(src) == Missing:
-			return errors.New("mount source " + src + " doesn't exist")
+			return missingSource(src)
 		}
 		m.bind(Mount{Source: src, Destination: dst, ReadOnly: b.ReadOnly, Devices: under(src, "/dev") && path.Clean(dst) == src, Tag: "user"})
 	}
