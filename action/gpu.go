@@ -66,7 +66,11 @@ func (s *starter) driverSearch() host.DriverSearch {
 	if os.Getuid() != 0 {
 		path = strings.ReplaceAll(s.conf.UserSearchPath, "$PATH", os.Getenv("PATH"))
 	}
-	return host.DriverSearch{ConfDir: filepath.Dir(conf.Path()), Ldconfig: s.conf.LdconfigPath, Path: path}
+	dirs := []string{filepath.Dir(conf.Path())}
+	if s.o.ConfigFile != "" {
+		dirs = []string{filepath.Dir(s.o.ConfigFile), dirs[0]}
+	}
+	return host.DriverSearch{ConfDirs: dirs, Ldconfig: s.conf.LdconfigPath, Path: path}
 }
 
 // deviceEdits reads what singularity-cli made of the names of CDI devices; nil

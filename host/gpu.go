@@ -44,8 +44,8 @@ var (
 
 // DriverSearch says where FindDrivers looks.
 type DriverSearch struct {
-	// ConfDir holds the lists of the administrator.
-	ConfDir string
+	// ConfDirs may hold the lists of the administrator; the first one counts.
+	ConfDirs []string
 	// Ldconfig is run to list libraries; empty means that the cache of the
 	// loader is read.
 	Ldconfig string
@@ -72,19 +72,23 @@ func FindDrivers(vendor string, s DriverSearch) (Drivers, error) {
 	if f.native, ok = elf.Native(); !ok {
 		return Drivers{Vendor: vendor}, errors.New("cannot choose libraries of the host: this processor is not known")
 	}
-	return f.find(vendor, s.ConfDir)
+	return f.find(vendor, s.ConfDirs...)
 }
 
-func (f *finder) find(vendor, confDir string) (Drivers, error) {
+func (f *finder) find(vendor string, confDirs ...string) (Drivers, error) {
 	d := Drivers{Vendor: vendor}
 	name, text := "nvliblist.conf", nvList
 	if vendor == "rocm" {
 		name, text = "rocmliblist.conf", rocmList
 	}
-	if b, err := readFile(filepath.Join(confDir, name)); err == nil {
-		text = string(b)
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return d, err
+	for _, dir := range confDirs {
+		b, err := readFile(filepath.Join(dir, name))
+		if err == nil {
+			text = string(b)
+			break
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return d, err
+		}
 	}
 	list := parseLibList(text)
 	d.Libraries = f.choose(list.libs)

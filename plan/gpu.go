@@ -2,6 +2,7 @@ package plan
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,13 +21,14 @@ const maxNamed = 4
 // device files of CDI ask for.
 func (m *maker) drivers() error {
 	if g := &m.f.Host.Drivers; g.Vendor != "" {
-		if len(g.Libraries) == 0 {
+		if slices.ContainsFunc(g.Libraries, func(l host.Library) bool { return !l.IfMissing }) {
+			m.libraries(g.Libraries)
+		} else { // what every vendor has is of no use without a driver
 			m.note("Could not find any " + g.Vendor + " libraries on this host!")
 		}
 		if len(g.Programs) == 0 {
 			m.note("Could not find any " + g.Vendor + " files on this host!")
 		}
-		m.libraries(g.Libraries)
 		for _, p := range g.Programs {
 			m.file(p.Path, "/usr/bin/"+p.Name)
 		}

@@ -29,6 +29,7 @@ func TestDrivers(t *testing.T) {
 		{"image has its own", func(_ *Options, f *Facts) { f.Image.Library = func(n string) bool { return n != "x" } }, []string{cuda, late, smi, socket}, "-"},
 		{"no glibc", func(_ *Options, f *Facts) { f.Image.Glibc = func() string { return "" } }, []string{cuda, gl, late, smi, socket}, "no GNU C library"},
 		{"nothing found", func(_ *Options, f *Facts) { f.Host.Drivers = host.Drivers{Vendor: "rocm"} }, nil, "Could not find any rocm libraries on this host!"},
+		{"no driver", func(_ *Options, f *Facts) { f.Host.Drivers.Libraries = drivers.Libraries[1:2] }, []string{smi, socket}, "Could not find any nv libraries"},
 		{"no host /dev", func(_ *Options, f *Facts) { f.Conf.MountDev = false }, []string{cuda, gl, late, smi, socket, "/dev/nvidia0"}, "-"},
 		{"/dev is off", func(o *Options, f *Facts) { o.NoMount = []string{"dev"} }, []string{cuda, gl, late, smi, socket}, "-"},
 		{"writable", func(o *Options, f *Facts) { o.Writable, f.Image.Kind = true, DirRoot }, nil, "Not showing 4 files of the host"},
