@@ -18,6 +18,9 @@ import (
 	"singularity/plan"
 )
 
+// usualIDs is how many subordinate ids most images need.
+const usualIDs = 65536
+
 // maxEnvScript bounds one environment script of an image, in bytes.
 const maxEnvScript = 1 << 20
 
@@ -209,7 +212,15 @@ func (s *starter) ranges(h *plan.HostFacts) {
 	var err error
 	if h.UIDRanges, h.GIDRanges, err = ranges(s.user); err != nil {
 		s.log.Info("No subordinate ids for " + s.user.Name + ": only root is mapped, and changes of ownership succeed without effect")
-		s.log.Verbose(err.Error())
+		s.log.Verbose(err.Error() + "; an administrator can add ids: singularity config fakeroot --add " + s.user.Name)
+		return
+	}
+	count := uint32(0)
+	for _, r := range h.UIDRanges {
+		count += r.Count
+	}
+	if count < usualIDs {
+		s.log.Info("Only " + strconv.Itoa(int(count)) + " subordinate ids for " + s.user.Name + ": files of other owners in the image cannot be told apart")
 	}
 }
 

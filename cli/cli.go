@@ -90,6 +90,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCompletionCommand(),
+		newConfigCommand(log),
 		newDocsCommand(),
 		newInspectCommand(log),
 		newKeyCommand(log),

@@ -17,5 +17,7 @@
 // error messages. They run after a failure only and never on the way of a
 // start that works.
 //
-// Files: users.go, subid.go (ranges, newuidmap), kernel.go.
+// Files: users.go, subid.go (ranges, newuidmap), subidedit.go (changing the
+// files of ranges), gpu.go and ldcache.go (drivers, libraries), edits.go (what
+// CDI devices add), kernel.go.
 package host
