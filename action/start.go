@@ -59,11 +59,12 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
-	if verb == "test" {
-		if _, err := s.files.Stat("/.singularity.d/test"); err != nil {
-			log.Info("No test script found in container, exiting")
-			return 0, nil
-		}
+	if err := s.checkApp(); err != nil {
+		return 0, err
+	}
+	if verb == "test" && !s.hasTest() {
+		log.Info("No test script found in container, exiting")
+		return 0, nil
 	}
 	if err := s.gather(); err != nil {
 		return 0, err
@@ -273,22 +274,7 @@ func settings(c *conf.Config) plan.Settings {
 // environment makes the variables of the program from the image's scripts.
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
-	const dir = "/.singularity.d/env"
-	names, err := s.files.ReadDir(dir)
-	if err != nil {
-		s.log.Debug("no environment scripts: " + err.Error())
-	}
-	for _, n := range names {
-		if !strings.HasSuffix(n, ".sh") {
-			continue
-		}
-		text, err := s.files.ReadFile(dir+"/"+n, maxEnvScript)
-		if err != nil {
-			s.log.Warning("Cannot read " + dir + "/" + n + " of the image: " + err.Error())
-			continue
-		}
-		in.Scripts = append(in.Scripts, env.Script{Name: n, Text: string(text)})
-	}
+	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
 	in.User = append(env.UserVariables(in.Host), s.o.Env...)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
@@ -310,6 +296,9 @@ func (s *starter) environment() {
 	}
 	if s.o.NoEval {
 		in.Fixed = append(in.Fixed, "SINGULARITY_NO_EVAL=1")
+	}
+	if s.o.App != "" {
+		in.Fixed = append(in.Fixed, "SINGULARITY_APPNAME="+s.o.App)
 	}
 	if s.verb == "shell" && s.o.Shell != "" {
 		in.Fixed = append(in.Fixed, "SINGULARITY_SHELL="+s.o.Shell)

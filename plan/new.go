@@ -413,6 +413,9 @@ func (m *maker) script(verb string) string {
 	if verb == "test" {
 		list = []string{"/.singularity.d/test"}
 	}
+	if m.o.App != "" {
+		list = append([]string{"/scif/apps/" + m.o.App + "/scif/" + map[string]string{"run": "runscript", "test": "test"}[verb]}, list...)
+	}
 	for _, s := range list {
 		if _, kind := m.f.Image.Resolve(s); kind == Other {
 			return s
