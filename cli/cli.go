@@ -91,6 +91,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildcfgCommand(),
 		newCompletionCommand(),
 		newConfigCommand(log),
+		newDataCommand(log),
 		newDocsCommand(),
 		newInspectCommand(log),
 		newKeyCommand(log),

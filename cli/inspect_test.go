@@ -72,7 +72,7 @@ func TestInspectErrors(t *testing.T) {
 	root := writeTree(t, map[string]string{".singularity.d/labels.json": "{\"a\":"})
 	for want, args := range map[string][]string{
 		"FATAL:   Failed to open image /no/such/image: no such file or directory": {"/no/such/image"},
-		"/.singularity.d/labels.json: unexpected end of JSON input": {root},
+		"/.singularity.d/labels.json: unexpected end of JSON input":               {root},
 	} {
 		_, stderr, code := call(append([]string{"inspect"}, args...)...)
 		if code != 255 || !strings.Contains(stderr, want) {
