@@ -93,6 +93,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newConfigCommand(log),
 		newDataCommand(log),
 		newDocsCommand(),
+		newDoctorCommand(log),
 		newInspectCommand(log),
 		newKeyCommand(log),
 		newRunHelpCommand(log),

@@ -19,5 +19,5 @@
 //
 // Files: users.go, subid.go (ranges, newuidmap), subidedit.go (changing the
 // files of ranges), gpu.go and ldcache.go (drivers, libraries), edits.go (what
-// CDI devices add), kernel.go.
+// CDI devices add), kernel.go, report.go (facts for people).
 package host
