@@ -27,7 +27,7 @@ func newDoctorCommand(log *action.Log) *cobra.Command {
 	asJSON := false
 	c := &cobra.Command{
 		Use:   "doctor [options]",
-		Short: "Tell what this host offers to containers, and the cure of what is missing",
+		Short: "Tell what this host offers to containers",
 		Long: "Look at this host as the calling user sees it: kernel, user namespaces and the switches that forbid them, security modules, subordinate ids, FUSE, " +
 			"cgroups, places for temporary files. User namespaces, the overlay file system, FUSE and procfs are really tried, in namespaces that end at once." +
 			"\n\nEach row is ok, limited, missing or fatal; with what is not ok comes one line that cures it. The exit status is 1 if no container can start.",
@@ -37,7 +37,7 @@ func newDoctorCommand(log *action.Log) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return doctor(c.OutOrStdout(), asJSON) },
 	}
 	c.Flags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
-	c.AddCommand(&cobra.Command{
+	c.AddCommand(newDoctorMPICommand(), &cobra.Command{
 		Use: "try", Short: "Try mounts in the namespaces of this process", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, args []string) error { return tryMounts(c.OutOrStdout()) },
 	})
@@ -57,24 +57,31 @@ func doctor(w io.Writer, asJSON bool) error {
 	// What was tried counts more than what was read, and stands behind it.
 	at := slices.IndexFunc(rows, func(r host.Row) bool { return r.Name == "security modules" })
 	rows = slices.Insert(rows, at, tried()...)
-	can := !slices.ContainsFunc(rows, func(r host.Row) bool { return r.Status == host.Fatal })
-	var err error
-	if asJSON {
-		doc := struct {
-			CanStart bool        `json:"canStart"`
-			Rows     []doctorRow `json:"rows"`
-		}{CanStart: can}
-		for _, r := range rows {
-			doc.Rows = append(doc.Rows, doctorRow(r))
-		}
-		err = writeIndented(w, doc)
-	} else {
-		err = writeDoctor(w, rows)
+	if err := writeReport(w, rows, asJSON); err != nil {
+		return err
 	}
-	if err == nil && !can {
-		err = exitOne(errors.New("no container can start on this host: see the rows marked fatal"))
+	if !canStart(rows) {
+		return exitOne(errors.New("no container can start on this host: see the rows marked fatal"))
 	}
-	return err
+	return nil
+}
+
+func canStart(rows []host.Row) bool {
+	return !slices.ContainsFunc(rows, func(r host.Row) bool { return r.Status == host.Fatal })
+}
+
+func writeReport(w io.Writer, rows []host.Row, asJSON bool) error {
+	if !asJSON {
+		return writeDoctor(w, rows)
+	}
+	doc := struct {
+		CanStart bool        `json:"canStart"`
+		Rows     []doctorRow `json:"rows"`
+	}{CanStart: canStart(rows)}
+	for _, r := range rows {
+		doc.Rows = append(doc.Rows, doctorRow(r))
+	}
+	return writeIndented(w, doc)
 }
 
 func writeDoctor(w io.Writer, rows []host.Row) error {
