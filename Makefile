@@ -56,6 +56,7 @@ install: build
 	install -d $(ETC) $(SHARE)/man/man1
 	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
 	install -D -m 644 container/seccomp/default.json $(ETC)/seccomp-profiles/default.json
+	for f in nvliblist.conf rocmliblist.conf; do test -e $(ETC)/$$f || install -m 644 host/$$f $(ETC)/$$f; done
 	bin/singularity-cli docs man $(SHARE)/man/man1
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	bin/singularity-cli completion bash > $(SHARE)/bash-completion/completions/singularity

@@ -54,7 +54,7 @@ func run(argv []string, log *Log) (int, error) {
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	switch {
-	case verb == nil || v.Help || !joins && Scheme(v.Image) != "":
+	case verb == nil || v.Help || !joins && (Scheme(v.Image) != "" || needsDevices(&v.Options)):
 		return 0, handOver(argv)
 	case joins && verb.Set&Instances != 0:
 		return 0, Fatal(errors.New("cannot start an instance from an instance"), "name an image")

@@ -19,6 +19,9 @@ import (
 	"singularity/plan"
 )
 
+// usualIDs is how many subordinate ids most images need.
+const usualIDs = 65536
+
 // maxEnvScript bounds one environment script of an image, in bytes.
 const maxEnvScript = 1 << 20
 
@@ -69,11 +72,12 @@ func (s *starter) start(path string) (int, error) {
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
-	if s.verb == "test" {
-		if _, err := s.files.Stat("/.singularity.d/test"); err != nil {
-			log.Info("No test script found in container, exiting")
-			return 0, nil
-		}
+	if err := s.checkApp(); err != nil {
+		return 0, err
+	}
+	if s.verb == "test" && !s.hasTest() {
+		log.Info("No test script found in container, exiting")
+		return 0, nil
 	}
 	if err := s.gather(); err != nil {
 		return 0, err
@@ -202,6 +206,9 @@ func (s *starter) gather() error {
 		h.Group = func(old []byte) ([]byte, error) { return plan.Group(old, inside, groupsInside(groups, fake)) }
 		h.GroupKey = fmt.Sprint(inside.Name, fake, groups)
 	}
+	if err := s.drivers(&h); err != nil {
+		return err
+	}
 	resolver := image.NewResolver(s.files)
 	s.facts = plan.Facts{Host: h, Conf: settings(s.conf), Image: plan.ImageFacts{
 		Kind: plan.ServedRoot, Path: s.image.Path, Dev: s.image.Dev, Ino: s.image.Ino,
@@ -220,6 +227,7 @@ func (s *starter) gather() error {
 		s.facts.Image.Kind = plan.DirRoot
 		s.readFiles()
 	}
+	s.libraryFacts()
 	s.environment()
 	return nil
 }
@@ -259,7 +267,15 @@ func (s *starter) ranges(h *plan.HostFacts) {
 	var err error
 	if h.UIDRanges, h.GIDRanges, err = ranges(s.user); err != nil {
 		s.log.Info("No subordinate ids for " + s.user.Name + ": only root is mapped, and changes of ownership succeed without effect")
-		s.log.Verbose(err.Error())
+		s.log.Verbose(err.Error() + "; an administrator can add ids: singularity config fakeroot --add " + s.user.Name)
+		return
+	}
+	count := uint32(0)
+	for _, r := range h.UIDRanges {
+		count += r.Count
+	}
+	if count < usualIDs {
+		s.log.Info("Only " + strconv.Itoa(int(count)) + " subordinate ids for " + s.user.Name + ": files of other owners in the image cannot be told apart")
 	}
 }
 
@@ -319,22 +335,7 @@ func settings(c *conf.Config) plan.Settings {
 // environment makes the variables of the program from the image's scripts.
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
-	const dir = "/.singularity.d/env"
-	names, err := s.files.ReadDir(dir)
-	if err != nil {
-		s.log.Debug("no environment scripts: " + err.Error())
-	}
-	for _, n := range names {
-		if !strings.HasSuffix(n, ".sh") {
-			continue
-		}
-		text, err := s.files.ReadFile(dir+"/"+n, maxEnvScript)
-		if err != nil {
-			s.log.Warning("Cannot read " + dir + "/" + n + " of the image: " + err.Error())
-			continue
-		}
-		in.Scripts = append(in.Scripts, env.Script{Name: n, Text: string(text)})
-	}
+	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
 	in.User = append(env.UserVariables(in.Host), s.o.Env...)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
@@ -360,8 +361,14 @@ func (s *starter) environment() {
 	if s.o.NoEval {
 		in.Fixed = append(in.Fixed, "SINGULARITY_NO_EVAL=1")
 	}
+	if s.o.App != "" {
+		in.Fixed = append(in.Fixed, "SINGULARITY_APPNAME="+s.o.App)
+	}
 	if s.verb == "shell" && s.o.Shell != "" {
 		in.Fixed = append(in.Fixed, "SINGULARITY_SHELL="+s.o.Shell)
+	}
+	if e := s.facts.Host.Edits; e != nil {
+		in.Fixed = append(in.Fixed, e.Env...)
 	}
 	r := env.Make(in)
 	for _, w := range r.Warnings {

@@ -3,8 +3,6 @@ package build
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"strings"
 	"unicode/utf8"
@@ -25,14 +23,12 @@ type attributes struct {
 // inspectJSON collects the metadata as it now is in the image.
 func (b *builder) inspectJSON(meta *os.File) ([]byte, error) {
 	a := attributes{Labels: b.labels, Deffile: string(b.def.Text), Environment: map[string]string{}}
-	for name, text := range map[string]*string{
-		"runscript": &a.Runscript, "test": &a.Test, "runscript.help": &a.Helpfile, "startscript": &a.Startscript,
-	} {
-		data, err := readFile(meta, name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		*text = validText(data)
+	if err := a.scripts(meta); err != nil {
+		return nil, err
+	}
+	apps, err := b.inspectApps()
+	if err != nil {
+		return nil, err
 	}
 	env, err := realDir(meta, "env")
 	if err != nil {
@@ -57,11 +53,14 @@ func (b *builder) inspectJSON(meta *os.File) ([]byte, error) {
 	}
 	var doc struct {
 		Data struct {
-			Attributes attributes `json:"attributes"`
+			Attributes struct {
+				Apps map[string]*attributes `json:"apps,omitempty"`
+				attributes
+			} `json:"attributes"`
 		} `json:"data"`
 		Type string `json:"type"`
 	}
-	doc.Data.Attributes, doc.Type = a, "container"
+	doc.Data.Attributes.Apps, doc.Data.Attributes.attributes, doc.Type = apps, a, "container"
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)

@@ -71,7 +71,7 @@ func newRoot(log *action.Log) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &action.UsageError{Command: commandName(c), Reason: err.Error(), Options: options(c)}
 	})
-	root.AddCommand(actionCommands(action.AnyVerb)...)
+	root.AddCommand(actionCommands(log, action.AnyVerb)...)
 	root.AddCommand(commands(log)...)
 	settle(root, true)
 	root.RunE = func(c *cobra.Command, args []string) error {
@@ -90,7 +90,10 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCompletionCommand(),
+		newConfigCommand(log),
+		newDataCommand(log),
 		newDocsCommand(),
+		newDoctorCommand(log),
 		newInspectCommand(log),
 		newInstanceCommand(log),
 		newKeyCommand(log),
@@ -170,7 +173,7 @@ func commandName(c *cobra.Command) string {
 
 // actionCommands returns those of the action commands that are in set, for help
 // and completion.
-func actionCommands(set action.Verbs) []*cobra.Command {
+func actionCommands(log *action.Log, set action.Verbs) []*cobra.Command {
 	var list []*cobra.Command
 	for i := range action.VerbTable {
 		v := &action.VerbTable[i]
@@ -180,23 +183,12 @@ func actionCommands(set action.Verbs) []*cobra.Command {
 		c := &cobra.Command{
 			Use: strings.TrimPrefix(v.Use, "instance "), Short: v.Short, Long: v.Long, Example: v.Example,
 			Args: cobra.MinimumNArgs(v.MinArgs),
-			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(args[0]) },
+			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(log, args[0]) },
 		}
 		addFlags(c.Flags(), action.Flags, v.Set)
 		list = append(list, c)
 	}
 	return list
-}
-
-// startElsewhere becomes the program singularity, which starts containers from
-// local images. It has sent the others here, as no program of ours fetches
-// them.
-func startElsewhere(image string) error {
-	if scheme := action.Scheme(image); scheme != "" {
-		return action.Fatal(errors.New("cannot start "+image+": images of the kind \""+scheme+"\" are not supported"),
-			"name a SIF file or a directory on this host")
-	}
-	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
 }
 
 // addFlags adds the flags of table that belong to verbs, all if that is 0, to

@@ -94,7 +94,7 @@ func (o *inspectOptions) pick(m *metadata) (*metadata, error) {
 	}
 	app := m.Apps[o.app]
 	if app == nil {
-		return nil, fmt.Errorf("it has no app %q", o.app)
+		return nil, exitOne(fmt.Errorf("it has no app %q", o.app))
 	}
 	if out.Apps == nil {
 		out.Apps = map[string]*appMetadata{}

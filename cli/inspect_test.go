@@ -72,12 +72,21 @@ func TestInspectErrors(t *testing.T) {
 	root := writeTree(t, map[string]string{".singularity.d/labels.json": "{\"a\":"})
 	for want, args := range map[string][]string{
 		"FATAL:   Failed to open image /no/such/image: no such file or directory": {"/no/such/image"},
-		"it has no app \"x\"": {"--app", "x", writeTree(t, nil)},
-		"/.singularity.d/labels.json: unexpected end of JSON input": {root},
+		"/.singularity.d/labels.json: unexpected end of JSON input":               {root},
 	} {
 		_, stderr, code := call(append([]string{"inspect"}, args...)...)
 		if code != 255 || !strings.Contains(stderr, want) {
 			t.Errorf("%q: status %d, %s", args, code, stderr)
+		}
+	}
+}
+
+// TestUnknownApp checks that an app which is not there is an answer, not a
+// failure.
+func TestUnknownApp(t *testing.T) {
+	for _, verb := range []string{"inspect", "run-help"} {
+		if _, stderr, code := call(verb, "--app", "x", writeTree(t, inspectFiles)); code != 1 || !strings.Contains(stderr, "it has no app \"x\"") {
+			t.Errorf("%s: status %d, %s", verb, code, stderr)
 		}
 	}
 }

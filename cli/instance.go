@@ -25,7 +25,7 @@ func newInstanceCommand(log *action.Log) *cobra.Command {
 			"What an instance prints goes to log files, whose paths \"instance list --logs\" shows.",
 		Example: "  $ singularity instance start nginx.sif web\n  $ singularity instance list\n  $ singularity instance stop web",
 	}
-	c.AddCommand(actionCommands(action.Instances)...)
+	c.AddCommand(actionCommands(log, action.Instances)...)
 	c.AddCommand(newInstanceListCommand(), newInstanceStopCommand(log))
 	return c
 }

@@ -39,7 +39,7 @@ func runHelp(w io.Writer, path, app string, terminal bool) error {
 	text := meta.Helpfile
 	if app != "" {
 		if meta.Apps[app] == nil {
-			return fmt.Errorf("cannot read the help of %q: it has no app %q", path, app)
+			return exitOne(fmt.Errorf("cannot read the help of %q: it has no app %q", path, app))
 		}
 		text = meta.Apps[app].Helpfile
 	}

@@ -17,6 +17,8 @@
 // error messages. They run after a failure only and never on the way of a
 // start that works.
 //
-// Files: users.go, subid.go (ranges, newuidmap), kernel.go, rights.go (what a
-// process may have, and what can confine it).
+// Files: users.go, subid.go (ranges, newuidmap), subidedit.go (changing the
+// files of ranges), gpu.go and ldcache.go (drivers, libraries), edits.go (what
+// CDI devices add), kernel.go, rights.go (what a process may have, and what can
+// confine it), mounts.go, report.go (facts for people).
 package host

@@ -76,38 +76,6 @@ func CurrentUser() (User, error) { return LookupUser(os.Getuid(), os.Getgid()) }
 // *UnknownUserError, the ids of the result are still set.
 func LookupUser(uid, gid int) (User, error) { return system().user(uid, gid) }
 
-// LookupName returns the user called name, with the group of the entry.
-func LookupName(name string) (User, error) { return system().userNamed(name) }
-
-func (d *database) userNamed(name string) (User, error) {
-	b, err := readFile(d.passwd)
-	if u, ok := findName(b, name); ok && err == nil {
-		return u, nil
-	}
-	if b, err = d.ask("getent", "passwd", "--", name); err == nil {
-		if u, ok := findName(b, name); ok {
-			return u, nil
-		}
-	}
-	return User{}, errors.New("there is no user called " + strconv.Quote(name))
-}
-
-// findName returns the line of a passwd file that begins with name.
-func findName(b []byte, name string) (User, bool) {
-	for line := range bytes.Lines(b) {
-		f := strings.Split(strings.TrimSuffix(string(line), "\n"), ":")
-		if len(f) != 7 || f[0] != name || name == "" {
-			continue
-		}
-		uid, err := strconv.Atoi(f[2])
-		gid, e := strconv.Atoi(f[3])
-		if err == nil && e == nil {
-			return User{Name: f[0], UID: uid, GID: gid, Gecos: f[4], Home: f[5], Shell: f[6]}, true
-		}
-	}
-	return User{}, false
-}
-
 func (d *database) user(uid, gid int) (User, error) {
 	if b, err := readFile(d.passwd); err == nil {
 		if u, ok := findUser(b, uid); ok {

@@ -33,6 +33,9 @@ func (m *maker) mounts() (string, error) {
 		return "", err
 	}
 	m.generated()
+	if err := m.drivers(); err != nil {
+		return "", err
+	}
 	if err := m.userBinds(); err != nil {
 		return "", err
 	}
@@ -197,6 +200,8 @@ func (m *maker) absolute(p string) string {
 	return path.Join("/", m.f.Host.Cwd, p)
 }
 
+func missingSource(src string) error { return errors.New("mount source " + src + " doesn't exist") }
+
 func (m *maker) userBinds() error {
 	binds, err := m.o.Binds()
 	if err != nil {
@@ -221,7 +226,7 @@ func (m *maker) userBinds() error {
 		case !strings.HasPrefix(dst, "/"):
 			return errors.New("bind destination \"" + dst + "\" must be an absolute path")
 		case m.f.Host.Path(src) == Missing:
-			return errors.New("mount source " + src + " doesn't exist")
+			return missingSource(src)
 		}
 		m.bind(Mount{Source: src, Destination: dst, ReadOnly: b.ReadOnly, Devices: under(src, "/dev") && path.Clean(dst) == src, Tag: "user"})
 	}

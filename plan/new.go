@@ -3,6 +3,8 @@ package plan
 import (
 	"errors"
 	"strings"
+
+	"singularity/host"
 )
 
 // PathKind is what a path leads to.
@@ -48,6 +50,10 @@ type HostFacts struct {
 	// Supported is what the kernel can confine a process with. Only what
 	// Options.Security asks for is looked at.
 	Supported Supported
+	// Drivers are the GPU drivers that were asked for, Edits what device files
+	// of CDI ask for, or nil.
+	Drivers host.Drivers
+	Edits   *host.Edits
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
@@ -63,6 +69,11 @@ type ImageFacts struct {
 	// Path tells where a path leads inside the image, all links followed, and
 	// what is there. What is missing is resolved as far as it exists.
 	Resolve func(string) (string, PathKind)
+	// Glibc returns the version of the GNU C library in the image, "" if it
+	// has none; Library tells whether it has a library of that name. Both are
+	// nil where nobody asks.
+	Glibc   func() string
+	Library func(name string) bool
 }
 
 // Settings are what the administrator's configuration says here.
@@ -85,6 +96,7 @@ type maker struct {
 	p     *Plan
 	have  map[string]bool // destinations that are taken
 	notes []string
+	lost  int // files of the host that a writable image has no place for
 }
 
 // New decides what the container for verb is. The notes are warnings for the
@@ -220,6 +232,13 @@ func (m *maker) script(verb string) string {
 		list = []string{"/.singularity.d/test"}
 	case "instance start":
 		list = []string{"/.singularity.d/startscript", ""}
+	}
+	if m.o.App != "" {
+		name := map[string]string{"test": "test", "instance start": "startscript"}[verb]
+		if name == "" {
+			name = "runscript"
+		}
+		list = append([]string{"/scif/apps/" + m.o.App + "/scif/" + name}, list...)
 	}
 	for _, s := range list {
 		if s == "" {

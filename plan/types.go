@@ -160,7 +160,7 @@ type Mount struct {
 	ReadOnly    bool
 	Devices     bool   // device nodes work: only /dev and what is in it
 	Optional    bool   // a missing destination is skipped with a warning
-	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, user
+	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, dev, device, user
 }
 
 // Process is the program and how it is started.

@@ -15,8 +15,8 @@
 // set nor emptied. 99-runtimevars.sh of an image is never used: its work is
 // done here.
 //
-// Files: env.go (the order of things), eval.go (the evaluator), wrap.go (the
-// command for /bin/sh).
+// Files: env.go (the order of things), eval.go (the evaluator), app.go (the
+// active app), wrap.go (the command for /bin/sh).
 package env
 
 import (
@@ -42,6 +42,7 @@ type Input struct {
 	Clean   bool     // import nothing of it but the terminal and the proxies
 	User    []string // NAME=value from SINGULARITYENV_ and --env, later wins
 	NoEval  bool     // user values are literal
+	App     *App     // the active app, or nil
 	Fixed   []string // what the runtime sets; no script or user changes it
 }
 
@@ -60,7 +61,7 @@ var reserved = map[string]bool{"HOME": true, "SINGULARITY_SHELL": true, "SINGULA
 func Make(in Input) Result {
 	host := importHost(in.Host, in.Clean)
 	user, warnings := splitUser(in.User)
-	scripts := order(in.Scripts)
+	scripts := withApp(order(in.Scripts), in.App)
 	st := newState(in.Fixed)
 	ok := true
 	for i := range scripts {

@@ -27,6 +27,7 @@ var cases = []struct {
 	noEval  bool
 	want    []string // must be in the result
 	not     []string // names that must not be
+	app     *App
 }{
 	{name: "nothing", host: []string{"FOO=bar", "HOME=/h", "PATH=/p", "LD_LIBRARY_PATH=/l", "SINGULARITY_X=1", "BASH_FUNC_x%%=() { :; }"},
 		want: []string{"FOO=bar", "HOME=/home/u", "PATH=" + DefaultPath, "LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}, not: []string{"SINGULARITY_X"}},
@@ -51,13 +52,19 @@ unset A`}}, want: []string{`B=tab	"q" $z \ x $HOME "y"`, "C=a b", "D=multi\nline
 	{name: "condition", scripts: []Script{{"90-environment.sh", "if test -n \"${FOO:-}\" ; then export W=yes; else export W=no; fi\nif [ ! -z \"$W\" ]; then\n  X=1\n  export X\nfi"}}, want: []string{"W=no", "X=1"}},
 	{name: "own 99", scripts: []Script{{"01-base.sh", "export PATH=\"/usr/bin:/bin\"\n"}, {"99-base.sh", "export LD_LIBRARY_PATH=\"${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs\"\nexport PS1=\"${PS1:-Singularity> }\"\n"}},
 		want: []string{"PATH=/usr/bin:/bin", "LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}},
+	{name: "app", scripts: []Script{{"90-environment.sh", "export A=image PATH=/img:/usr/bin:/bin"}, {"94-appsbase.sh", "SCIF_APPROOT_foo=/scif/apps/foo\nexport SCIF_APPROOT_foo"}, {"95-apps.sh", "exit 1"}, {"99-base.sh", stock99}},
+		user: []string{"LATE=$SCIF_APPNAME"}, app: &App{Name: "foo", Scripts: []Script{{"90-environment.sh", "export A=app B=$SCIF_APPROOT"}, {"01-base.sh", "export B=base C=1"}, {"README", "exit 1"}}},
+		want: []string{"A=app", "B=/scif/apps/foo", "C=1", "LATE=foo", "SCIF_APPROOT_foo=/scif/apps/foo", "PATH=/scif/apps/foo/bin:/scif/apps/foo:/img:/usr/bin:/bin",
+			"LD_LIBRARY_PATH=/scif/apps/foo/lib:" + libs, "SCIF_APPNAME=foo", "SCIF_APPS=/scif/apps", "SCIF_DATA=/scif/data", "SCIF_APPROOT=/scif/apps/foo", "SCIF_APPMETA=/scif/apps/foo/scif",
+			"SCIF_APPDATA=/scif/data/foo", "SCIF_APPINPUT=/scif/data/foo/input", "SCIF_APPOUTPUT=/scif/data/foo/output", "SINGULARITY_APPNAME=foo"}},
+	{name: "app of an image without scripts", app: &App{Name: "a.b-c"}, want: []string{"SCIF_APPNAME=a.b-c", "PATH=/scif/apps/a.b-c/bin:/scif/apps/a.b-c:" + DefaultPath}},
 	{name: "base 99", scripts: []Script{{"99-base.sh", stock99}}, want: []string{"LD_LIBRARY_PATH=" + libs, "PS1=Singularity> "}},
 }
 
 var fixed = []string{"HOME=/home/u", "SINGULARITY_NAME=x.sif"}
 
 // shell finishes r with the host's sh on scripts in a temporary directory.
-func shell(t *testing.T, r Result, scripts []Script) []string {
+func shell(t *testing.T, r Result, scripts []Script, app *App) []string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, s := range scripts {
@@ -65,8 +72,21 @@ func shell(t *testing.T, r Result, scripts []Script) []string {
 			t.Fatal(err)
 		}
 	}
+	apps := t.TempDir()
+	if app != nil {
+		scif := filepath.Join(apps, app.Name, "scif/env")
+		if err := os.MkdirAll(scif, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range app.Scripts {
+			if err := os.WriteFile(filepath.Join(scif, s.Name), []byte(s.Text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	words := slices.Clone(r.Shell)
 	words[2] = strings.ReplaceAll(words[2], "/.singularity.d/env", dir)
+	words[2] = strings.ReplaceAll(words[2], "/scif/apps", apps)
 	words = append(words, "/usr/bin/env", "-0")
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = r.Env
@@ -75,7 +95,7 @@ func shell(t *testing.T, r Result, scripts []Script) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+	list := strings.Split(strings.ReplaceAll(strings.TrimSuffix(string(out), "\x00"), apps, "/scif/apps"), "\x00")
 	list = slices.DeleteFunc(list, func(s string) bool {
 		return strings.HasPrefix(s, "PWD=") || strings.HasPrefix(s, "SINGULARITY_NO_EVAL=")
 	})
@@ -86,7 +106,10 @@ func shell(t *testing.T, r Result, scripts []Script) []string {
 func TestMakeBothWays(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			in := Input{Scripts: c.scripts, Host: c.host, Clean: c.clean, User: c.user, NoEval: c.noEval, Fixed: fixed}
+			in := Input{Scripts: c.scripts, Host: c.host, Clean: c.clean, User: c.user, NoEval: c.noEval, Fixed: fixed, App: c.app}
+			if c.app != nil {
+				in.Fixed = append(slices.Clone(fixed), "SINGULARITY_APPNAME="+c.app.Name)
+			}
 			r := Make(in)
 			if r.Shell != nil {
 				t.Fatal("the evaluator gave up")
@@ -104,7 +127,7 @@ func TestMakeBothWays(t *testing.T) {
 				}
 			}
 			user, _ := splitUser(in.User)
-			got := shell(t, wrap(in, user, importHost(in.Host, in.Clean)), c.scripts)
+			got := shell(t, wrap(in, user, importHost(in.Host, in.Clean)), c.scripts, c.app)
 			if !slices.Equal(got, r.Env) {
 				t.Errorf("the shell made\n%q\nthe evaluator\n%q", got, r.Env)
 			}
@@ -124,7 +147,7 @@ func TestComplexScriptsGoToShell(t *testing.T) {
 		}
 	}
 	in := Input{Scripts: []Script{{"90-environment.sh", "export A=$(echo hi)\nfalse\nexport B=after"}}, Host: []string{"H=host"}, User: []string{"U=$(echo user) \"q\"", "V=$A"}, Fixed: fixed}
-	got := shell(t, Make(in), in.Scripts)
+	got := shell(t, Make(in), in.Scripts, nil)
 	for _, w := range []string{"A=hi", "B=after", "H=host", `U=user "q"`, "V=hi", "HOME=/home/u"} {
 		if !slices.Contains(got, w) {
 			t.Errorf("missing %q in %q", w, got)
@@ -153,4 +176,12 @@ func FuzzMake(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		Make(Input{Scripts: []Script{{"90-environment.sh", text}}, User: []string{"X=" + text}})
 	})
+}
+
+func TestValidApp(t *testing.T) {
+	for name, want := range map[string]bool{"foo": true, "a.b-c_D+9": true, "": false, ".": false, "..": false, "a/b": false, "a b": false, "$x": false, "a\n": false, "a\"b": false} {
+		if ValidApp(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
 }

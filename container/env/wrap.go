@@ -10,11 +10,24 @@ import "sort"
 // can become a command; only a user's value that is to be evaluated is given
 // to eval, as the inside of double quotes.
 const program = `unset PS1 PS2 PS4
+__app() {
+	[ -n "${SINGULARITY_APPNAME-}" ] && [ -z "${__a-}" ] || return 0
+	__a=1
+	[ -n "${PATH-}" ] || export PATH="$__default"
+	` + activate + `
+	for __g in /scif/apps/"$SINGULARITY_APPNAME"/scif/env/*.sh; do
+		[ -f "$__g" ] && . "$__g" || :
+	done
+}
 __run() {
 	__default="` + DefaultPath + `"
 	for __f in /.singularity.d/env/*.sh; do
 		case "$__f" in
 		*/99-runtimevars.sh | */98-singularityenv.sh) continue ;;
+		esac
+		case "${__f##*/}" in
+		95-apps.sh) __app && [ -z "${__a-}" ] || continue ;;
+		9[6-9]* | [!0-9]*) __app ;;
 		esac
 		[ -f "$__f" ] || continue
 		case "${__f##*/}" in
@@ -28,6 +41,7 @@ __run() {
 			done ;;
 		esac
 	done
+	__app
 }
 __run >&2 </dev/null
 [ -n "${PATH-}" ] || export PATH="$__default"
@@ -56,8 +70,8 @@ while [ "$1" != -- ]; do
 	shift
 done
 shift
-unset __f __d __n __v __s __default OLDPWD
-unset -f __run
+unset __f __g __a __d __n __v __s __default OLDPWD
+unset -f __run __app
 exec "$@"
 `
 
