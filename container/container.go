@@ -198,6 +198,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if err := b.rest(overlay, dev); err != nil {
 		return nil, err
 	}
+	defer runtime.KeepAlive(b) // the child may work with the memory of the script
 	pid, err := b.s.Start(flags, errs[1])
 	if err != nil {
 		return nil, err

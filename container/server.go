@@ -73,7 +73,7 @@ func serve(img *Served, fd int, p *plan.Plan, h Hooks) (*serverProcess, error) {
 	}
 	if IsTerminal() {
 		defer syscall.Close(fd)
-		return respawn(img, fd, extras, uid, gid)
+		return respawn(img, fd, loadAll(extras), uid, gid)
 	}
 	srv, err := newServer(img.FS, extras, uid, gid, h.Warning)
 	if err != nil {
@@ -95,20 +95,39 @@ func makeExtras(img *Served, p *plan.Plan, h Hooks) []fusefs.Extra {
 			e.Mode = unix.S_IFDIR | f.Perm
 		}
 		if f.Load != nil {
-			old, err := img.ReadFile(f.Path, plan.MaxUserFile)
-			if err == nil {
-				e.Content, err = f.Load(old)
-			}
-			if err != nil || e.Content == nil {
-				if err != nil {
-					warn(h, "Cannot make "+f.Path+" for the container: "+err.Error())
-				}
+			e.Load = func() []byte { return loadFile(img, f, h) }
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// loadAll loads the contents of extras, for a process that cannot.
+func loadAll(extras []fusefs.Extra) []fusefs.Extra {
+	var out []fusefs.Extra
+	for _, e := range extras {
+		if e.Load != nil {
+			e.Content = e.Load()
+			if e.Content == nil {
 				continue
 			}
 		}
 		out = append(out, e)
 	}
 	return out
+}
+
+// loadFile makes a generated file from the image's own; nil leaves that.
+func loadFile(img *Served, f *plan.File, h Hooks) []byte {
+	content, err := img.ReadFile(f.Path, plan.MaxUserFile)
+	if err == nil {
+		content, err = f.Load(content)
+	}
+	if err != nil {
+		warn(h, "Cannot make "+f.Path+" for the container: "+err.Error())
+		return nil
+	}
+	return content
 }
 
 func newServer(fsys any, extras []fusefs.Extra, uid, gid int, warning func(string)) (*fusefs.Server, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -17,10 +18,10 @@ const (
 
 // Extra is a file that the server adds to the tree.
 //
-// A directory, or a regular file with nil Content, is a place to bind onto: if
-// the tree has a file of that type there, it stays. A regular file with Content
-// that is not nil (empty counts) and a link take the place of what the tree has.
-// Directories that are missing on the way are made.
+// A directory, or a regular file with neither Content nor Load, is a place to
+// bind onto: if the tree has a file of that type there, it stays. A regular file
+// with Content that is not nil (empty counts) or with Load, and a link, take the
+// place of what the tree has. Directories that are missing on the way are made.
 //
 // Links of the tree and of earlier extras are followed inside the tree, the
 // last component included unless the extra itself is a link: an extra at
@@ -30,7 +31,12 @@ type Extra struct {
 	Mode     uint32 // type (directory, regular or link) and permissions
 	UID, GID uint32 // owner, if Config keeps owners as stored
 	Content  []byte // of a regular file
-	Target   string // of a link
+	// Load makes the content of a regular file when somebody first looks for
+	// its name or lists its directory; most programs never do. With nil what
+	// the tree has there stays. It is called at most once, by a goroutine of
+	// the server.
+	Load   func() []byte `json:"-"`
+	Target string        // of a link
 }
 
 // synthetic marks the ids of extras; what is below it is the index in
@@ -45,7 +51,7 @@ const (
 )
 
 // overlay is the tree together with the extras. It does not change once the
-// server is made.
+// server is made, but for contents that are still to be loaded.
 type overlay struct {
 	fs    FS
 	nodes []node
@@ -57,6 +63,21 @@ type node struct {
 	attr    Attr
 	content []byte
 	target  string
+	load    func() []byte // nil: the content is there
+	once    *sync.Once
+}
+
+// exists loads the content if that is still to be done, and reports whether
+// the extra is there at all.
+func (n *node) exists() bool {
+	if n.load == nil {
+		return true
+	}
+	n.once.Do(func() {
+		n.content = n.load()
+		n.attr.Size = int64(len(n.content))
+	})
+	return n.content != nil
 }
 
 // layer is what the extras put into one directory.
@@ -97,7 +118,7 @@ func (o *overlay) add(x *Extra) error {
 		}
 		return syscall.EISDIR
 	}
-	replaces := kind == modeSymlink || x.Content != nil
+	replaces := kind == modeSymlink || x.Content != nil || x.Load != nil
 	if id != 0 {
 		var a Attr
 		if err := o.attr(id, &a); err != nil {
@@ -118,6 +139,9 @@ func (o *overlay) add(x *Extra) error {
 	}
 	n := node{attr: Attr{Mode: x.Mode & 0o177777, Nlink: 1, UID: x.UID, GID: x.GID}, content: x.Content, target: x.Target}
 	n.attr.Size = int64(len(x.Content))
+	if kind == modeRegular && x.Content == nil && x.Load != nil {
+		n.load, n.once = x.Load, new(sync.Once)
+	}
 	if kind == modeSymlink {
 		if x.Target == "" || len(x.Target) >= maxPath || strings.IndexByte(x.Target, 0) >= 0 {
 			return fmt.Errorf("link target %q is not valid", x.Target)
@@ -165,11 +189,18 @@ func (o *overlay) attr(id uint64, a *Attr) error {
 	return o.fs.Attr(id, a)
 }
 
+// extra finds an extra in a directory's layer, which may be nil.
+func (o *overlay) extra(l *layer, name string) (uint64, bool) {
+	if l == nil {
+		return 0, false
+	}
+	id, ok := l.ids[name]
+	return id, ok && o.node(id).exists()
+}
+
 func (o *overlay) lookup(dir uint64, name string) (uint64, bool, error) {
-	if l := o.dirs[dir]; l != nil {
-		if id, ok := l.ids[name]; ok {
-			return id, true, nil
-		}
+	if id, ok := o.extra(o.dirs[dir], name); ok {
+		return id, true, nil
 	}
 	if n := o.node(dir); n != nil {
 		if n.attr.Mode&modeType != modeDir {
@@ -206,10 +237,8 @@ func (o *overlay) readDir(dir, from uint64, emit func(e Dirent, next uint64) boo
 		next := from
 		err := o.fs.ReadDir(dir, int(from), func(e Dirent) bool {
 			next++
-			if l != nil {
-				if _, hidden := l.ids[e.Name]; hidden {
-					return true
-				}
+			if _, hidden := o.extra(l, e.Name); hidden {
+				return true
 			}
 			more = emit(e, next)
 			return more
@@ -226,7 +255,10 @@ func (o *overlay) readDir(dir, from uint64, emit func(e Dirent, next uint64) boo
 		i = int(min(from-extraCookie, uint64(len(l.names))))
 	}
 	for ; i < len(l.names); i++ {
-		id := l.ids[l.names[i]]
+		id, ok := o.extra(l, l.names[i])
+		if !ok {
+			continue
+		}
 		a := &o.node(id).attr
 		if !emit(Dirent{l.names[i], id, a.Ino, a.Mode}, extraCookie+uint64(i)+1) {
 			break

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -241,6 +242,51 @@ func TestServeLoop(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("server did not end")
+	}
+}
+
+// Contents are made when somebody looks, once, and not before.
+func TestLoad(t *testing.T) {
+	calls := map[string]int{}
+	load := func(name string, content []byte) Extra {
+		return Extra{Path: name, Mode: modeRegular | 0o600, Load: func() []byte { calls[name]++; return content }}
+	}
+	s, peer := direct(t, Config{FS: smallFS(t), UID: -1, GID: -1, Extras: []Extra{
+		load("a", []byte("loaded")), load("b", nil), load("new", []byte{}), load("none", nil), load("d/x", []byte("in d")),
+	}})
+	ask := func(m []byte) []byte {
+		t.Helper()
+		r, _ := parse(m)
+		s.handle(&r, make([]byte, replySize), new(Data))
+		errno, body := answerOf(t, peer)
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		return body
+	}
+	if ask(message(opLookup, 1, []byte("c\x00"))); len(calls) != 0 {
+		t.Fatalf("loaded before anybody looked: %v", calls)
+	}
+	for name, want := range map[string]string{"a": "loaded", "b": strings.Repeat("b", 5000), "new": ""} {
+		for range 2 {
+			e := ask(message(opLookup, 1, []byte(name+"\x00")))
+			node, size := le.Uint64(e), le.Uint64(e[entrySize-attrSize+8:])
+			if got := ask(message(opRead, node, readBody(0, 8192))); string(got) != want || size != uint64(len(want)) {
+				t.Errorf("%s: %d bytes, said to be %d, want %d", name, len(got), size, len(want))
+			}
+		}
+	}
+	if e := ask(message(opLookup, 1, []byte("none\x00"))); le.Uint64(e) != 0 {
+		t.Error("a file without content is there")
+	}
+	list := string(ask(message(opReaddir, 1, readBody(0, 8192))))
+	for name, n := range map[string]int{"a": 1, "b": 1, "new": 1, "none": 0} {
+		if strings.Count(list, "\x00"+name+"\x00") != n {
+			t.Errorf("%q is not listed %d times in %q", name, n, list)
+		}
+	}
+	if want := map[string]int{"a": 1, "b": 1, "new": 1, "none": 1}; !maps.Equal(calls, want) {
+		t.Errorf("loaded %v times, want %v", calls, want)
 	}
 }
 

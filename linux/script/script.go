@@ -9,9 +9,11 @@
 // namespace before the runtime started (package entry).
 //
 // A step may use the result of an earlier one (Slot), may be allowed to fail,
-// and may skip the steps after it. The child never allocates, never takes a
-// lock and never returns: on the first failure it writes the step's index and
-// the error number to a pipe and exits with status 127.
+// and may skip the steps after it. The child works in the parent's memory where
+// the kernel and the processor allow it, in a copy elsewhere. It never
+// allocates, never takes a lock and never returns: on the first failure it
+// writes the step's index and the error number to a pipe and exits with status
+// 127.
 package script
 
 import (

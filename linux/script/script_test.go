@@ -204,3 +204,55 @@ func TestStore(t *testing.T) {
 		t.Errorf("got %v %d", err, w)
 	}
 }
+
+// A child that shares our memory goes on while the parent allocates, collects
+// and ends threads, and starts its program with the parent's blocked signals.
+func TestChildBesideBusyParent(t *testing.T) {
+	r, w := pipe(t)
+	var gate [2]int
+	if err := syscall.Pipe2(gate[:], syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	s := new(Script)
+	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
+	s.Want(s.Call("wait", syscall.SYS_READ, Int(gate[0]), s.Bytes(make([]byte, 1)), Int(1)), 1)
+	for range 200 {
+		s.Call("look at /", syscall.SYS_FACCESSAT, Arg{v: atCwd}, s.Str("/"), Int(0))
+	}
+	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "grep SigBlk /proc/self/status"}, nil, "")
+	go func() {
+		for range 50 {
+			runtime.GC()
+			done := make(chan []byte)
+			go func() {
+				runtime.LockOSThread() // ends its thread
+				done <- make([]byte, 1<<20)
+			}()
+			<-done
+		}
+		syscall.Write(gate[1], []byte{1})
+		syscall.Close(gate[1])
+	}()
+	text, ws, err := start(t, s, w, r)
+	own, _ := os.ReadFile("/proc/thread-self/status")
+	if err != nil || ws != 0 || !strings.HasPrefix(text, "SigBlk:") || !strings.Contains(string(own), text) {
+		t.Errorf("got %q, status %v, error %v; own:\n%s", text, ws, err, own)
+	}
+}
+
+// The way for hosts and processors where a child cannot share our memory.
+func TestCopiedChild(t *testing.T) {
+	r, w := pipe(t)
+	s := new(Script)
+	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
+	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "echo copied"}, nil, "")
+	pid, e := fork(uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, w.Fd())
+	if e != 0 {
+		t.Fatal(e)
+	}
+	w.Close()
+	text, _ := io.ReadAll(r)
+	if _, err := syscall.Wait4(int(pid), nil, 0, nil); err != nil || string(text) != "copied\n" {
+		t.Errorf("got %q, %v", text, err)
+	}
+}

@@ -6,7 +6,9 @@ package inflate
 // careful takes over.
 //
 // Everything lives in local variables here: the compiler keeps those in
-// registers, fields it does not. That is also why this is one long function.
+// registers, fields it does not. That is also why this is one long function,
+// and why it calls none that is not compiled into it: a call would put all of
+// them on the stack.
 func (d *Decoder) fast() (bool, error) {
 	if d.over != 0 {
 		return false, nil
@@ -18,7 +20,7 @@ func (d *Decoder) fast() (bool, error) {
 	for in <= inEnd && out <= outEnd {
 		// 56 bits or more. The bits above nbits may already be set; they are
 		// the same ones that the next fill brings.
-		hold |= le.Uint64(src[in:]) << (nbits & 63)
+		hold |= load(src, in) << (nbits & 63)
 		in += int((63 - nbits) >> 3)
 		nbits |= 56
 		e := lit[hold&(1<<litBits-1)]
@@ -43,7 +45,7 @@ func (d *Decoder) fast() (bool, error) {
 				}
 			}
 			// A length and a distance can take 48 bits.
-			hold |= le.Uint64(src[in:]) << (nbits & 63)
+			hold |= load(src, in) << (nbits & 63)
 			in += int((63 - nbits) >> 3)
 			nbits |= 56
 		}
@@ -81,24 +83,36 @@ func (d *Decoder) fast() (bool, error) {
 				break
 			}
 		}
-		back := int(e>>16) + int(hold&(1<<(e&63)-1)>>(e>>8&31))
+		from := out - int(e>>16) - int(hold&(1<<(e&63)-1)>>(e>>8&31))
 		hold >>= e & 63
 		nbits -= uint(e & 63)
-		if back > out {
+		if from < 0 {
 			ok = false
 			break
 		}
-		to, from := dst[out:out+272], dst[out-back:]
-		if back >= 8 {
-			le.PutUint64(to, le.Uint64(from))
-			le.PutUint64(to[8:], le.Uint64(from[8:]))
-			for k := 16; k < n; k += 8 {
-				le.PutUint64(to[k:], le.Uint64(from[k:]))
+		end := out + n
+		switch {
+		case out-from >= 8:
+			store(dst, out, load(dst, from))
+			store(dst, out+8, load(dst, from+8))
+			for n > 16 {
+				n -= 8
+				from += 8
+				out += 8
+				store(dst, out+8, load(dst, from+8))
 			}
-		} else {
-			overlap(to, from, back, n)
+		case out-from == 1:
+			v := uint64(dst[from]) * 0x0101010101010101
+			for ; out < end; out += 8 {
+				store(dst, out, v)
+			}
+		default: // the source runs into what is just being written
+			for ; out < end; out++ {
+				dst[out] = dst[from]
+				from++
+			}
 		}
-		out += n
+		out = end
 	}
 	d.hold, d.bits, d.in, d.out = hold&(1<<nbits-1), nbits, in, out
 	if !ok {
@@ -107,17 +121,7 @@ func (d *Decoder) fast() (bool, error) {
 	return done, nil
 }
 
-// overlap copies n bytes from less than eight bytes back, where the source runs
-// into what is just being written. It may write seven bytes too many.
-func overlap(to, from []byte, back, n int) {
-	if back == 1 {
-		v := uint64(from[0]) * 0x0101010101010101
-		for k := 0; k < n; k += 8 {
-			le.PutUint64(to[k:], v)
-		}
-		return
-	}
-	for k := range n {
-		to[k] = from[k]
-	}
-}
+// load and store are the eight bytes at p[i]. The full slice expression spares
+// the compiler the case of an empty rest.
+func load(p []byte, i int) uint64     { return le.Uint64(p[i : i+8 : i+8]) }
+func store(p []byte, i int, v uint64) { le.PutUint64(p[i:i+8:i+8], v) }
