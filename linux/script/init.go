@@ -51,6 +51,12 @@ type sigInfo struct {
 // Signals that ask for an end, bit n-1 for signal n.
 const endSignals = 1<<(syscall.SIGHUP-1) | 1<<(syscall.SIGINT-1) | 1<<(syscall.SIGQUIT-1) | 1<<(syscall.SIGTERM-1)
 
+// What process 1 reads into; its stack is small, and its memory is its own.
+var (
+	caught sigInfo
+	status uint32
+)
+
 // reapAll is the life of process 1; child is 0 where there is none. All signals
 // are blocked; it never returns.
 //
@@ -63,8 +69,7 @@ func reapAll(child uintptr, stay bool) {
 	syscall.RawSyscall(sysCloseRange, 3, 1<<32-1, 0)
 	ending := false
 	for {
-		var info sigInfo
-		sig, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&info)), 0, 8, 0, 0)
+		sig, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&caught)), 0, 8, 0, 0)
 		if e != 0 {
 			continue
 		}
@@ -75,7 +80,7 @@ func reapAll(child uintptr, stay bool) {
 			syscall.RawSyscall(syscall.SYS_KILL, ^uintptr(0), sig, 0)
 		case stay && child != 0:
 			syscall.RawSyscall(syscall.SYS_KILL, -child, sig, 0)
-		case !stay && info.code != kernelSent:
+		case !stay && caught.code != kernelSent:
 			// What a terminal sends reaches its whole process group.
 			syscall.RawSyscall(syscall.SYS_KILL, child, sig, 0)
 		}
@@ -89,7 +94,6 @@ func reapAll(child uintptr, stay bool) {
 //go:nosplit
 func reap(child uintptr, stay, ending bool) {
 	for {
-		var status uint32
 		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), syscall.WNOHANG|waitAll, 0, 0, 0)
 		if e == syscall.ECHILD && ending {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
