@@ -397,6 +397,10 @@ type packFile struct {
 
 // Read implements io.Reader.
 func (f *packFile) Read(b []byte) (int, error) {
+	// Before the read: an error beside a full block would be passed over.
+	if err := f.p.ctx.Err(); err != nil {
+		return 0, err
+	}
 	for {
 		n, err := unix.Pread(f.fd, b, f.pos)
 		if err == unix.EINTR {
@@ -408,16 +412,16 @@ func (f *packFile) Read(b []byte) (int, error) {
 		if n == 0 && len(b) > 0 {
 			return 0, io.EOF
 		}
-		return n, f.advance(int64(n))
+		f.advance(int64(n))
+		return n, nil
 	}
 }
 
-func (f *packFile) advance(n int64) error {
+func (f *packFile) advance(n int64) {
 	f.pos += n
 	if f.size > packSmallSize { // others are counted when they are added
 		f.p.progress(n)
 	}
-	return f.p.ctx.Err()
 }
 
 // SkipHole implements squashfs.SparseReader.
@@ -435,7 +439,8 @@ func (f *packFile) SkipHole(unit int64) (int64, error) {
 	}
 	units := (min(next, f.size) - f.pos) / unit
 	if units > 0 {
-		return units, f.advance(units * unit)
+		f.advance(units * unit)
+		return units, nil
 	}
 	if f.data, err = unix.Seek(f.fd, next, unix.SEEK_HOLE); err != nil {
 		f.data = f.size
