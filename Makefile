@@ -7,7 +7,7 @@ DESTDIR ?=
 FUZZTIME ?= 10s
 
 X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
-# The program that starts containers begins before the Go runtime; see
+# The programs that start containers begin before the Go runtime; see
 # linux/entry. Other processors than amd64 have no stub.
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 BUILD   = go build -trimpath -buildvcs=false
@@ -19,7 +19,7 @@ ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
-	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
 
 demo:
 	e2e/need demo

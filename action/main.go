@@ -25,11 +25,8 @@ func Main(argv []string) int {
 		os.Stdout.WriteString(VersionLine())
 		return 0
 	}
-	if len(argv) == 2 && argv[1] == container.ServerName {
-		return container.ServeMain(openServed)
-	}
-	if len(argv) > 2 && argv[1] == container.HolderName {
-		return container.HoldMain(argv[2:], openServed)
+	if status, served := Serve(argv); served {
+		return status
 	}
 	log := NewLog()
 	code, err := run(argv, log)
@@ -37,6 +34,19 @@ func Main(argv []string) int {
 		return Report(log, err)
 	}
 	return code
+}
+
+// Serve lives the life of a server of mounts if argv asks for one, and returns
+// its exit status. Every program that starts containers calls it first, since it
+// starts servers from its own file.
+func Serve(argv []string) (status int, served bool) {
+	switch {
+	case len(argv) == 2 && argv[1] == container.ServerName:
+		return container.ServeMain(openServed), true
+	case len(argv) > 2 && argv[1] == container.HolderName:
+		return container.HoldMain(argv[2:], openServed), true
+	}
+	return 0, false
 }
 
 func run(argv []string, log *Log) (int, error) {
@@ -60,13 +70,10 @@ func run(argv []string, log *Log) (int, error) {
 	if err := ParseVerb(&v, verb, rest[1:], os.Getenv); err != nil {
 		return 0, err
 	}
-	if v.Help || Scheme(v.Image) != "" {
+	if v.Help || Scheme(v.Image) != "" || v.Limited() {
 		return 0, handOver(argv)
 	}
-	for _, note := range v.Notes {
-		log.Warning(note)
-	}
-	return start(v.Verb, &v.Options, v.Image, v.Args, log)
+	return Start(&v, Extensions{}, log)
 }
 
 // SetLog sets log as the global options say and leaves word of them in the

@@ -28,6 +28,7 @@ type starter struct {
 	verb  string
 	o     *plan.Options
 	args  []string
+	ext   Extensions
 	log   *Log
 	entry entry.State
 	conf  *conf.Config
@@ -39,10 +40,12 @@ type starter struct {
 	facts plan.Facts
 }
 
-// start runs verb in a container made from image and returns its exit status.
-func start(verb string, o *plan.Options, path string, args []string, log *Log) (int, error) {
+// start runs the verb of v in a container made from its image and returns the
+// exit status.
+func start(v *Invocation, ext Extensions, log *Log) (int, error) {
+	verb, o, path, args := v.Verb, &v.Options, v.Image, v.Args
 	o.Imply()
-	s := &starter{verb: verb, o: o, args: args, log: log, entry: entry.Read()}
+	s := &starter{verb: verb, o: o, args: args, ext: ext, log: log, entry: entry.Read()}
 	var err error
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
@@ -365,8 +368,12 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if err := container.MakeDirs(p); err != nil {
 		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
 	}
-	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
-	if s.entry.Unshared && container.CanExec(p) {
+	procs, end, err := s.limit(p)
+	if err != nil {
+		return 0, err
+	}
+	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs}
+	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
 	var served *container.Served
@@ -380,6 +387,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		p.HostProc()
 		ws, err = container.Run(p, served, hooks)
 	}
+	end()
 	if err != nil {
 		return 0, StartError(err)
 	}

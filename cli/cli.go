@@ -28,6 +28,9 @@ import (
 
 // Main runs singularity-cli with argv and returns its exit status.
 func Main(argv []string) int {
+	if status, served := action.Serve(argv); served {
+		return status
+	}
 	log := action.NewLog()
 	var v action.Invocation
 	args, err := action.ParseGlobal(&v, argv[min(1, len(argv)):], os.Getenv)
@@ -71,7 +74,7 @@ func newRoot(log *action.Log) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &action.UsageError{Command: commandName(c), Reason: err.Error(), Options: options(c)}
 	})
-	root.AddCommand(actionCommands()...)
+	root.AddCommand(actionCommands(log)...)
 	root.AddCommand(commands(log)...)
 	settle(root, true)
 	root.RunE = func(c *cobra.Command, args []string) error {
@@ -168,30 +171,19 @@ func commandName(c *cobra.Command) string {
 }
 
 // actionCommands returns exec, run, shell and test for help and completion.
-func actionCommands() []*cobra.Command {
+func actionCommands(log *action.Log) []*cobra.Command {
 	var list []*cobra.Command
 	for i := range action.VerbTable {
 		v := &action.VerbTable[i]
 		c := &cobra.Command{
 			Use: v.Use, Short: v.Short, Long: v.Long, Example: v.Example,
 			Args: cobra.MinimumNArgs(v.MinArgs),
-			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(args[0]) },
+			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(log, args[0]) },
 		}
 		addFlags(c.Flags(), action.Flags, v.Set)
 		list = append(list, c)
 	}
 	return list
-}
-
-// startElsewhere becomes the program singularity, which starts containers from
-// local images. It has sent the others here, as no program of ours fetches
-// them.
-func startElsewhere(image string) error {
-	if scheme := action.Scheme(image); scheme != "" {
-		return action.Fatal(errors.New("cannot start "+image+": images of the kind \""+scheme+"\" are not supported"),
-			"name a SIF file or a directory on this host")
-	}
-	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
 }
 
 // addFlags adds the flags of table that belong to verbs, all if that is 0, to

@@ -23,7 +23,8 @@
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
 // systems), monitor.go (signals and exit status), server.go (the FUSE server,
-// in this process or its own), session.go (namespaces, file systems in memory).
+// in this process or its own), session.go (namespaces, file systems in memory),
+// groups.go (control groups).
 package container
 
 import (
@@ -48,6 +49,10 @@ type Hooks struct {
 	Stdio [3]*os.File
 	// Done, when closed, kills the container.
 	Done <-chan struct{}
+	// Procs are files of a control group, open for writing: the container's
+	// process writes "0" to each, which enters the group, before it does
+	// anything else. They are the caller's to close.
+	Procs []*os.File
 }
 
 // ErrInterrupted says that the container was ended before its program started.
@@ -156,6 +161,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	default:
 		b.maps()
 	}
+	b.enterGroups()
 	var dev *device
 	if img != nil {
 		flags |= unix.CLONE_FILES

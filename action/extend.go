@@ -1,0 +1,63 @@
+package action
+
+import (
+	"os"
+
+	"singularity/conf"
+	"singularity/plan"
+)
+
+// Extensions are parts of a start that need more than the program singularity
+// links. They come from singularity-cli; all may be nil.
+type Extensions struct {
+	// Limit makes a control group with the limits that o asks for.
+	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
+}
+
+// A Group is a control group for a container.
+type Group interface {
+	// Procs are files that a process enters the group by, as
+	// container.Hooks.Procs wants them.
+	Procs() []*os.File
+	// Remove kills what is left in the group and removes it.
+	Remove() error
+}
+
+// Limited tells whether the start needs Extensions.Limit.
+func (v *Invocation) Limited() bool {
+	l := &v.Options.Limits
+	return v.Options.ApplyCgroups != "" || l.BlkioWeight != "" || len(l.BlkioWeightDevice) > 0 || l.CPUShares != "" || l.CPUs != "" ||
+		l.CPUSetCPUs != "" || l.CPUSetMems != "" || l.Memory != "" || l.MemoryReservation != "" || l.MemorySwap != "" || l.OOMKillDisable || l.PIDs != ""
+}
+
+// Start starts the container that v asks for and returns its exit status.
+func Start(v *Invocation, ext Extensions, log *Log) (int, error) {
+	for _, note := range v.Notes {
+		log.Warning(note)
+	}
+	if ext.Limit != nil {
+		// A holder would live in the group of whoever came first.
+		v.Options.NoSharedMount = true
+	}
+	return start(v, ext, log)
+}
+
+// limit makes the control group of the container. The returned function ends it.
+func (s *starter) limit(p *plan.Plan) (procs []*os.File, end func(), err error) {
+	if s.ext.Limit == nil {
+		return nil, func() {}, nil
+	}
+	g, err := s.ext.Limit(s.o, s.conf, s.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Security: a user owns the group, and would find its files below /sys
+	// (SC-034). A program that changes its own limits there is stopped; one
+	// that asks a service on the host to is not.
+	p.Mounts = append(p.Mounts, plan.Mount{Source: "/sys/fs/cgroup", Destination: "/sys/fs/cgroup", ReadOnly: true, Optional: true, Tag: "kernel"})
+	return g.Procs(), func() {
+		if err := g.Remove(); err != nil {
+			s.log.Warning("Cannot remove the control group of the container: " + err.Error())
+		}
+	}, nil
+}
