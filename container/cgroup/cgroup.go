@@ -88,12 +88,24 @@ func (g *Group) Path() string { return g.path }
 func (g *Group) add(parent *cgroupfs.Dir, name string, controllers ...string) error {
 	g.held = append(g.held, parent)
 	for range 16 {
-		dir, _, err := parent.Mkdir(name)
+		dir, made, err := parent.Mkdir(name)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
 			return err
+		}
+		if !made {
+			// A killed start had our process id. Its limits are not ours.
+			free := dir.Lock(true)
+			dir.Close()
+			if !free {
+				return fmt.Errorf("the group %s/%s is in use", parent.Name(), name)
+			}
+			if err := parent.Rmdir(name); err != nil {
+				return err
+			}
+			continue
 		}
 		// Another start may take the directory for a forgotten one until the
 		// lock is held.

@@ -199,8 +199,11 @@ func checkList(s string) error {
 	return err
 }
 
-// maxNumber bounds the numbers of processors and memory nodes.
-const maxNumber = 1 << 16
+// Bounds of a list of numbers.
+const (
+	maxNumber = 1 << 16 // processors or memory nodes
+	maxList   = 4096    // bytes of text
+)
 
 // parseList reads a list of numbers and ranges, "0-3,7", in the order of the
 // numbers, each once.
@@ -209,7 +212,10 @@ func parseList(s string) ([]int, error) {
 		return nil, nil
 	}
 	bad := errors.New("it must be a list of numbers and ranges, such as 0-3,7")
-	seen := make(map[int]bool)
+	if len(s) > maxList {
+		return nil, bad
+	}
+	var list []int
 	for _, part := range strings.Split(s, ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		a, err := strconv.ParseUint(first, 10, 17)
@@ -217,17 +223,13 @@ func parseList(s string) ([]int, error) {
 		if err == nil && isRange {
 			b, err = strconv.ParseUint(last, 10, 17)
 		}
-		if err != nil || b < a || b >= maxNumber {
+		if err != nil || b < a || b >= maxNumber || len(list) > 2*maxNumber {
 			return nil, bad
 		}
 		for n := a; n <= b; n++ {
-			seen[int(n)] = true
+			list = append(list, int(n))
 		}
 	}
-	list := make([]int, 0, len(seen))
-	for n := range seen {
-		list = append(list, n)
-	}
 	slices.Sort(list)
-	return list, nil
+	return slices.Compact(list), nil
 }

@@ -55,9 +55,9 @@ func exact(name, value string) file {
 // granule is more than any size of a page, to which the kernel rounds bytes.
 const granule = 64 << 10
 
-// bytes is a file with a number of bytes, which the kernel rounds down to whole
+// size is a file with a number of bytes, which the kernel rounds down to whole
 // pages. A negative one is no limit, as the file calls that.
-func bytes(name string, n int64, none string) file {
+func size(name string, n int64, none string) file {
 	if n < 0 {
 		return file{name, none, func(got string) bool {
 			v, err := strconv.ParseUint(got, 10, 64)
@@ -160,10 +160,10 @@ func (l *Limits) v2() settings {
 
 func (m *Memory) v2(s *settings) {
 	if isSet(m.Limit) {
-		s.add("memory", "memory.limit", bytes("memory.max", *m.Limit, "max"))
+		s.add("memory", "memory.limit", size("memory.max", *m.Limit, "max"))
 	}
 	if isSet(m.Reservation) {
-		s.add("memory", "memory.reservation", bytes("memory.low", *m.Reservation, "max"))
+		s.add("memory", "memory.reservation", size("memory.low", *m.Reservation, "max"))
 	}
 	if isSet(m.Swap) {
 		// The unified hierarchy counts swap by itself.
@@ -171,7 +171,7 @@ func (m *Memory) v2(s *settings) {
 		if *m.Swap > 0 {
 			n = *m.Swap - *m.Limit
 		}
-		s.add("memory", "memory.swap", bytes("memory.swap.max", n, "max"))
+		s.add("memory", "memory.swap", size("memory.swap.max", n, "max"))
 	}
 	if isSet(m.Kernel) || isSet(m.KernelTCP) {
 		s.skip("memory.kernel", "v2", "counts the kernel's memory in memory.limit")
@@ -271,7 +271,7 @@ func (l *Limits) v1() settings {
 func (m *Memory) v1(s *settings) {
 	add := func(what string, n *int64, name string) {
 		if isSet(n) {
-			s.add("memory", what, bytes(name, *n, "-1"))
+			s.add("memory", what, size(name, *n, "-1"))
 		}
 	}
 	add("memory.limit", m.Limit, "memory.limit_in_bytes")
@@ -373,7 +373,7 @@ func sameText(got, want string) bool {
 		return true
 	}
 	n, err := strconv.ParseInt(want, 10, 64)
-	if err == nil && n >= 0 && bytes("", n, "").check(got) {
+	if err == nil && n >= 0 && size("", n, "").check(got) {
 		return true
 	}
 	a, err := parseList(want)
