@@ -45,16 +45,19 @@ func deviceProgram(rules []DeviceRule) asm.Instructions {
 		asm.LoadMem(asm.R5, asm.R1, minorOff, asm.Word),
 	}
 	for i := len(rules) - 1; i >= 0; i-- {
-		code = append(code, rules[i].program("rule"+itoa(int64(i)))...)
+		part, always := rules[i].program("after-" + itoa(int64(i)))
+		code = append(code, part...)
+		if always {
+			// The kernel refuses a program with parts that are never reached.
+			return code
+		}
 	}
-	return append(code, asm.Mov.Imm(asm.R0, 1).WithSymbol("rule-1"), asm.Return())
+	return append(code, asm.Mov.Imm(asm.R0, 1), asm.Return())
 }
 
-// program is the part of one rule; next is its end, where the rule before it
-// begins.
-func (r *DeviceRule) program(name string) asm.Instructions {
-	next := "after-" + name
-	var code asm.Instructions
+// program is the part of one rule, which ends at next, where the rule before it
+// begins; and whether it decides always.
+func (r *DeviceRule) program(next string) (code asm.Instructions, always bool) {
 	switch r.Type {
 	case "b":
 		code = append(code, asm.JNE.Imm32(asm.R2, deviceBlock, next))
@@ -79,9 +82,13 @@ func (r *DeviceRule) program(name string) asm.Instructions {
 	if r.Allow {
 		verdict = 1
 	}
+	always = len(code) == 0
 	code = append(code, asm.Mov.Imm(asm.R0, verdict), asm.Return())
+	if always {
+		return code, true
+	}
 	// The jumps lead to an instruction that changes nothing.
-	return append(code, asm.Mov.Reg(asm.R2, asm.R2).WithSymbol(next))
+	return append(code, asm.Mov.Reg(asm.R2, asm.R2).WithSymbol(next)), false
 }
 
 func (r *DeviceRule) access() int32 {
