@@ -79,7 +79,13 @@ func FromFlags(f Flags) (*Limits, error) {
 		l.BlockIO.WeightDevice = append(l.BlockIO.WeightDevice, w)
 	}
 	if err := l.Memory.check(); err != nil {
-		return nil, fmt.Errorf("--memory %q, --memory-reservation %q, --memory-swap %q: %w", f.Memory, f.MemoryReservation, f.MemorySwap, err)
+		var typed []string
+		for _, m := range []struct{ flag, value string }{{"memory", f.Memory}, {"memory-reservation", f.MemoryReservation}, {"memory-swap", f.MemorySwap}} {
+			if m.value != "" {
+				typed = append(typed, fmt.Sprintf("--%s %q", m.flag, m.value))
+			}
+		}
+		return nil, fmt.Errorf("%s: %w", strings.Join(typed, " "), err)
 	}
 	return l, nil
 }

@@ -317,6 +317,13 @@ func baseV1(point string, controllers []string) (*cgroupfs.Dir, error) {
 // group, with the process in a leaf of it.
 func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
 	name := groupPrefix + strconv.Itoa(os.Getpid()) + ".scope"
+	own, err := h.own("self", v2Name)
+	if err != nil {
+		return nil, err
+	}
+	if dir := path.Dir(own); path.Base(dir) == name && path.Base(own) == scopeLeaf {
+		return h.open(v2Name, dir) // of an earlier group of this process
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), busTime)
 	defer cancel()
 	if err := startScope(ctx, name, system); err != nil {
@@ -324,9 +331,7 @@ func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
 	}
 	// The job is done when systemd says so, which may be before the kernel
 	// shows this process in its new group.
-	var own string
 	for end := time.Now().Add(busTime); ; time.Sleep(time.Millisecond) {
-		var err error
 		if own, err = h.own("self", v2Name); err != nil {
 			return nil, err
 		}
