@@ -15,7 +15,7 @@ LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/singularity/bin
 SHARE   = $(DESTDIR)$(PREFIX)/share
 ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 
-.PHONY: build demo test unit e2e lint fuzz bench install clean
+.PHONY: build demo test unit e2e vm lint fuzz bench install clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
@@ -35,6 +35,9 @@ unit:
 
 e2e: build
 	e2e/run
+
+vm:
+	e2e/vm/run
 
 lint: build
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

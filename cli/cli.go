@@ -7,9 +7,9 @@
 // action.Report. Text that an image or a server wrote is made printable before
 // a terminal sees it.
 //
-// The action commands (exec, run, shell, test) are here for their help only;
-// their flags come from the table in package action, and a call goes back to
-// the program singularity.
+// The action commands (exec, run, shell, test) are here for their help, and for
+// starts with limits of resources; their flags come from the table in package
+// action, and any other call goes back to the program singularity.
 //
 // Files besides the verbs: cli.go (the command tree), help.go (the layout of
 // help), roff.go (manual pages).
