@@ -181,6 +181,12 @@ func TestKilled(t *testing.T) {
 		alive.Wait()
 		d.Close()
 	}
+	g.Remove()
+	if last, _, err := New(&Limits{}, false); err != nil {
+		t.Error(err)
+	} else {
+		last.Remove() // and with it what the other killed one left
+	}
 }
 
 // TestDevices holds for SC-043: what is not allowed is denied.
