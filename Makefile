@@ -7,7 +7,7 @@ DESTDIR ?=
 FUZZTIME ?= 10s
 
 X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
-# The program that starts containers begins before the Go runtime; see
+# The programs that start containers begin before the Go runtime; see
 # linux/entry. Other processors than amd64 have no stub.
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 BUILD   = go build -trimpath -buildvcs=false
@@ -15,11 +15,11 @@ LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/singularity/bin
 SHARE   = $(DESTDIR)$(PREFIX)/share
 ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 
-.PHONY: build demo test unit e2e lint fuzz bench install clean
+.PHONY: build demo test unit e2e vm lint fuzz bench install clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
-	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
 
 demo:
 	e2e/need demo
@@ -35,6 +35,9 @@ unit:
 
 e2e: build
 	e2e/run
+
+vm:
+	e2e/vm/run
 
 lint: build
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -97,9 +97,9 @@ func deviceEdits(devices []string) (*host.Edits, error) {
 	return host.DecodeEdits(b)
 }
 
-// needsDevices tells whether a start must first go to singularity-cli, which
+// NeedsDevices tells whether a start must first go to singularity-cli, which
 // reads the device files of CDI.
-func needsDevices(o *plan.Options) bool {
+func NeedsDevices(o *plan.Options) bool {
 	_, found := os.LookupEnv(devicesVariable)
 	return len(o.Devices) > 0 && !found
 }

@@ -172,9 +172,16 @@ func jobLeader(o *plan.Options) int {
 	return -1
 }
 
-// becomeInstance is the life of the process of an instance: the start, with its
-// messages for the one who waits, and then the watch over it.
-func becomeInstance() int {
+// IsInstance tells whether argv is that of a process that shall become an
+// instance.
+func IsInstance(argv []string) bool {
+	return len(argv) == 1 && strings.HasPrefix(argv[0], instanceTitle)
+}
+
+// BecomeInstance is the life of the process of an instance: the start, with its
+// messages for the one who waits, and then the watch over it. It returns the exit
+// status.
+func BecomeInstance(ext Extensions) int {
 	for fd := argsFD; fd <= leaderFD; fd++ {
 		unix.CloseOnExec(fd) // the last may not be there
 	}
@@ -186,16 +193,16 @@ func becomeInstance() int {
 		return 255
 	}
 	leader, args, _ := strings.Cut(string(text), "\x00")
-	code, err := instanceOf(strings.Split(args, "\x00"), leader == "true", log, status)
+	code, err := instanceOf(strings.Split(args, "\x00"), leader == "true", ext, log, status)
 	if err != nil {
 		return Report(log, err)
 	}
 	return code
 }
 
-func instanceOf(argv []string, leader bool, log *Log, status *os.File) (int, error) {
+func instanceOf(argv []string, leader bool, ext Extensions, log *Log, status *os.File) (int, error) {
 	var v Invocation
-	verb, err := parse(&v, argv, log)
+	verb, err := Parse(&v, argv, log)
 	if err != nil || verb == nil || verb.Set&Instances == 0 {
 		return 255, err
 	}
@@ -203,7 +210,8 @@ func instanceOf(argv []string, leader bool, log *Log, status *os.File) (int, err
 	if err != nil {
 		return 0, err
 	}
-	s := &starter{verb: v.Verb, o: &v.Options, args: v.Args[1:], log: log, entry: entry.Read(), instance: v.Args[0]}
+	s := newStarter(&v, ext, log)
+	s.args, s.instance = v.Args[1:], v.Args[0]
 	var pid int
 	s.started = func(id int, p *plan.Plan) error {
 		pid = id
@@ -244,7 +252,7 @@ func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instanc
 	out, errs := store.LogPaths(s.instance)
 	return &instance.Record{
 		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
-		LogOutPath: out, LogErrPath: errs,
+		LogOutPath: out, LogErrPath: errs, Cgroup: s.group,
 		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init},
 	}, nil
 }

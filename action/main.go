@@ -25,14 +25,8 @@ func Main(argv []string) int {
 		os.Stdout.WriteString(VersionLine())
 		return 0
 	}
-	if len(argv) == 2 && argv[1] == container.ServerName {
-		return container.ServeMain(openServed)
-	}
-	if len(argv) > 2 && argv[1] == container.HolderName {
-		return container.HoldMain(argv[2:], openServed)
-	}
-	if len(argv) == 1 && strings.HasPrefix(argv[0], instanceTitle) {
-		return becomeInstance()
+	if status, served := Serve(argv); served {
+		return status
 	}
 	log := NewLog()
 	code, err := run(argv, log)
@@ -42,9 +36,22 @@ func Main(argv []string) int {
 	return code
 }
 
+// Serve lives the life of a server of mounts if argv asks for one, and returns
+// its exit status. Every program that starts containers calls it first, since it
+// starts servers from its own file.
+func Serve(argv []string) (status int, served bool) {
+	switch {
+	case len(argv) == 2 && argv[1] == container.ServerName:
+		return container.ServeMain(openServed), true
+	case len(argv) > 2 && argv[1] == container.HolderName:
+		return container.HoldMain(argv[2:], openServed), true
+	}
+	return 0, false
+}
+
 func run(argv []string, log *Log) (int, error) {
 	var v Invocation
-	verb, err := parse(&v, argv, log)
+	verb, err := Parse(&v, argv, log)
 	if err != nil {
 		return 0, err
 	}
@@ -54,27 +61,30 @@ func run(argv []string, log *Log) (int, error) {
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	switch {
-	case verb == nil || v.Help || !joins && (Scheme(v.Image) != "" || needsDevices(&v.Options)):
+	case verb == nil || v.Help || !joins && needsMore(&v, verb):
 		return 0, handOver(argv)
 	case joins && verb.Set&Instances != 0:
 		return 0, Fatal(errors.New("cannot start an instance from an instance"), "name an image")
 	}
-	for _, note := range v.Notes {
-		log.Warning(note)
-	}
-	switch {
-	case joins:
+	if joins {
+		for _, note := range v.Notes {
+			log.Warning(note)
+		}
 		return join(v.Verb, &v.Options, name, v.Args, log)
-	case verb.Set&Instances != 0:
-		return startInstance(&v, argv, log)
 	}
-	s := &starter{verb: v.Verb, o: &v.Options, args: v.Args, log: log, entry: entry.Read()}
-	return s.start(v.Image)
+	return Start(&v, argv, Extensions{}, log)
 }
 
-// parse reads a command line into v and returns its verb; nil if that is none
+// needsMore tells whether a start needs what only singularity-cli links: an
+// image to fetch, device files to read, control groups, which instances get for
+// their statistics even without limits.
+func needsMore(v *Invocation, verb *Verb) bool {
+	return Scheme(v.Image) != "" || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
+}
+
+// Parse reads a command line into v and returns its verb; nil if that is none
 // that starts a container.
-func parse(v *Invocation, argv []string, log *Log) (*Verb, error) {
+func Parse(v *Invocation, argv []string, log *Log) (*Verb, error) {
 	rest, err := ParseGlobal(v, argv[min(1, len(argv)):], os.Getenv)
 	if err != nil {
 		return nil, err

@@ -31,11 +31,13 @@ type starter struct {
 	verb  string
 	o     *plan.Options
 	args  []string
+	ext   Extensions
 	log   *Log
 	entry entry.State
 	// instance is the name of the instance that is started or joined, and
 	// started is called when it runs.
 	instance string
+	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
 	conf  *conf.Config
@@ -400,11 +402,15 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if err := container.MakeDirs(p); err != nil {
 		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
 	}
-	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
+	procs, end, err := s.limit(p)
+	if err != nil {
+		return 0, err
+	}
+	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
-	if s.entry.Unshared && container.CanExec(p) {
+	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
 	var served *container.Served
@@ -418,6 +424,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		p.HostProc()
 		ws, err = container.Run(p, served, hooks)
 	}
+	end()
 	if err != nil {
 		return 0, StartError(err)
 	}

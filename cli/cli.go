@@ -7,9 +7,9 @@
 // action.Report. Text that an image or a server wrote is made printable before
 // a terminal sees it.
 //
-// The action commands (exec, run, shell, test) are here for their help only;
-// their flags come from the table in package action, and a call goes back to
-// the program singularity.
+// The action commands (exec, run, shell, test) are here for their help, and for
+// starts with limits of resources; their flags come from the table in package
+// action, and any other call goes back to the program singularity.
 //
 // Files besides the verbs: cli.go (the command tree), help.go (the layout of
 // help), roff.go (manual pages).
@@ -28,6 +28,12 @@ import (
 
 // Main runs singularity-cli with argv and returns its exit status.
 func Main(argv []string) int {
+	if action.IsInstance(argv) {
+		return action.BecomeInstance(extensions)
+	}
+	if status, served := action.Serve(argv); served {
+		return status
+	}
 	log := action.NewLog()
 	var v action.Invocation
 	args, err := action.ParseGlobal(&v, argv[min(1, len(argv)):], os.Getenv)

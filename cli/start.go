@@ -8,28 +8,38 @@ import (
 	"singularity/host/cdi"
 )
 
-// startElsewhere becomes the program singularity, which starts containers from
-// local images, with what it cannot find out itself: the edits of CDI devices.
-// Other kinds of images are refused, as no program of ours fetches them.
+// startElsewhere starts a container with what the program singularity cannot
+// do: control groups, which limits and instances want. Every other start it
+// hands back to that program, which starts containers from local images faster,
+// with the edits of CDI devices where devices are asked for. Other kinds of
+// images are refused, as no program of ours fetches them.
 func startElsewhere(log *action.Log, image string) error {
-	if scheme := action.Scheme(image); scheme != "" {
+	scheme := action.Scheme(image)
+	if scheme != "" && scheme != "instance" {
 		return action.Fatal(errors.New("cannot start "+image+": images of the kind \""+scheme+"\" are not supported"),
 			"name a SIF file or a directory on this host")
 	}
-	// The command line is read again by the parser that knows the fields.
-	var v action.Invocation
-	rest, err := action.ParseGlobal(&v, os.Args[1:], os.Getenv)
+	v, verb, err := invocation()
 	if err != nil {
 		return err
 	}
-	if verb := action.LookupVerb(rest[0]); verb != nil {
-		if err := action.ParseVerb(&v, verb, rest[1:], os.Getenv); err != nil {
+	switch {
+	case action.NeedsDevices(&v.Options):
+		return startWithDevices(log, v)
+	case scheme == "" && (v.Limited() || verb.Set&action.Instances != 0):
+		status, err := action.Start(v, os.Args, extensions, log)
+		if err != nil {
 			return err
 		}
+		return exitStatus(status)
 	}
-	if len(v.Options.Devices) == 0 {
-		return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
-	}
+	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
+}
+
+// extensions are what this program adds to a start.
+var extensions = action.Extensions{Limit: limit}
+
+func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)
 	for _, n := range notes {
 		log.Warning(n)
@@ -38,4 +48,14 @@ func startElsewhere(log *action.Log, image string) error {
 		return action.Fatal(err, "device files come with the vendor's driver, e.g. sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml; --cdi-dirs names other directories")
 	}
 	return action.StartWithDevices(edits)
+}
+
+// invocation reads the command line again, by the parser that knows the fields.
+func invocation() (*action.Invocation, *action.Verb, error) {
+	v := new(action.Invocation)
+	verb, err := action.Parse(v, os.Args, action.NewLog())
+	if err == nil && verb == nil {
+		err = errors.New("this command starts no container")
+	}
+	return v, verb, err
 }

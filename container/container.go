@@ -57,6 +57,10 @@ type Hooks struct {
 	// Parent, if not nil, stays open in the program under its own number, and
 	// the program does not die with this process: it must look at Parent.
 	Parent *os.File
+	// Procs are files of a control group, open for writing: the container's
+	// process writes "0" to each, which enters the group, before it does
+	// anything else. They are the caller's to close.
+	Procs []*os.File
 }
 
 // ErrInterrupted says that the container was ended before its program started.
@@ -186,6 +190,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	default:
 		b.maps()
 	}
+	b.enterGroups()
 	var dev *device
 	if img != nil {
 		flags |= unix.CLONE_FILES

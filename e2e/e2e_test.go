@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition knows: root, user, subuid, apparmor, selinux, landlock, tool:NAME.
+// condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
@@ -76,6 +76,9 @@ func condition(name string) (bool, error) {
 		return os.Getuid() == 0, nil
 	case "user":
 		return os.Getuid() != 0, nil
+	case "cgroup1":
+		_, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+		return err == nil, nil
 	case "subuid":
 		text, err := os.ReadFile("/etc/subuid")
 		user := os.Getenv("USER")

@@ -1,5 +1,5 @@
 // Command singularity-cli carries out every verb of singularity that does not
-// start a container. People call it through singularity, never by name.
+// start a container, and starts those that need limits of resources. People call it through singularity, never by name.
 package main
 
 import (

@@ -1,0 +1,77 @@
+package action
+
+import (
+	"os"
+
+	"singularity/conf"
+	"singularity/linux/entry"
+	"singularity/plan"
+)
+
+// Extensions are parts of a start that need more than the program singularity
+// links. They come from singularity-cli; all may be nil.
+type Extensions struct {
+	// Limit makes a control group with the limits that o asks for. It returns
+	// nil where o asks for none and none can be made.
+	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
+}
+
+// A Group is a control group for a container.
+type Group interface {
+	// Procs are files that a process enters the group by, as
+	// container.Hooks.Procs wants them.
+	Procs() []*os.File
+	// Path names the group below the mount of its hierarchy.
+	Path() string
+	// Remove kills what is left in the group and removes it.
+	Remove() error
+}
+
+// Limited tells whether the start needs Extensions.Limit.
+func (v *Invocation) Limited() bool {
+	return v.Options.ApplyCgroups != "" || v.Options.Limits.Any()
+}
+
+// Start starts the container, or the instance, that v and argv ask for and
+// returns the exit status.
+func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) {
+	for _, note := range v.Notes {
+		log.Warning(note)
+	}
+	if verb := LookupVerb(v.Verb); verb != nil && verb.Set&Instances != 0 {
+		return startInstance(v, argv, log)
+	}
+	return newStarter(v, ext, log).start(v.Image)
+}
+
+func newStarter(v *Invocation, ext Extensions, log *Log) *starter {
+	if v.Limited() {
+		// A holder would live in the group of whoever came first.
+		v.Options.NoSharedMount = true
+	}
+	return &starter{verb: v.Verb, o: &v.Options, args: v.Args, ext: ext, log: log, entry: entry.Read()}
+}
+
+// limit makes the control group of the container. The returned function ends it.
+func (s *starter) limit(p *plan.Plan) (procs []*os.File, end func(), err error) {
+	if s.ext.Limit == nil {
+		return nil, func() {}, nil
+	}
+	g, err := s.ext.Limit(s.o, s.conf, s.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if g == nil {
+		return nil, func() {}, nil
+	}
+	s.group = g.Path()
+	// Security: a user owns the group, and would find its files below /sys
+	// (SC-034). A program that changes its own limits there is stopped; one
+	// that asks a service on the host to is not.
+	p.Mounts = append(p.Mounts, plan.Mount{Source: "/sys/fs/cgroup", Destination: "/sys/fs/cgroup", ReadOnly: true, Optional: true, Tag: "kernel"})
+	return g.Procs(), func() {
+		if err := g.Remove(); err != nil {
+			s.log.Warning("Cannot remove the control group of the container: " + err.Error())
+		}
+	}, nil
+}
