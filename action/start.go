@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
@@ -35,6 +37,9 @@ type starter struct {
 	fsys  any
 	user  host.User
 	facts plan.Facts
+
+	images   images
+	overlays []plan.Partition // in the image
 }
 
 // start runs verb in a container made from image and returns its exit status.
@@ -56,6 +61,13 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	}
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
+	}
+	defer s.images.release()
+	if err := s.addRoot(); err != nil {
+		return 0, err
+	}
+	if err := s.openLayers(); err != nil {
+		return 0, err
 	}
 	if verb == "test" {
 		if _, err := s.files.Stat("/.singularity.d/test"); err != nil {
@@ -147,7 +159,7 @@ func (s *starter) gather() error {
 		s.log.Warning(err.Error())
 	}
 	cwd, _ := os.Getwd()
-	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints}
+	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
 		h.TTY = terminalName()
 	}
@@ -175,9 +187,18 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
+		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
+		o, err := s.open(r)
+		if err != nil {
+			return plan.OpenImage{}, err
+		}
+		return o.OpenImage, nil
 	}}
 	if s.image.Kind == image.Sandbox {
 		s.facts.Image.Kind = plan.DirRoot
+	}
+	if s.image.Kind == image.Sandbox || s.image.Kind == image.Ext3 && s.o.Writable {
 		s.readFiles()
 	}
 	s.environment()
@@ -252,6 +273,10 @@ func hostPath(p string) plan.PathKind {
 	return plan.Other
 }
 
+// shippedSessionSize is the "sessiondir max size" of the file as it is
+// installed, in MiB.
+const shippedSessionSize = 64
+
 func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
@@ -259,8 +284,13 @@ func settings(c *conf.Config) plan.Settings {
 		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 	}
+	s.Overlay, s.TmpSandbox = c.EnableOverlay, c.TmpSandbox
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20
+		// The value of the file as it is installed is nobody's wish.
+		if c.SessiondirMaxSize != shippedSessionSize {
+			s.TmpfsLimit = s.SessionSize
+		}
 	}
 	return s
 }
@@ -328,6 +358,17 @@ func (s *starter) verbose(p *plan.Plan) {
 	if s.log.Level < LevelVerbose {
 		return
 	}
+	for i := range p.Layers {
+		l := &p.Layers[i]
+		switch {
+		case l.Kind == plan.TmpfsLayer:
+			s.log.Verbose("Changes are kept in memory, at most " + strconv.FormatInt(l.Size>>10, 10) + " KiB; a program that writes more gets \"no space left on device\": use --writable-tmpfs=SIZE")
+		case l.Writable:
+			s.log.Verbose("Writable overlay " + l.Path)
+		default:
+			s.log.Verbose("Read-only overlay " + l.Path)
+		}
+	}
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
 		s.log.Verbose("Mounting " + m.Source + " on " + m.Destination + " [" + m.Tag + "]")
@@ -337,22 +378,21 @@ func (s *starter) verbose(p *plan.Plan) {
 // run carries the plan out.
 func (s *starter) run(p *plan.Plan) (int, error) {
 	if err := container.MakeDirs(p); err != nil {
-		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
+		return 0, Fatal(errors.New("cannot make a directory of --workdir or --overlay: "+err.Error()), "name a directory that you may write to")
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug}
 	if s.entry.Unshared && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
-	var served *container.Served
-	if p.Root.Kind == plan.ServedRoot {
-		served = &container.Served{FS: s.fsys, ReadFile: s.files.ReadFile, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size}
-	}
-	ws, err := container.Run(p, served, hooks)
+	s.images.keepLeases(s.log)
+	hooks.Done = s.images.lost
+	ws, err := container.Run(p, s.images.served, hooks)
 	if container.NoProc(err) {
 		s.log.Verbose(err.Error() + ": using the host's")
 		p.HostProc()
-		ws, err = container.Run(p, served, hooks)
+		ws, err = container.Run(p, s.images.served, hooks)
 	}
+	s.images.release()
 	if err != nil {
 		return 0, StartError(err)
 	}

@@ -22,8 +22,9 @@
 // execve. The new mount calls of Linux 5.12 are needed.
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
-// systems), monitor.go (signals and exit status), server.go (the FUSE server,
-// in this process or its own), session.go (namespaces, file systems in memory).
+// systems), layers.go (overlays and images), programs.go (programs that write to images),
+// monitor.go (signals and exit status), server.go (the FUSE server, in this
+// process or its own), session.go (namespaces, file systems in memory).
 package container
 
 import (
@@ -63,7 +64,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 		b.files = st.Files
 		b.maps()
 		b.s.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
-		if err := b.rest(overlay, nil); err != nil {
+		if err := b.rest(overlay, nil, wires{}); err != nil {
 			return err
 		}
 		err := b.s.Here()
@@ -84,41 +85,49 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 }
 
 // Run carries p out in a child of the calling process and waits for its end.
-func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
+// The images are those that p numbers; the root, if it is one, comes first.
+func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	m := newMonitor(h.Done)
 	defer m.stop()
-	c, err := start(p, img, h, true)
+	c, err := start(p, images, h, true)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
-			c, err = start(p, img, h, false)
+			c, err = start(p, images, h, false)
 		}
+	}
+	if c == nil && NoLayers(err) && p.DropTmpfs() {
+		warn(h, "Disabling --writable-tmpfs: "+err.Error()+" ("+p.Root.Path+")")
+		c, err = start(p, images, h, true)
 	}
 	if err != nil {
 		return 0, err
 	}
-	return m.wait(c)
+	ws, err := m.wait(c)
+	c.programs.end(h)
+	return ws, err
 }
 
 // child is a started container.
 type child struct {
-	pid    int
-	init   bool           // pid is a process 1 of ours, the program its child
-	server *serverProcess // nil: none, or in this process
-	failed chan error     // the child's report: nil once the program runs
+	pid      int
+	init     bool           // pid is a process 1 of ours, the program its child
+	server   *serverProcess // nil: none, or in this process
+	failed   chan error     // the child's report: nil once the program runs
+	programs programs       // that write to images
 }
 
 // start clones the child and brings the server up.
-func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
-	var errs, sync, ready [2]int
-	for _, q := range []*[2]int{&errs, &sync, &ready} {
+func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error) {
+	var errs, sync, ready, staged, proceed [2]int
+	for _, q := range []*[2]int{&errs, &sync, &ready, &staged, &proceed} {
 		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
 			return nil, err
 		}
 	}
-	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1]}
+	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1], staged[0], staged[1], proceed[0], proceed[1]}
 	closeFD := func(fd int) {
 		for i := range fds {
 			if fds[i] == fd {
@@ -149,29 +158,33 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	} else {
 		b.maps()
 	}
-	var dev *device
-	if img != nil {
-		flags |= unix.CLONE_FILES
-		var err error
-		if dev, err = b.openDevice(ready[1]); err != nil {
-			return nil, err
+	devs, err := b.openDevices(images, ready[1])
+	for _, d := range devs {
+		if d != nil {
+			fds = append(fds, d.fd)
 		}
-		fds = append(fds, dev.fd)
 	}
-	if err := b.rest(overlay, dev); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	if len(devs) > 0 {
+		flags |= unix.CLONE_FILES
+	}
+	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
 		return nil, err
 	}
 	pid, err := b.s.Start(flags, errs[1])
 	if err != nil {
 		return nil, err
 	}
-	if dev == nil {
+	if len(devs) == 0 {
 		closeFD(errs[1])
 	}
 	c := &child{pid: pid, init: p.Process.Init, failed: make(chan error, 1)}
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
+		c.programs.end(h)
 		return nil, err
 	}
 	if p.IDs.Mode == plan.Ranges {
@@ -180,25 +193,30 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
-	if dev != nil {
-		if err := b.ready(pid, ready[0], errs[0], dev); err != nil {
+	if len(devs) > 0 {
+		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
-		// The child has a table of its own now; its descriptors are also
-		// here, and this copy would keep the connection alive.
-		syscall.Close(b.s.Result(dev.fsopen))
-		syscall.Close(b.s.Result(dev.mount))
-		fds[len(fds)-1] = -1
-		if c.server, err = serve(img, dev.fd, p, h); err != nil {
+		if c.server, err = b.serveAll(images, devs, fds); err != nil {
 			return abort(err)
 		}
 	}
-	if overlay && p.Root.Kind == plan.DirRoot {
+	if p.Programs() {
+		if err := b.ready(pid, staged[0], errs[0], func() bool { return readByte(staged[0]) }); err != nil {
+			return abort(err)
+		}
+		if err := c.programs.start(b, pid, images); err != nil {
+			return abort(err)
+		}
+		syscall.Write(proceed[1], []byte{1})
+	}
+	if overlay && p.Root.Kind == plan.DirRoot || len(p.Layers) > 0 {
 		// A failed overlay is tried again without, so wait for the verdict.
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
 			reap(pid)
+			c.programs.end(h)
 			return nil, b.explain(err)
 		}
 		c.failed <- nil
@@ -218,10 +236,11 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	return c, nil
 }
 
-// ready waits until the child has made the FUSE file system. Until then both
+// ready waits until the child has something to say on the descriptor ready,
+// which received then reads. While it makes the FUSE file systems both
 // share one table of descriptors, so the parent's ends of the pipes stay open,
 // and only the process itself tells that it is gone.
-func (b *builder) ready(pid, ready, errs int, dev *device) error {
+func (b *builder) ready(pid, ready, errs int, received func() bool) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
@@ -238,7 +257,7 @@ func (b *builder) ready(pid, ready, errs int, dev *device) error {
 		case list[1].Revents != 0:
 			return b.explain(b.s.ReadFailure(errs))
 		case list[0].Revents != 0:
-			if !b.s.Receive(ready, dev.sent) {
+			if !received() {
 				return ErrInterrupted
 			}
 			return nil
@@ -303,32 +322,30 @@ func writeRanges(pid int, ids *plan.IDs) error {
 
 // runTool runs a program of the system, never one of the caller's PATH.
 func runTool(name string, args []string) error {
-	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/local/bin/"} {
-		if unix.Access(dir+name, unix.X_OK) != nil {
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		p, err := os.StartProcess(dir+name, args, &os.ProcAttr{Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{nil, nil, w}})
-		w.Close()
-		if err != nil {
-			return err
-		}
-		text := make([]byte, 512)
-		n, _ := r.Read(text)
-		st, err := p.Wait()
-		if err != nil {
-			return err
-		}
-		if !st.Success() {
-			return errors.New("cannot map ids with " + dir + name + ": " + string(text[:max(n, 0)]))
-		}
-		return nil
+	path, err := findTool(name)
+	if err != nil {
+		return err
 	}
-	return &MissingToolError{Tool: name}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	p, err := os.StartProcess(path, args, &os.ProcAttr{Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{nil, nil, w}})
+	w.Close()
+	if err != nil {
+		return err
+	}
+	text := make([]byte, 512)
+	n, _ := r.Read(text)
+	st, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	if !st.Success() {
+		return errors.New("cannot map ids with " + path + ": " + string(text[:max(n, 0)]))
+	}
+	return nil
 }
 
 // MissingToolError says that a program of the system is not installed.

@@ -33,7 +33,12 @@ type builder struct {
 	files  [2]uint64
 	attach string // a directory of the host that mounts are put on before the pivot
 	root   script.Slot
-	keep   []int // descriptors that stay open until execve closes them, in order
+	dirs   []script.Slot // the sandbox, then the layers that are directories
+	points script.Slot   // the tmpfs of layer
+	images []*Served
+	sent   script.Slot // where the parent is told of the FUSE file systems
+	stage  *stage      // nil unless layers or images are put together
+	keep   []int       // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
@@ -87,7 +92,7 @@ func (b *builder) maps() {
 }
 
 // rest adds everything behind the id maps.
-func (b *builder) rest(overlay bool, dev *device) error {
+func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 	if b.p.IDs.Mode == plan.HostIDs {
 		// A mount namespace of a user namespace follows the host without
 		// being followed; root's must be told.
@@ -103,17 +108,19 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		}
 		return b.process()
 	}
-	if dev != nil {
-		b.mountDevice(dev)
+	if len(devs) > 0 {
+		b.mountDevices(devs, w.ready)
 	}
 	sources := make([]script.Slot, len(b.p.Mounts))
 	for i := range b.p.Mounts {
-		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir {
+		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir && m.Kind != plan.ImageBind {
 			sources[i] = b.source(m)
 		}
 	}
+	b.openDirs()
 	b.session(sources)
-	extra, err := b.makeRoot(overlay, dev)
+	b.makeStage(devs, sources, w)
+	extra, err := b.makeRoot(overlay, devs)
 	if err != nil {
 		return err
 	}

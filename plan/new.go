@@ -24,6 +24,8 @@ type Facts struct {
 	// put before the program; see package container/env.
 	Env   []string
 	Shell []string
+	// Open opens an image that is wanted besides the root.
+	Open func(ImageRef) (OpenImage, error)
 }
 
 // HostFacts are about the machine and the caller.
@@ -38,6 +40,8 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// NoOverlay tells that the kernel lacks overlays; nil if not known.
+	NoOverlay func() bool
 	// TTY is the path of the caller's terminal, "" for none.
 	TTY string
 	// Passwd and Group make the container's files from the image's; nil
@@ -53,6 +57,17 @@ type ImageFacts struct {
 	// Path tells where a path leads inside the image, all links followed, and
 	// what is there. What is missing is resolved as far as it exists.
 	Resolve func(string) (string, PathKind)
+	// Ext tells that the root partition is ext3, in a file of its own, and
+	// NoWrite that the caller may not write to the image.
+	Ext, NoWrite bool
+	// Overlays are the overlay partitions of a SIF, in its order.
+	Overlays []Partition
+}
+
+// Partition is an overlay partition of a SIF.
+type Partition struct {
+	ID  uint32
+	Ext bool // ext3, else squashfs
 }
 
 // Settings are what the administrator's configuration says here.
@@ -65,6 +80,10 @@ type Settings struct {
 	AllowPID, AllowIPC, AllowUTS, AllowUser                            bool
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64
+	// TmpfsLimit bounds --writable-tmpfs, in bytes; 0 if no administrator did.
+	TmpfsLimit int64
+	Overlay    string // yes, no or try
+	TmpSandbox bool
 }
 
 // maker collects the plan.
@@ -80,14 +99,10 @@ type maker struct {
 // user.
 func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []string, err error) {
 	m := &maker{o: o, f: f, p: new(Plan), have: map[string]bool{}}
-	for _, step := range []func() error{m.ids, m.namespaces, m.contained} {
+	for _, step := range []func() error{m.ids, m.namespaces, m.contained, m.layers} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
-	}
-	m.p.Root = Root{Kind: f.Image.Kind, Path: f.Image.Path, Dev: f.Image.Dev, Ino: f.Image.Ino, Writable: o.Writable}
-	if o.Writable && f.Image.Kind == ServedRoot {
-		return nil, nil, errors.New("no SIF writable overlay partition found in " + f.Image.Path)
 	}
 	home, err := m.mounts()
 	if err != nil {

@@ -11,7 +11,8 @@
 // Files: options.go (what a person may ask for), bind.go (the small languages
 // of --bind and --mount), types.go (what a container is), new.go (New, ids and
 // process), mounts.go (the mounts and their order), dev.go (the minimal /dev),
-// namespaces.go (namespaces, host name, name servers), passwd.go.
+// namespaces.go (namespaces, host name, name servers), overlay.go (layers and
+// images), passwd.go.
 package plan
 
 // Options are what a person asked for: one field per flag of the action
