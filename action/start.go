@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
@@ -47,6 +49,9 @@ type starter struct {
 	fsys  any
 	user  host.User
 	facts plan.Facts
+
+	images   images
+	overlays []plan.Partition // in the image
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -73,6 +78,13 @@ func (s *starter) start(path string) (int, error) {
 	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
+	}
+	defer s.images.release()
+	if err := s.addRoot(); err != nil {
+		return 0, err
+	}
+	if err := s.openLayers(); err != nil {
+		return 0, err
 	}
 	if err := s.checkApp(); err != nil {
 		return 0, err
@@ -102,6 +114,9 @@ func (s *starter) start(path string) (int, error) {
 // only those share that have no rights there at all.
 func (s *starter) share() {
 	o := s.o
+	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+		return // layers and locks are the container's own
+	}
 	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
 		return
 	}
@@ -186,7 +201,7 @@ func (s *starter) gather() error {
 		s.log.Warning(err.Error())
 	}
 	cwd, _ := os.Getwd()
-	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints}
+	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
 		h.TTY = terminalName()
 	}
@@ -224,9 +239,18 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
+		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
+		o, err := s.open(r)
+		if err != nil {
+			return plan.OpenImage{}, err
+		}
+		return o.OpenImage, nil
 	}}
 	if s.image.Kind == image.Sandbox {
 		s.facts.Image.Kind = plan.DirRoot
+	}
+	if s.image.Kind == image.Sandbox || s.image.Kind == image.Ext3 && s.o.Writable {
 		s.readFiles()
 	}
 	s.libraryFacts()
@@ -320,6 +344,10 @@ func hostPath(p string) plan.PathKind {
 	return plan.Other
 }
 
+// shippedSessionSize is the "sessiondir max size" of the file as it is
+// installed, in MiB.
+const shippedSessionSize = 64
+
 func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
@@ -328,8 +356,13 @@ func settings(c *conf.Config) plan.Settings {
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
+	s.Overlay, s.TmpSandbox = c.EnableOverlay, c.TmpSandbox
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20
+		// The value of the file as it is installed is nobody's wish.
+		if c.SessiondirMaxSize != shippedSessionSize {
+			s.TmpfsLimit = s.SessionSize
+		}
 	}
 	return s
 }
@@ -391,6 +424,17 @@ func (s *starter) verbose(p *plan.Plan) {
 	if s.log.Level < LevelVerbose {
 		return
 	}
+	for i := range p.Layers {
+		l := &p.Layers[i]
+		switch {
+		case l.Kind == plan.TmpfsLayer:
+			s.log.Verbose("Changes are kept in memory, at most " + strconv.FormatInt(l.Size>>10, 10) + " KiB; a program that writes more gets \"no space left on device\": use --writable-tmpfs=SIZE")
+		case l.Writable:
+			s.log.Verbose("Writable overlay " + l.Path)
+		default:
+			s.log.Verbose("Read-only overlay " + l.Path)
+		}
+	}
 	for i := range p.Mounts {
 		m := &p.Mounts[i]
 		s.log.Verbose("Mounting " + m.Source + " on " + m.Destination + " [" + m.Tag + "]")
@@ -400,7 +444,7 @@ func (s *starter) verbose(p *plan.Plan) {
 // run carries the plan out.
 func (s *starter) run(p *plan.Plan) (int, error) {
 	if err := container.MakeDirs(p); err != nil {
-		return 0, Fatal(errors.New("cannot make a directory below --workdir: "+err.Error()), "name a directory that you may write to")
+		return 0, Fatal(errors.New("cannot make a directory of --workdir or --overlay: "+err.Error()), "name a directory that you may write to")
 	}
 	procs, end, err := s.limit(p)
 	if err != nil {
@@ -413,18 +457,16 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
-	var served *container.Served
-	if p.Root.Kind == plan.ServedRoot {
-		served = s.served()
-		served.ReadFile = s.files.ReadFile
-	}
-	ws, err := container.Run(p, served, hooks)
+	s.images.keepLeases(s.log)
+	hooks.Done = s.images.lost
+	ws, err := container.Run(p, s.images.served, hooks)
 	if container.NoProc(err) {
 		s.log.Verbose(err.Error() + ": using the host's")
 		p.HostProc()
-		ws, err = container.Run(p, served, hooks)
+		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.images.release()
 	if err != nil {
 		return 0, StartError(err)
 	}

@@ -23,7 +23,8 @@
 //
 // Files: container.go (Run, Exec), steps.go (the calls), root.go (root file
 // systems), session.go (namespaces, file systems in memory), hold.go, holder.go
-// (mounts that containers share), join.go (running containers), caps.go (ids and
+// (mounts that containers share), join.go (running containers), layers.go
+// (overlays and images), programs.go (programs that write to images), caps.go (ids and
 // capabilities), confine.go (LSM labels, Landlock and seccomp profiles),
 // monitor.go (signals and exit status), server.go (the FUSE server, in this
 // process or its own).
@@ -76,7 +77,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 		b.files = st.Files
 		b.maps()
 		b.s.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
-		if err := b.rest(overlay, nil); err != nil {
+		if err := b.rest(overlay, nil, wires{}); err != nil {
 			return err
 		}
 		err := b.s.Here()
@@ -97,17 +98,22 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 }
 
 // Run carries p out in a child of the calling process and waits for its end.
-func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
+// The images are those that p numbers; the root, if it is one, comes first.
+func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	m := newMonitor(h.Done)
 	defer m.stop()
-	c, err := start(p, img, h, true)
+	c, err := start(p, images, h, true)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
-			c, err = start(p, img, h, false)
+			c, err = start(p, images, h, false)
 		}
+	}
+	if c == nil && NoLayers(err) && p.DropTmpfs() {
+		warn(h, "Disabling --writable-tmpfs: "+err.Error()+" ("+p.Root.Path+")")
+		c, err = start(p, images, h, true)
 	}
 	if err != nil {
 		return 0, err
@@ -117,7 +123,9 @@ func Run(p *plan.Plan, img *Served, h Hooks) (syscall.WaitStatus, error) {
 			return 0, err
 		}
 	}
-	return m.wait(c)
+	ws, err := m.wait(c)
+	c.programs.end(h)
+	return ws, err
 }
 
 // started waits until the program runs and tells f.
@@ -138,22 +146,23 @@ func (c *child) started(f func(int) error) error {
 
 // child is a started container.
 type child struct {
-	pid    int
-	hold   *Hold          // nil: the mount is the container's own
-	init   bool           // pid is a process 1 of ours, the program its child
-	server *serverProcess // nil: none, or in this process
-	failed chan error     // the child's report: nil once the program runs
+	pid      int
+	hold     *Hold          // nil: the mount is the container's own
+	init     bool           // pid is a process 1 of ours, the program its child
+	server   *serverProcess // nil: none, or in this process
+	failed   chan error     // the child's report: nil once the program runs
+	programs programs       // that write to images
 }
 
 // start clones the child and brings the server up.
-func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
-	var errs, sync, ready, left [2]int
-	for _, q := range []*[2]int{&errs, &sync, &ready, &left} {
+func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error) {
+	var errs, sync, ready, staged, proceed, left [2]int
+	for _, q := range []*[2]int{&errs, &sync, &ready, &staged, &proceed, &left} {
 		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
 			return nil, err
 		}
 	}
-	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1], left[0], left[1]}
+	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1], staged[0], staged[1], proceed[0], proceed[1], left[0], left[1]}
 	closeFD := func(fd int) {
 		for i := range fds {
 			if fds[i] == fd {
@@ -179,11 +188,11 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if p.Namespaces.PID {
 		flags |= unix.CLONE_NEWPID
 	}
-	hold := joined(p, img, h)
+	hold := joined(p, images, h)
 	switch {
 	case hold != nil:
 		flags = 0
-		b.hold, b.img, img = hold, img, nil
+		b.hold, b.img, images = hold, images[0], nil
 		b.joinHold(left[1])
 	case p.IDs.Mode == plan.Ranges:
 		b.s.Want(b.s.Call("wait for the id maps", unix.SYS_READ, script.Int(sync[0]), b.s.Bytes(make([]byte, 1)), script.Int(1)), 1)
@@ -191,16 +200,19 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		b.maps()
 	}
 	b.enterGroups()
-	var dev *device
-	if img != nil {
-		flags |= unix.CLONE_FILES
-		var err error
-		if dev, err = b.openDevice(ready[1]); err != nil {
-			return nil, err
+	devs, err := b.openDevices(images, ready[1])
+	for _, d := range devs {
+		if d != nil {
+			fds = append(fds, d.fd)
 		}
-		fds = append(fds, dev.fd)
 	}
-	if err := b.rest(overlay, dev); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	if len(devs) > 0 {
+		flags |= unix.CLONE_FILES
+	}
+	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
 		return nil, err
 	}
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
@@ -208,7 +220,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	if dev == nil {
+	if len(devs) == 0 {
 		closeFD(errs[1])
 	}
 	if hold != nil && p.Namespaces.PID {
@@ -224,6 +236,7 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
+		c.programs.end(h)
 		return nil, err
 	}
 	if p.IDs.Mode == plan.Ranges {
@@ -232,25 +245,30 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
-	if dev != nil {
-		if err := b.ready(pid, ready[0], errs[0], dev); err != nil {
+	if len(devs) > 0 {
+		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
-		// The child has a table of its own now; its descriptors are also
-		// here, and this copy would keep the connection alive.
-		syscall.Close(b.s.Result(dev.fsopen))
-		syscall.Close(b.s.Result(dev.mount))
-		fds[len(fds)-1] = -1
-		if c.server, err = serve(img, dev.fd, p, h); err != nil {
+		if c.server, err = b.serveAll(images, devs, fds); err != nil {
 			return abort(err)
 		}
 	}
-	if overlay && p.Root.Kind == plan.DirRoot {
+	if p.Programs() {
+		if err := b.ready(pid, staged[0], errs[0], func() bool { return readByte(staged[0]) }); err != nil {
+			return abort(err)
+		}
+		if err := c.programs.start(b, pid, images); err != nil {
+			return abort(err)
+		}
+		syscall.Write(proceed[1], []byte{1})
+	}
+	if overlay && p.Root.Kind == plan.DirRoot || len(p.Layers) > 0 {
 		// A failed overlay is tried again without, so wait for the verdict.
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
 			reap(pid)
+			c.programs.end(h)
 			return nil, b.explain(err)
 		}
 		c.failed <- nil
@@ -272,12 +290,17 @@ func start(p *plan.Plan, img *Served, h Hooks, overlay bool) (*child, error) {
 
 // joined returns the hold on a shared mount, or nil if the container mounts its
 // image itself.
-func joined(p *plan.Plan, img *Served, h Hooks) *Hold {
-	if img == nil || img.Hold == nil {
+func joined(p *plan.Plan, images []*Served, h Hooks) *Hold {
+	if len(images) == 0 || images[0] == nil || images[0].Hold == nil {
 		return nil
 	}
+	img := images[0]
 	hold := img.Hold
 	img.Hold = nil
+	if len(images) > 1 || len(p.Layers) > 0 || p.Root.Kind != plan.ServedRoot {
+		hold.Close()
+		return nil
+	}
 	if err := hold.request(img, p, h); err != nil {
 		debugf(h, "not sharing a mount: "+err.Error())
 		hold.Close()
@@ -286,10 +309,11 @@ func joined(p *plan.Plan, img *Served, h Hooks) *Hold {
 	return hold
 }
 
-// ready waits until the child has made the FUSE file system. Until then both
+// ready waits until the child has something to say on the descriptor ready,
+// which received then reads. While it makes the FUSE file systems both
 // share one table of descriptors, so the parent's ends of the pipes stay open,
 // and only the process itself tells that it is gone.
-func (b *builder) ready(pid, ready, errs int, dev *device) error {
+func (b *builder) ready(pid, ready, errs int, received func() bool) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
@@ -306,7 +330,7 @@ func (b *builder) ready(pid, ready, errs int, dev *device) error {
 		case list[1].Revents != 0:
 			return b.explain(b.s.ReadFailure(errs))
 		case list[0].Revents != 0:
-			if !b.s.Receive(ready, dev.sent) {
+			if !received() {
 				return ErrInterrupted
 			}
 			return nil
@@ -371,32 +395,30 @@ func writeRanges(pid int, ids *plan.IDs) error {
 
 // runTool runs a program of the system, never one of the caller's PATH.
 func runTool(name string, args []string) error {
-	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/local/bin/"} {
-		if unix.Access(dir+name, unix.X_OK) != nil {
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		p, err := os.StartProcess(dir+name, args, &os.ProcAttr{Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{nil, nil, w}})
-		w.Close()
-		if err != nil {
-			return err
-		}
-		text := make([]byte, 512)
-		n, _ := r.Read(text)
-		st, err := p.Wait()
-		if err != nil {
-			return err
-		}
-		if !st.Success() {
-			return errors.New("cannot map ids with " + dir + name + ": " + string(text[:max(n, 0)]))
-		}
-		return nil
+	path, err := findTool(name)
+	if err != nil {
+		return err
 	}
-	return &MissingToolError{Tool: name}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	p, err := os.StartProcess(path, args, &os.ProcAttr{Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{nil, nil, w}})
+	w.Close()
+	if err != nil {
+		return err
+	}
+	text := make([]byte, 512)
+	n, _ := r.Read(text)
+	st, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	if !st.Success() {
+		return errors.New("cannot map ids with " + path + ": " + string(text[:max(n, 0)]))
+	}
+	return nil
 }
 
 // MissingToolError says that a program of the system is not installed.

@@ -114,7 +114,7 @@ func TestParent(t *testing.T) {
 		t.Errorf("status %#x, %v, descriptors %q, want 0, 1, 2, that of ls and %s", ws, err, out, fd)
 	}
 	b := newBuilder(p, Hooks{Parent: r}, int(w.Fd()))
-	if err := b.rest(false, nil); err != nil {
+	if err := b.rest(false, nil, wires{}); err != nil {
 		t.Fatal(err)
 	}
 	if text := b.s.String(); strings.Contains(text, "parent-death") || !strings.Contains(text, "keep the parent's descriptor open\n") {

@@ -207,7 +207,7 @@ func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
 		case n == 0:
 			return errors.New("the holder of the image's mount is gone")
 		case b[0] == replyContent:
-			if err := send(h.fd, encodeExtras(makeExtras(img, p, hooks))); err != nil {
+			if err := send(h.fd, encodeExtras(loadAll(makeExtras(img, p, hooks)))); err != nil {
 				return err
 			}
 			continue

@@ -238,7 +238,7 @@ func (h *holder) mount(b []byte) error {
 	if h.ids.Mode == plan.SingleID {
 		uid, gid = h.ids.InsideUID, h.ids.InsideGID
 	}
-	srv, err := newServer(h.img.FS, extras, uid, gid, nil)
+	srv, err := newServer(&serving{img: &h.img, extras: extras, uid: uid, gid: gid}, h.img.FS, nil)
 	if err != nil {
 		return err
 	}
@@ -263,24 +263,26 @@ func (h *holder) namespaces() (dev int, err error) {
 	}
 	p := &plan.Plan{IDs: h.ids}
 	b := newBuilder(p, Hooks{}, errs[1])
-	d, err := b.openDevice(ready[1])
+	b.holds = true
+	devs, err := b.openDevices([]*Served{&h.img}, ready[1])
 	if err != nil {
 		return -1, err
 	}
+	d := devs[0]
 	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_FILES)
 	if h.ids.Mode == plan.SingleID {
 		flags |= unix.CLONE_NEWUSER
 	}
 	b.maps()
 	b.detachMounts()
-	b.mountDevice(d, true)
+	b.mountDevices(devs, ready[1])
 	b.attachMount(d.mount, "attach the image")
 	b.s.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
 	pid, err := b.s.Start(flags, errs[1])
 	if err != nil {
 		return -1, err
 	}
-	err = b.ready(pid, ready[0], errs[0], d)
+	err = b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) })
 	reap(pid)
 	for _, fd := range []int{errs[0], errs[1], ready[0], ready[1]} {
 		unix.Close(fd)
@@ -290,9 +292,9 @@ func (h *holder) namespaces() (dev int, err error) {
 	}
 	unix.Close(b.s.Result(d.fsopen))
 	unix.Close(b.s.Result(d.mount))
-	h.mnt = b.s.Result(d.mntNS)
+	h.mnt = b.s.Result(b.mntNS)
 	if h.ids.Mode == plan.SingleID {
-		h.user = b.s.Result(d.userNS)
+		h.user = b.s.Result(b.userNS)
 	}
 	return d.fd, nil
 }

@@ -15,15 +15,11 @@ import (
 // overlayLabel marks the step whose failure only means: no overlay here.
 const overlayLabel = "mount an overlay over the sandbox"
 
-// device is the FUSE connection between child and server.
+// device is the FUSE connection between child and server of one image.
 type device struct {
 	fd     int // its number, in the parent and, until the table is unshared, in the child
-	ready  int // where the child says that the file system exists
 	fsopen script.Slot
 	mount  script.Slot
-	sent   script.Slot
-	// Descriptors of the namespaces, for a holder.
-	mntNS, userNS script.Slot
 }
 
 // openDevice reserves a descriptor number for the device, so that the mount
@@ -33,14 +29,37 @@ func (b *builder) openDevice(ready int) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &device{fd: fd, ready: ready}, nil
+	return &device{fd: fd}, nil
+}
+
+// mountDevices makes the file systems of all images and tells the parent on the
+// descriptor ready. It shares the descriptors up to here, and serves on the
+// devices from then on.
+func (b *builder) mountDevices(devs []*device, ready int) {
+	for _, d := range devs {
+		if d != nil {
+			b.mountDevice(d)
+		}
+	}
+	if b.holds {
+		b.mntNS = b.openNamespace("mnt")
+		b.userNS = b.openNamespace("user")
+	}
+	// The parent must not get descriptors of this mount namespace, and this
+	// process must not keep the devices: with one a dead server would hang
+	// every path walk instead of ending it.
+	b.s.Call("separate the descriptors", unix.SYS_UNSHARE, script.Int(unix.CLONE_FILES))
+	for _, d := range devs {
+		if d != nil {
+			b.s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
+		}
+	}
+	b.sent = b.s.Send("report the FUSE file system", ready)
 }
 
 // mountDevice opens /dev/fuse inside the user namespace, as the kernel wants,
-// makes the file system and tells the parent, which shares the descriptors up
-// to here and serves on the device from then on. The namespaces may be opened
-// for the parent too.
-func (b *builder) mountDevice(d *device, keepNamespaces bool) {
+// and makes a file system.
+func (b *builder) mountDevice(d *device) {
 	s := b.s
 	dev := s.Call("open /dev/fuse", unix.SYS_OPENAT, atCwd, s.Str("/dev/fuse"), script.Int(unix.O_RDWR|unix.O_CLOEXEC))
 	s.Call("name the FUSE device", unix.SYS_DUP3, dev.Arg(), script.Int(d.fd), script.Int(unix.O_CLOEXEC))
@@ -54,16 +73,6 @@ func (b *builder) mountDevice(d *device, keepNamespaces bool) {
 	s.Call("create the FUSE file system", unix.SYS_FSCONFIG, d.fsopen.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	d.mount = s.Call("mount the FUSE file system", unix.SYS_FSMOUNT, d.fsopen.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
 		script.Uint(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|b.nosuid()))
-	if keepNamespaces {
-		d.mntNS = b.openNamespace("mnt")
-		d.userNS = b.openNamespace("user")
-	}
-	// The parent must not get descriptors of this mount namespace, and this
-	// process must not keep the device: with it a dead server would hang
-	// every path walk instead of ending it.
-	s.Call("separate the descriptors", unix.SYS_UNSHARE, script.Int(unix.CLONE_FILES))
-	s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
-	d.sent = s.Send("report the FUSE file system", d.ready)
 }
 
 func (b *builder) openNamespace(kind string) script.Slot {
@@ -88,22 +97,25 @@ type extra struct {
 
 // makeRoot adds the root, attached to b.attach, and returns the generated files
 // that must still be bound into it.
-func (b *builder) makeRoot(overlay bool, dev *device) ([]extra, error) {
+func (b *builder) makeRoot(overlay bool, devs []*device) ([]extra, error) {
 	r := &b.p.Root
+	if len(b.p.Layers) > 0 || r.Kind == plan.ProgramRoot {
+		return b.layeredRoot()
+	}
 	switch r.Kind {
 	case plan.ServedRoot:
 		if b.hold != nil {
 			b.heldRoot()
 			return nil, nil
 		}
-		if dev == nil {
+		if len(devs) == 0 || devs[0] == nil {
 			return nil, errors.New("no image to serve")
 		}
-		b.root = dev.mount
+		b.root = devs[0].mount
 		b.attachMount(b.root, "attach the image")
 		return nil, nil
 	case plan.DirRoot:
-		dir := b.sandbox()
+		dir := b.dirs[0]
 		overlay = overlay && !r.Writable
 		var made []extra
 		if overlay || b.hasContent() {
@@ -135,14 +147,27 @@ func (b *builder) attachMount(t script.Slot, label string) {
 	b.s.Call(label, unix.SYS_MOVE_MOUNT, t.Arg(), b.s.Str(""), atCwd, b.s.Str(b.attach), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
-// sandbox opens the directory again, in the new mount namespace, and makes
-// sure that it is the one that was looked at before.
-func (b *builder) sandbox() script.Slot {
-	r := &b.p.Root
-	dir := b.s.Call("open the sandbox "+strconv.Quote(r.Path), unix.SYS_OPENAT, atCwd, b.s.Str(r.Path), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
+// openDirs opens the sandbox and the layers that are directories, before
+// anything can cover them.
+func (b *builder) openDirs() {
+	b.dirs = make([]script.Slot, 1+len(b.p.Layers))
+	if r := &b.p.Root; r.Kind == plan.DirRoot {
+		b.dirs[0] = b.openDir("sandbox", r.Path, r.Dev, r.Ino)
+	}
+	for i := range b.p.Layers {
+		if l := &b.p.Layers[i]; l.Kind == plan.DirLayer {
+			b.dirs[1+i] = b.openDir("overlay", l.Path, l.Dev, l.Ino)
+		}
+	}
+}
+
+// openDir opens a directory again, in the new mount namespace, and makes sure
+// that it is the one that was looked at before.
+func (b *builder) openDir(what, path string, dev, ino uint64) script.Slot {
+	dir := b.s.Call("open the "+what+" "+strconv.Quote(path), unix.SYS_OPENAT, atCwd, b.s.Str(path), script.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC))
 	st := make([]uint64, 32) // struct stat, at most 144 bytes: device, inode, ...
-	b.s.Call("look at the sandbox", unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
-	b.s.Equal("find the same sandbox again", st, 0, 1, r.Dev, r.Ino)
+	b.s.Call("look at the "+what, unix.SYS_FSTAT, dir.Arg(), b.s.Words(st))
+	b.s.Equal("find the same "+what+" again", st, 0, 1, dev, ino)
 	return dir
 }
 
@@ -190,7 +215,10 @@ func (b *builder) layer(paths bool) []extra {
 	b.config(fs, "size", "1m")
 	s.Call("create the tmpfs", unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	t := s.Call("mount the tmpfs", unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
-	b.attachMount(t, "attach the tmpfs")
+	b.points = t
+	if !paths || len(b.p.Layers) == 0 {
+		b.attachMount(t, "attach the tmpfs")
+	}
 	var made []extra
 	dirs := map[string]bool{}
 	for i := range b.p.Files {

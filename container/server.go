@@ -23,7 +23,8 @@ const ServerName = "@server"
 // Opener opens the file system of a partition: *squashfs.Reader or *extfs.FS.
 type Opener func(format int, r *io.SectionReader) (any, error)
 
-// Served is an image file that a FUSE server shows as the root.
+// Served is an image file that a FUSE server shows: the root, a layer over it,
+// or where a mount comes from.
 type Served struct {
 	FS any // *squashfs.Reader or *extfs.FS
 	// ReadFile reads a file of the image, for the generated ones.
@@ -36,11 +37,16 @@ type Served struct {
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
+	// Layer has whiteouts shown as the kernel's overlay wants them.
+	Layer bool
+	// Writable leaves the image to a program of the system, fuse2fs: File is
+	// open for writing, and the locks on it last as long as the program.
+	Writable bool
 }
 
-// header goes to a server process before the extras.
+// header goes to a server process for each image, before the extras.
 type header struct {
-	Format, Off, Size, UID, GID, Extras int64
+	Format, Off, Size, UID, GID, Layer, Extras int64
 }
 
 // extraHeader goes before the two texts of an extra.
@@ -63,26 +69,62 @@ func (s *serverProcess) ended() bool {
 	return s.gone
 }
 
-// serve starts to answer on the FUSE device fd, which it takes over: in this
-// process, or in one of its own if a terminal is attached.
-func serve(img *Served, fd int, p *plan.Plan, h Hooks) (*serverProcess, error) {
-	extras := makeExtras(img, p, h)
-	uid, gid := -1, -1
-	if p.IDs.Mode == plan.SingleID {
-		uid, gid = p.IDs.InsideUID, p.IDs.InsideGID
+// serving is a device with what is served on it.
+type serving struct {
+	img      *Served
+	fd       int
+	extras   []fusefs.Extra
+	uid, gid int
+}
+
+// serveAll starts to answer on the devices, which it takes over: in this
+// process, or in one of its own if a terminal is attached. The first image gets
+// the generated files if it is the root.
+func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*serverProcess, error) {
+	var list []serving
+	for i, d := range devs {
+		if d == nil {
+			continue
+		}
+		// The child has a table of its own now; its descriptors are also
+		// here, and this copy would keep the connection alive.
+		syscall.Close(b.s.Result(d.fsopen))
+		syscall.Close(b.s.Result(d.mount))
+		for k := range fds {
+			if fds[k] == d.fd {
+				fds[k] = -1
+			}
+		}
+		s := serving{img: images[i], fd: d.fd, uid: -1, gid: -1}
+		if i == 0 && b.p.Root.Kind == plan.ServedRoot {
+			s.extras = makeExtras(s.img, b.p, b.h)
+		}
+		if b.p.IDs.Mode == plan.SingleID {
+			s.uid, s.gid = b.p.IDs.InsideUID, b.p.IDs.InsideGID
+		}
+		list = append(list, s)
 	}
 	if IsTerminal() {
-		defer syscall.Close(fd)
-		return respawn(img, fd, loadAll(extras), uid, gid)
+		defer closeAll(list)
+		return respawn(list)
 	}
-	srv, err := newServer(img.FS, extras, uid, gid, h.Warning)
-	if err != nil {
-		syscall.Close(fd)
-		return nil, err
+	for i := range list {
+		s := &list[i]
+		srv, err := newServer(s, s.img.FS, b.h.Warning)
+		if err != nil {
+			closeAll(list[i:])
+			return nil, err
+		}
+		go srv.Serve(s.fd)
 	}
 	debug.SetGCPercent(50)
-	go srv.Serve(fd)
 	return nil, nil
+}
+
+func closeAll(list []serving) {
+	for i := range list {
+		syscall.Close(list[i].fd)
+	}
 }
 
 // makeExtras makes the generated files and mount points.
@@ -130,8 +172,8 @@ func loadFile(img *Served, f *plan.File, h Hooks) []byte {
 	return content
 }
 
-func newServer(fsys any, extras []fusefs.Extra, uid, gid int, warning func(string)) (*fusefs.Server, error) {
-	c := fusefs.Config{Extras: extras, UID: uid, GID: gid}
+func newServer(s *serving, fsys any, warning func(string)) (*fusefs.Server, error) {
+	c := fusefs.Config{Extras: s.extras, UID: s.uid, GID: s.gid}
 	switch f := fsys.(type) {
 	case *squashfs.Reader:
 		c.FS = fusefs.Squashfs(f)
@@ -140,23 +182,33 @@ func newServer(fsys any, extras []fusefs.Extra, uid, gid int, warning func(strin
 	default:
 		return nil, errors.New("no file system to serve")
 	}
+	if s.img.Layer {
+		c.FS = fusefs.Layer(c.FS)
+	}
 	if warning != nil {
 		c.OnError = func(err error) { warning("The image is damaged: " + err.Error()) }
 	}
 	return fusefs.New(c)
 }
 
-// respawn starts a server process with the device as descriptor 3, the image
-// as 4 and the description as 5.
-func respawn(img *Served, fd int, extras []fusefs.Extra, uid, gid int) (*serverProcess, error) {
+// descriptionFD is where a server process reads what it serves; after it come,
+// for each image, its device and its file.
+const descriptionFD = 3
+
+// respawn starts a server process.
+func respawn(list []serving) (*serverProcess, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
+	files := []uintptr{uintptr(syscall.Stdin), uintptr(syscall.Stdout), uintptr(syscall.Stderr), r.Fd()}
+	for i := range list {
+		files = append(files, uintptr(list[i].fd), list[i].img.File.Fd())
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"singularity", ServerName}, &syscall.ProcAttr{
 		Env:   []string{"SINGULARITY_SERVER=1"},
-		Files: []uintptr{uintptr(syscall.Stdin), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(fd), img.File.Fd(), r.Fd()},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
@@ -164,7 +216,27 @@ func respawn(img *Served, fd int, extras []fusefs.Extra, uid, gid int) (*serverP
 		return nil, err
 	}
 	b := bufio.NewWriter(w)
-	binary.Write(b, binary.LittleEndian, header{int64(img.Format), img.Off, img.Size, int64(uid), int64(gid), int64(len(extras))})
+	binary.Write(b, binary.LittleEndian, int64(len(list)))
+	for i := range list {
+		list[i].write(b)
+	}
+	err = errors.Join(b.Flush(), w.Close())
+	if err != nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		reap(pid)
+		return nil, err
+	}
+	return &serverProcess{pid: pid}, nil
+}
+
+// write describes s to a server process.
+func (s *serving) write(b *bufio.Writer) {
+	extras := loadAll(s.extras)
+	h := header{int64(s.img.Format), s.img.Off, s.img.Size, int64(s.uid), int64(s.gid), 0, int64(len(extras))}
+	if s.img.Layer {
+		h.Layer = 1
+	}
+	binary.Write(b, binary.LittleEndian, h)
 	for i := range extras {
 		e := &extras[i]
 		n := int64(len(e.Content))
@@ -175,54 +247,71 @@ func respawn(img *Served, fd int, extras []fusefs.Extra, uid, gid int) (*serverP
 		b.WriteString(e.Path)
 		b.Write(e.Content)
 	}
-	err = errors.Join(b.Flush(), w.Close())
-	s := &serverProcess{pid: pid}
-	if err != nil {
-		syscall.Kill(pid, syscall.SIGKILL)
-		reap(pid)
-		return nil, err
-	}
-	return s, nil
 }
 
-// ServeMain is the life of a server process: it serves until the mount is gone
-// and returns the exit status.
-func ServeMain(open Opener) int {
-	in := bufio.NewReader(os.NewFile(5, "description"))
+// readServing reads what write wrote.
+func readServing(in io.Reader) (*serving, error) {
 	var h header
 	if err := binary.Read(in, binary.LittleEndian, &h); err != nil {
-		return 255
+		return nil, err
 	}
-	extras := make([]fusefs.Extra, 0, 64)
+	s := &serving{uid: int(h.UID), gid: int(h.GID), img: &Served{Format: int(h.Format), Off: h.Off, Size: h.Size, Layer: h.Layer != 0}}
 	for range h.Extras {
 		var eh extraHeader
 		if err := binary.Read(in, binary.LittleEndian, &eh); err != nil {
-			return 255
+			return nil, err
 		}
 		text := make([]byte, eh.Path+max(eh.Content, 0))
 		if _, err := io.ReadFull(in, text); err != nil {
-			return 255
+			return nil, err
 		}
 		e := fusefs.Extra{Path: string(text[:eh.Path]), Mode: uint32(eh.Mode)}
 		if eh.Content >= 0 {
 			e.Content = text[eh.Path:]
 		}
-		extras = append(extras, e)
+		s.extras = append(s.extras, e)
 	}
-	syscall.Close(5)
+	return s, nil
+}
+
+// ServeMain is the life of a server process: it serves until the mounts are
+// gone and returns the exit status.
+func ServeMain(open Opener) int {
+	in := bufio.NewReader(os.NewFile(descriptionFD, "description"))
+	var n int64
+	if err := binary.Read(in, binary.LittleEndian, &n); err != nil {
+		return 255
+	}
+	var list []*serving
+	for i := range int(n) {
+		s, err := readServing(in)
+		if err != nil {
+			return 255
+		}
+		s.fd = descriptionFD + 1 + 2*i
+		s.img.File = os.NewFile(uintptr(s.fd+1), "image")
+		list = append(list, s)
+	}
+	syscall.Close(descriptionFD)
 	// The terminal is not the server's: a write to it could stop or end it.
 	detach()
-	fsys, err := open(int(h.Format), io.NewSectionReader(os.NewFile(4, "image"), h.Off, h.Size))
-	if err != nil {
-		return 255
-	}
-	srv, err := newServer(fsys, extras, int(h.UID), int(h.GID), nil)
-	if err != nil {
-		return 255
-	}
 	debug.SetGCPercent(50)
-	if srv.Serve(3) != nil {
-		return 255
+	ended := make(chan error, len(list))
+	for _, s := range list {
+		fsys, err := open(s.img.Format, io.NewSectionReader(s.img.File, s.img.Off, s.img.Size))
+		if err != nil {
+			return 255
+		}
+		srv, err := newServer(s, fsys, nil)
+		if err != nil {
+			return 255
+		}
+		go func() { ended <- srv.Serve(s.fd) }()
+	}
+	for range list {
+		if <-ended != nil {
+			return 255
+		}
 	}
 	return 0
 }
@@ -242,5 +331,5 @@ func detach() {
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
 	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
-		len(p.Session.Entries) == 0
+		len(p.Session.Entries) == 0 && !needsStage(p)
 }

@@ -33,11 +33,19 @@ type builder struct {
 	files    [2]uint64
 	attach   string // a directory of the host that mounts are put on before the pivot
 	root     script.Slot
-	joinsPID bool  // the PID namespace is that of a running container
+	joinsPID bool // the PID namespace is that of a running container
+	holds    bool // this is a holder's: the parent gets the namespaces
+	mntNS    script.Slot
+	userNS   script.Slot
 	hold     *Hold // the shared mount that the container joins; may be nil
 	held     script.Slot
-	img      *Served // of hold
-	keep     []int   // descriptors that stay open until execve closes them, in order
+	img      *Served       // of hold
+	dirs     []script.Slot // the sandbox, then the layers that are directories
+	points   script.Slot   // the tmpfs of layer
+	images   []*Served
+	sent     script.Slot // where the parent is told of the FUSE file systems
+	stage    *stage      // nil unless layers or images are put together
+	keep     []int       // descriptors that stay open until execve closes them, in order
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
@@ -103,7 +111,7 @@ func (b *builder) detachMounts() {
 }
 
 // rest adds everything behind the id maps.
-func (b *builder) rest(overlay bool, dev *device) error {
+func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 	if b.p.Root.Kind == plan.JoinedRoot {
 		return b.process()
 	}
@@ -119,20 +127,22 @@ func (b *builder) rest(overlay bool, dev *device) error {
 		}
 		return b.process()
 	}
-	if dev != nil {
-		b.mountDevice(dev, false)
+	if len(devs) > 0 {
+		b.mountDevices(devs, w.ready)
 	}
 	sources := make([]script.Slot, len(b.p.Mounts))
 	for i := range b.p.Mounts {
-		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir {
+		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir && m.Kind != plan.ImageBind {
 			sources[i] = b.source(m)
 		}
 	}
 	if b.hold != nil {
 		b.enterHeld()
 	}
+	b.openDirs()
 	b.session(sources)
-	extra, err := b.makeRoot(overlay, dev)
+	b.makeStage(devs, sources, w)
+	extra, err := b.makeRoot(overlay, devs)
 	if err != nil {
 		return err
 	}

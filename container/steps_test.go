@@ -59,14 +59,14 @@ func steps(t *testing.T, p *plan.Plan, overlay bool) string {
 	defer w.Close()
 	b := newBuilder(p, Hooks{}, int(w.Fd()))
 	b.maps()
-	var dev *device
+	var devs []*device
 	if p.Root.Kind == plan.ServedRoot {
-		if dev, err = b.openDevice(int(r.Fd())); err != nil {
+		if devs, err = b.openDevices([]*Served{{}}, int(r.Fd())); err != nil {
 			t.Fatal(err)
 		}
-		defer syscall.Close(dev.fd)
+		defer syscall.Close(devs[0].fd)
 	}
-	if err := b.rest(overlay, dev); err != nil {
+	if err := b.rest(overlay, devs, wires{ready: int(r.Fd())}); err != nil {
 		t.Fatal(err)
 	}
 	return b.s.String()

@@ -58,6 +58,8 @@ type Image struct {
 	Size   int64
 	// Arch is the architecture that the image names, as GOARCH, "" if none.
 	Arch string
+
+	parts bool // opened by OpenParts
 }
 
 // Errors that a caller tells apart.
@@ -137,6 +139,10 @@ func (im *Image) identify() error {
 }
 
 func (im *Image) sandbox() error {
+	im.Kind = Sandbox
+	if im.parts {
+		return nil
+	}
 	if im.Path == "/" {
 		return ErrRootPath
 	}
@@ -144,7 +150,6 @@ func (im *Image) sandbox() error {
 	if unix.Stat("/", &root) == nil && root.Dev == im.Dev && root.Ino == im.Ino {
 		return ErrRootPath
 	}
-	im.Kind = Sandbox
 	return nil
 }
 
@@ -155,6 +160,9 @@ func (im *Image) openSIF(size int64) error {
 		return err
 	}
 	im.Kind, im.SIF = SIF, f
+	if im.parts {
+		return nil
+	}
 	for _, o := range f.Objects() {
 		if o.Type == sif.DataOCIRootIndex {
 			return errors.New("native runtime does not support OCI-SIF images, use --oci mode")

@@ -11,7 +11,9 @@
 // the caller allows. Nothing here runs or mounts an image.
 //
 // Files: image.go (kinds), tree.go (what every tree can do), files.go (trees of
-// partitions), dir.go (sandboxes), resolve.go (paths that a container will have).
+// partitions), dir.go (sandboxes), part.go (what else is in an image file),
+// union.go (trees above one another), resolve.go (paths that a container will
+// have).
 package image
 
 import "io/fs"

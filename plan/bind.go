@@ -13,6 +13,9 @@ type Bind struct {
 	Dest   string // absolute path in the container; empty means that of Source
 
 	ReadOnly bool
+	// Write is set if writing was asked for in so many words; an image is
+	// written to only then.
+	Write bool
 	// ImageSource is a directory inside the image file that Source names; empty
 	// means that Source is mounted itself (or, with ID, the root of the image).
 	ImageSource string
@@ -85,9 +88,9 @@ func (b *Bind) option(word string) error {
 	name, value, _ := strings.Cut(word, "=")
 	switch {
 	case word == "ro":
-		b.ReadOnly = true
+		b.ReadOnly, b.Write = true, false
 	case word == "rw":
-		b.ReadOnly = false
+		b.ReadOnly, b.Write = false, true
 	case name == "image-src" && value != "":
 		b.ImageSource = unescape(value)
 	case name == "id":
@@ -160,7 +163,7 @@ func (b *Bind) mountField(f string) error {
 			if err != nil {
 				return fmt.Errorf("%s=%q is neither true nor false", key, value)
 			}
-			b.ReadOnly = on
+			b.ReadOnly, b.Write = on, !on
 		}
 	case "image-src":
 		if value == "" {

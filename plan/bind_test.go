@@ -15,7 +15,7 @@ func TestParseBinds(t *testing.T) {
 		{"/a", []Bind{{Source: "/a"}}},
 		{"a:/b", []Bind{{Source: "a", Dest: "/b"}}},
 		{"/a:/b:ro", []Bind{{Source: "/a", Dest: "/b", ReadOnly: true}}},
-		{"/a:/b:rw", []Bind{{Source: "/a", Dest: "/b"}}},
+		{"/a:/b:rw", []Bind{{Source: "/a", Dest: "/b", Write: true}}},
 		{"/a,/b:/c", []Bind{{Source: "/a"}, {Source: "/b", Dest: "/c"}}},
 		{"x.sif:/b:image-src=/d,id=4,ro", []Bind{{Source: "x.sif", Dest: "/b", ImageSource: "/d", ID: 4, ReadOnly: true}}},
 		{"x.sif:/b:id=4,/c:/d:ro", []Bind{{Source: "x.sif", Dest: "/b", ID: 4}, {Source: "/c", Dest: "/d", ReadOnly: true}}},
@@ -61,7 +61,7 @@ func TestParseMounts(t *testing.T) {
 		{"type=bind,source=/a,destination=/b", []Bind{{Source: "/a", Dest: "/b"}}},
 		{"src=/a,dst=/b,ro", []Bind{{Source: "/a", Dest: "/b", ReadOnly: true}}},
 		{"type=bind,src=a,target=/b,readonly,image-src=/x,id=3", []Bind{{Source: "a", Dest: "/b", ReadOnly: true, ImageSource: "/x", ID: 3}}},
-		{`type=bind,"src=/a,b","dst=/c:d",ro=false`, []Bind{{Source: "/a,b", Dest: "/c:d"}}},
+		{`type=bind,"src=/a,b","dst=/c:d",ro=false`, []Bind{{Source: "/a,b", Dest: "/c:d", Write: true}}},
 		{"src=/a,dst=/b\nsrc=/c,dst=/d,ro", []Bind{{Source: "/a", Dest: "/b"}, {Source: "/c", Dest: "/d", ReadOnly: true}}},
 	}
 	for _, tt := range tests {

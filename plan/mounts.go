@@ -39,6 +39,9 @@ func (m *maker) mounts() (string, error) {
 	if err := m.userBinds(); err != nil {
 		return "", err
 	}
+	if err := m.data(); err != nil {
+		return "", err
+	}
 	m.cwd()
 	return home, nil
 }
@@ -80,8 +83,8 @@ func (m *maker) bind(b Mount) {
 	m.have[resolved] = true
 	b.Destination = resolved
 	if kind == Missing && !m.covered(resolved) {
-		dir := b.Kind != HostBind || b.Dir || m.f.Host.Path(b.Source) == Directory
-		if m.o.Writable && !dir {
+		dir := b.Dir || b.Kind != ImageBind && (b.Kind != HostBind || m.f.Host.Path(b.Source) == Directory)
+		if m.p.Root.Writable && !dir {
 			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
 			return
 		}
@@ -221,12 +224,15 @@ func (m *maker) userBinds() error {
 		case m.minimalDev() && under(dst, "/dev") && path.Clean(dst) != src:
 			m.note("Skipping " + src + " bind mount: source and destination must be identical when binding to /dev")
 			continue
-		case b.ImageSource != "" || b.ID != 0:
-			return errors.New("cannot bind from inside the image file " + src + ": image-src and id are not supported yet; bind a directory")
 		case !strings.HasPrefix(dst, "/"):
 			return errors.New("bind destination \"" + dst + "\" must be an absolute path")
 		case m.f.Host.Path(src) == Missing:
 			return missingSource(src)
+		case b.ImageSource != "" || b.ID != 0:
+			if err := m.imageBind(src, dst, &b); err != nil {
+				return err
+			}
+			continue
 		}
 		m.bind(Mount{Source: src, Destination: dst, ReadOnly: b.ReadOnly, Devices: under(src, "/dev") && path.Clean(dst) == src, Tag: "user"})
 	}

@@ -26,6 +26,8 @@ type Facts struct {
 	// put before the program; see package container/env.
 	Env   []string
 	Shell []string
+	// Open opens an image that is wanted besides the root.
+	Open func(ImageRef) (OpenImage, error)
 }
 
 // HostFacts are about the machine and the caller.
@@ -40,6 +42,8 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// NoOverlay tells that the kernel lacks overlays; nil if not known.
+	NoOverlay func() bool
 	// TTY is the path of the caller's terminal, "" for none.
 	TTY string
 	// Caps are the capabilities that the caller could pass on, KnownCaps those
@@ -74,6 +78,17 @@ type ImageFacts struct {
 	// nil where nobody asks.
 	Glibc   func() string
 	Library func(name string) bool
+	// Ext tells that the root partition is ext3, in a file of its own, and
+	// NoWrite that the caller may not write to the image.
+	Ext, NoWrite bool
+	// Overlays are the overlay partitions of a SIF, in its order.
+	Overlays []Partition
+}
+
+// Partition is an overlay partition of a SIF.
+type Partition struct {
+	ID  uint32
+	Ext bool // ext3, else squashfs
 }
 
 // Settings are what the administrator's configuration says here.
@@ -87,6 +102,10 @@ type Settings struct {
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64
 	RootCaps    string // RootCapsFull and so on; empty means full
+	// TmpfsLimit bounds --writable-tmpfs, in bytes; 0 if no administrator did.
+	TmpfsLimit int64
+	Overlay    string // yes, no or try
+	TmpSandbox bool
 }
 
 // maker collects the plan.
@@ -103,14 +122,10 @@ type maker struct {
 // user.
 func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []string, err error) {
 	m := &maker{o: o, f: f, p: new(Plan), have: map[string]bool{}}
-	for _, step := range []func() error{m.ids, m.namespaces, m.contained} {
+	for _, step := range []func() error{m.ids, m.namespaces, m.contained, m.layers} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
-	}
-	m.p.Root = Root{Kind: f.Image.Kind, Path: f.Image.Path, Dev: f.Image.Dev, Ino: f.Image.Ino, Writable: o.Writable}
-	if o.Writable && f.Image.Kind == ServedRoot {
-		return nil, nil, errors.New("no SIF writable overlay partition found in " + f.Image.Path)
 	}
 	home, err := m.mounts()
 	if err != nil {

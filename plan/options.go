@@ -12,7 +12,7 @@
 // of --bind and --mount), types.go (what a container is), new.go (New, ids and
 // process), mounts.go (the mounts and their order), dev.go (the minimal /dev),
 // namespaces.go (namespaces, host name, name servers), rights.go (what the
-// process may do), security.go (the language of --security), caps.go (names of
+// process may do), overlay.go (layers and images), security.go (the language of --security), caps.go (names of
 // capabilities), passwd.go.
 package plan
 

@@ -10,6 +10,7 @@ type Plan struct {
 	// NetnsPath is a network namespace to join, if not empty.
 	NetnsPath string
 	Root      Root
+	Layers    []Layer // over the root, the top one first
 	Session   Session
 	// HostDirs are directories of the host that must be made first.
 	HostDirs []HostDir
@@ -102,6 +103,9 @@ const (
 	ServedRoot RootKind = iota
 	// DirRoot is a directory of the host.
 	DirRoot
+	// ProgramRoot is an ext3 image that a program of the system serves, to be
+	// written to; it is image 0.
+	ProgramRoot
 	// HostRoot is the host's own root: the mounts stay, nothing is pivoted.
 	HostRoot
 	// JoinedRoot is that of a running container, all of whose namespaces are
@@ -114,7 +118,7 @@ type Root struct {
 	Kind     RootKind
 	Path     string // DirRoot: absolute
 	Dev, Ino uint64 // DirRoot: what Path was when it was checked
-	Writable bool   // DirRoot only
+	Writable bool   // the root itself is written to: DirRoot and ProgramRoot
 }
 
 // File is a path that the container shall have though the image may not: a
@@ -147,6 +151,9 @@ const (
 	Devpts
 	// Tmpfs is a file system in memory, writable for all.
 	Tmpfs
+	// ImageBind is a directory or file in an image; Image is its number, and
+	// Source the path in it.
+	ImageBind
 	// Mqueue shows the message queues of the container's IPC namespace.
 	Mqueue
 )
@@ -155,6 +162,7 @@ const (
 type Mount struct {
 	Kind        MountKind
 	Source      string // HostBind: absolute, on the host; SessionDir: in the session
+	Image       int    // ImageBind
 	Destination string // absolute, inside
 	Dir         bool   // the source is a directory that is still to be made
 	ReadOnly    bool
