@@ -21,6 +21,7 @@ var groups = []struct {
 	{"start", (*bench).launcher},
 	{"init", (*bench).packageInit},
 	{"exec", (*bench).execTrue},
+	{"shared", (*bench).shared},
 	{"python", (*bench).python},
 	{"find", (*bench).find},
 	{"read", (*bench).reads},

@@ -96,9 +96,14 @@ func (b *bench) bwrap(root string, args ...string) []string {
 	return append(out, args...)
 }
 
-// singularity is the command line that runs args in an image.
+// singularity is the command line that runs args in an image, with a mount of
+// its own.
 func (b *bench) singularity(image string, args ...string) []string {
-	return append([]string{b.program("singularity"), "exec", image}, args...)
+	argv := []string{b.program("singularity"), "exec"}
+	if image != b.path("tree") { // a directory is not mounted
+		argv = append(argv, "--no-shared-mount")
+	}
+	return append(append(argv, image), args...)
 }
 
 // isolated is the command line of a shell with script, as root of a user
