@@ -101,6 +101,7 @@ func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error)
 	wo.NewEncoder = func(c squashfs.Compression, level, blockSize int) (squashfs.Encoder, error) {
 		return compress.New(c.String(), level, blockSize)
 	}
+	wo.Digest = sha256.Sum256
 	w, err := squashfs.NewWriter(out, wo)
 	if err != nil {
 		return 0, err

@@ -111,6 +111,7 @@ func packData(ctx context.Context, root, layer *os.File, o DataOptions) error {
 	if o.Time != nil {
 		wo.ModTime, wo.MaxModTime = uint32(*o.Time), o.Time
 	}
+	wo.Digest = sha256.Sum256
 	w, err := squashfs.NewWriter(layer, wo)
 	if err != nil {
 		return err

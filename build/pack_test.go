@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -29,7 +30,7 @@ func packTree(t *testing.T, ctx context.Context, dir string, o PackOptions) (str
 		t.Fatal(err)
 	}
 	defer image.Close()
-	w, err := squashfs.NewWriter(image, squashfs.WriterOptions{Level: 1})
+	w, err := squashfs.NewWriter(image, squashfs.WriterOptions{Level: 1, Digest: sha256.Sum256})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,12 +35,13 @@ type encSettings struct {
 	level     int
 	blockSize int
 	store     bool
+	digest    func([]byte) [DigestSize]byte
 	other     func(c Compression, level, blockSize int) (Encoder, error)
 }
 
 // newEncSettings fills in defaults and refuses levels that the compressor does not have.
 func newEncSettings(o *WriterOptions) (encSettings, error) {
-	s := encSettings{kind: o.Compression, level: o.Level, blockSize: o.BlockSize, store: o.NoCompress, other: o.NewEncoder}
+	s := encSettings{kind: o.Compression, level: o.Level, blockSize: o.BlockSize, store: o.NoCompress, digest: o.Digest, other: o.NewEncoder}
 	if s.kind == 0 || s.store {
 		s.kind = Gzip
 	}

@@ -2,10 +2,8 @@ package squashfs
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"math/bits"
 	"sync"
@@ -54,7 +52,7 @@ type writerJob struct {
 	out   []byte // contents as they are written
 	size  uint32 // size word of a block
 	zeros int
-	sum   [sha256.Size]byte
+	sum   [DigestSize]byte
 	inode *writerInode // of jobEnd and jobSmall
 	bytes int64        // size of that file, or of the run of zeros
 	err   error
@@ -68,7 +66,7 @@ type writerJob struct {
 // decompressed in one way only, so equal blocks as written are equal contents.
 type writerKey struct {
 	size int64
-	sum  [sha256.Size]byte
+	sum  [DigestSize]byte
 }
 
 type writerFragment struct {
@@ -91,8 +89,9 @@ type writerData struct {
 	pos     uint64
 	known   map[writerKey]*writerFile
 	file    writerFile // the file of blocks under way
-	hash    hash.Hash  // over its blocks
-	frag    []byte     // the fragment block being filled
+	digest  func([]byte) [DigestSize]byte
+	chain   [DigestSize]byte // of its blocks: each is the digest of the one before and a block
+	frag    []byte           // the fragment block being filled
 	waiting []*writerJob
 	maxWait int
 	frags   []writerFragment
@@ -103,7 +102,7 @@ func startWriterData(out io.WriterAt, s encSettings, workers int) (*writerData, 
 	queue := max(2, min(4*workers+16, maxQueueSize/(2*s.blockSize)))
 	d := &writerData{
 		out: out, blockSize: s.blockSize, order: make(chan *writerJob, queue), work: make(chan *writerJob, queue),
-		known: map[writerKey]*writerFile{}, hash: sha256.New(), maxWait: max(2, maxFragmentWait/s.blockSize),
+		known: map[writerKey]*writerFile{}, digest: s.digest, maxWait: max(2, maxFragmentWait/s.blockSize),
 		pos: SuperblockSize,
 	}
 	if o := s.options(); o != nil {
@@ -174,7 +173,7 @@ func (d *writerData) addSmall(n *writerInode, size int64, content io.Reader) err
 	if _, err := io.ReadFull(content, raw); err != nil && size > 0 {
 		return err
 	}
-	d.order <- &writerJob{kind: jobSmall, raw: raw, sum: sha256.Sum256(raw), inode: n, bytes: size}
+	d.order <- &writerJob{kind: jobSmall, raw: raw, sum: d.digest(raw), inode: n, bytes: size}
 	return nil
 }
 
@@ -243,7 +242,7 @@ func (d *writerData) compress(e Encoder) {
 			d.buffers.give(dst)
 			j.out, j.size, j.raw = j.raw, uint32(len(j.raw))|blockStored, nil
 		}
-		j.sum = sha256.Sum256(j.out)
+		j.sum = d.digest(j.out)
 		close(j.done)
 	}
 }
@@ -282,25 +281,27 @@ func (d *writerData) writeInOrder() {
 func (d *writerData) startFile() {
 	if len(d.file.blocks) == 0 {
 		d.file = writerFile{start: d.pos, frag: noFragment}
-		d.hash.Reset()
+		d.chain = [DigestSize]byte{}
 	}
 }
 
-func (d *writerData) addBlockSize(size uint32, sum *[sha256.Size]byte) {
+func (d *writerData) addBlockSize(size uint32, sum *[DigestSize]byte) {
 	d.file.blocks = append(d.file.blocks, size)
-	var word [4]byte
-	le.PutUint32(word[:], size)
-	d.hash.Write(word[:])
+	var b [DigestSize + 4 + DigestSize]byte
+	copy(b[:], d.chain[:])
+	le.PutUint32(b[DigestSize:], size)
+	n := DigestSize + 4
 	if sum != nil {
-		d.hash.Write(sum[:])
+		n += copy(b[n:], sum[:])
 	}
+	d.chain = d.digest(b[:n])
 }
 
 // endFile gives the inode its blocks. Those of a duplicate are given up: the
 // next file is written over them.
 func (d *writerData) endFile(j *writerJob) {
 	key := writerKey{size: j.bytes}
-	d.hash.Sum(key.sum[:0])
+	key.sum = d.chain
 	f := d.known[key]
 	if f == nil {
 		f = &writerFile{}

@@ -18,8 +18,11 @@ const (
 // errWriterClosed is returned by every call after Close or Abort.
 var errWriterClosed = errors.New("squashfs writer is closed")
 
-// WriterOptions are the settings of an image. The zero value makes a gzip
-// image with the default block size.
+// DigestSize is the size of a digest of WriterOptions, in bytes.
+const DigestSize = 32
+
+// WriterOptions are the settings of an image. With nothing but Digest they make
+// a gzip image with the default block size.
 type WriterOptions struct {
 	Compression Compression // Gzip, Zstd, LZ4 or XZ; zero means Gzip
 	// Level is the compressor's own: gzip 1 to 9, zstd 1 to 22, lz4 1 to 9 for
@@ -30,6 +33,9 @@ type WriterOptions struct {
 	// NewEncoder makes the encoders of every compressor but gzip and the fast levels
 	// of zstd; nil means that there are none. Package squashfs/compress has them.
 	NewEncoder func(c Compression, level, blockSize int) (Encoder, error)
+	// Digest is SHA-256, by which duplicate contents are found. It comes from
+	// the caller, since a program that only reads images shall not link it.
+	Digest     func([]byte) [DigestSize]byte
 	NoCompress bool   // store every block; the image then names gzip
 	BlockSize  int    // bytes, a power of two from MinBlockSize to MaxBlockSize; zero means DefaultBlockSize
 	Workers    int    // goroutines that compress; zero means one per processor. The image does not depend on it
@@ -86,6 +92,9 @@ func NewWriter(w io.WriterAt, o WriterOptions) (*Writer, error) {
 	}
 	if o.BlockSize < MinBlockSize || o.BlockSize > MaxBlockSize || o.BlockSize&(o.BlockSize-1) != 0 {
 		return nil, fmt.Errorf("cannot use squashfs block size %d: want a power of two from %d to %d", o.BlockSize, MinBlockSize, MaxBlockSize)
+	}
+	if o.Digest == nil {
+		return nil, errors.New("cannot make a squashfs image without a digest")
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)

@@ -1,6 +1,7 @@
 package squashfs
 
 import (
+	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -35,7 +36,7 @@ func TestWriterGivesUpSoon(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		w, err := NewWriter(f, WriterOptions{Compression: XZ, Workers: 1, NewEncoder: brought})
+		w, err := NewWriter(f, WriterOptions{Compression: XZ, Workers: 1, NewEncoder: brought, Digest: sha256.Sum256})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -642,5 +642,6 @@ func brought(c Compression, level, blockSize int) (Encoder, error) {
 // newWriter is NewWriter with every compressor.
 func newWriter(w io.WriterAt, o WriterOptions) (*Writer, error) {
 	o.NewEncoder = brought
+	o.Digest = sha256.Sum256
 	return NewWriter(w, o)
 }

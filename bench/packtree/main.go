@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"flag"
 	"fmt"
 	"io"
@@ -77,6 +78,7 @@ func pack(o squashfs.WriterOptions, isTar bool, in *os.File, out io.WriterAt) (i
 	o.NewEncoder = func(c squashfs.Compression, level, blockSize int) (squashfs.Encoder, error) {
 		return compress.New(c.String(), level, blockSize)
 	}
+	o.Digest = sha256.Sum256
 	w, err := squashfs.NewWriter(out, o)
 	if err != nil {
 		return 0, err
