@@ -135,7 +135,13 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 		user = u.Name
 	}
 	title := instanceTitle + user + " [" + v.Args[0] + "]"
-	_, err = syscall.ForkExec("/proc/self/exe", []string{title}, &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
+	exe, err := sealedCopy()
+	if err != nil {
+		status.Close()
+		return nil, err
+	}
+	defer unix.Close(exe)
+	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{title}, &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err == nil {
 		_, err = argsEnd.WriteString(strconv.FormatBool(leader >= 0) + "\x00" + strings.Join(argv, "\x00"))
 	}
@@ -144,6 +150,43 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 		return nil, err
 	}
 	return status, nil
+}
+
+// sealedCopy returns a copy of the running program in memory that nobody can
+// change.
+//
+// Security (SC-023): the container's process 1 is this program, and root in the
+// user namespace of an instance can open its file.
+func sealedCopy() (int, error) {
+	from, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return -1, err
+	}
+	defer from.Close()
+	fd, err := unix.MemfdCreate("singularity", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, err
+	}
+	st, err := from.Stat()
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	for left := st.Size(); left > 0 && err == nil; {
+		var n int
+		if n, err = unix.Sendfile(fd, int(from.Fd()), nil, int(left)); n == 0 && err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		left -= int64(n)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, errors.New("cannot copy the program: " + err.Error())
+	}
+	return fd, nil
 }
 
 // jobVariables are set in the jobs of batch systems.

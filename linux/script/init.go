@@ -64,6 +64,13 @@ var (
 //go:nosplit
 func reapAll(child uintptr, stay bool) {
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
+	if !stay {
+		// Security: /proc/1/exe is our program on the host. Root of the user
+		// namespace must not get at it, keep it open and write to it when it
+		// runs no more (SC-023). An instance, which others must be able to
+		// join, runs from a copy instead.
+		syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0)
+	}
 	// The descriptors of the start must not stay open here: the launcher
 	// waits for their end, and a reader for that of a pipe.
 	syscall.RawSyscall(sysCloseRange, 3, 1<<32-1, 0)
