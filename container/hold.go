@@ -39,9 +39,13 @@ const maxMessage = 1 << 20
 // debug.
 //
 // Nothing is left in a file system: the holder listens on an abstract address.
-// Security: such an address can be taken by anybody, so each side looks at the
-// user id that the kernel reports of the other; and what is handed over are
-// namespaces that the kernel lets only their owner use.
+//
+// Security (SC-050): such an address can be taken by anybody in the network
+// namespace, a hostile program in a container of the same user among them, who
+// would hand over namespaces of its own and so get what the next container may
+// see. So each side asks the kernel who the other is, and takes only a process of
+// the same user in the same user and mount namespace, which no program in a
+// container is.
 func Share(img *Served, hostIDs bool) (*Hold, error) {
 	name, err := holdName(img, hostIDs)
 	if err != nil {
@@ -73,16 +77,16 @@ func (h *Hold) Close() {
 
 // holdName is the address of the holder: whatever makes two starts different
 // enough that they must not share is in it. Besides the image as it is now these
-// are the user namespace, since only in it can the holder's be joined, and the
-// control group: a holder ends with the batch job that it was started in, and
+// are the user namespace, since only in it can the holder's be joined, the mount
+// namespace, and the control group: a holder ends with the batch job that it was started in, and
 // must not take another job's containers along.
 func holdName(img *Served, hostIDs bool) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(img.File.Fd()), &st); err != nil {
 		return "", err
 	}
-	var ns unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/user", &ns); err != nil {
+	ns, err := namespacesOf("self")
+	if err != nil {
 		return "", err
 	}
 	group, err := os.ReadFile("/proc/self/cgroup")
@@ -90,7 +94,7 @@ func holdName(img *Served, hostIDs bool) (string, error) {
 		return "", err
 	}
 	h := fnv.New128a()
-	for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), uint64(img.Off), uint64(img.Size), ns.Ino, uint64(os.Getuid()), uint64(os.Getgid()), btoi(hostIDs)} {
+	for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), uint64(img.Off), uint64(img.Size), ns[0], ns[1], uint64(os.Getuid()), uint64(os.Getgid()), btoi(hostIDs)} {
 		var b [8]byte
 		binary.LittleEndian.PutUint64(b[:], n)
 		h.Write(b[:])
@@ -140,7 +144,9 @@ func connect(name string) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
-	if err := samePeer(fd); err != nil {
+	// Each message from the holder tells who sent it. The credentials of the
+	// connection would be those of whoever began to listen.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
@@ -148,14 +154,35 @@ func connect(name string) (int, error) {
 	return fd, nil
 }
 
-// samePeer checks that the other end of a socket is a process of this user.
-func samePeer(fd int) error {
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+// namespacesOf returns the numbers of the user and the mount namespace of a
+// process.
+func namespacesOf(pid string) (ns [2]uint64, err error) {
+	for i, name := range []string{"user", "mnt"} {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/"+pid+"/ns/"+name, &st); err != nil {
+			return ns, err
+		}
+		ns[i] = st.Ino
+	}
+	return ns, nil
+}
+
+// errStranger says that the other end of a connection is not one of ours.
+var errStranger = errors.New("somebody else has the address of the image's mount")
+
+// trusted checks that a process, as the kernel names it, belongs to this user
+// and is outside of any container.
+func trusted(cred *unix.Ucred) error {
+	if int(cred.Uid) != os.Getuid() || cred.Pid <= 0 {
+		return errStranger
+	}
+	own, err := namespacesOf("self")
 	if err != nil {
 		return err
 	}
-	if int(cred.Uid) != os.Getuid() {
-		return errors.New("a process of uid " + strconv.Itoa(int(cred.Uid)) + " has the address of the image's mount")
+	other, err := namespacesOf(strconv.Itoa(int(cred.Pid)))
+	if err != nil || other != own {
+		return errStranger
 	}
 	return nil
 }
@@ -197,7 +224,7 @@ func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
 	}
 	for {
 		b := make([]byte, 16)
-		oob := make([]byte, unix.CmsgSpace(2*4))
+		oob := make([]byte, unix.CmsgSpace(2*4)+unix.CmsgSpace(unix.SizeofUcred))
 		n, oobn, _, _, err := unix.Recvmsg(h.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EINTR:
@@ -206,6 +233,11 @@ func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
 			return err
 		case n == 0:
 			return errors.New("the holder of the image's mount is gone")
+		}
+		fds, err := received(oob[:oobn])
+		switch {
+		case err != nil:
+			return err
 		case b[0] == replyContent:
 			if err := send(h.fd, encodeExtras(loadAll(makeExtras(img, p, hooks)))); err != nil {
 				return err
@@ -213,12 +245,10 @@ func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
 			continue
 		case b[0] != replyReady && b[0] != replyLayer:
 			return errors.New("the holder of the image's mount cannot serve it")
+		case len(fds) == 0:
+			return errors.New("the holder of the image's mount handed nothing over")
 		}
 		h.layer = b[0] == replyLayer
-		fds, err := receivedFiles(oob[:oobn])
-		if err != nil {
-			return err
-		}
 		h.mnt = fds[0]
 		if len(fds) > 1 {
 			h.user = fds[1]
@@ -227,18 +257,32 @@ func (h *Hold) request(img *Served, p *plan.Plan, hooks Hooks) error {
 	}
 }
 
-// receivedFiles returns the descriptors of a control message, at least one.
-func receivedFiles(oob []byte) ([]int, error) {
+// received returns the descriptors of a control message, whose sender it checks.
+func received(oob []byte) ([]int, error) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, err
 	}
+	var fds []int
+	err = errStranger
 	for i := range msgs {
-		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil && len(fds) > 0 {
-			return fds, nil
+		switch msgs[i].Header.Type {
+		case unix.SCM_CREDENTIALS:
+			var cred *unix.Ucred
+			if cred, err = unix.ParseUnixCredentials(&msgs[i]); err == nil {
+				err = trusted(cred)
+			}
+		case unix.SCM_RIGHTS:
+			fds, _ = unix.ParseUnixRights(&msgs[i])
 		}
 	}
-	return nil, errors.New("the holder of the image's mount handed nothing over")
+	if err != nil {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return nil, err
+	}
+	return fds, nil
 }
 
 func send(fd int, b []byte) error {

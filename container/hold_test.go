@@ -2,9 +2,14 @@ package container
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"singularity/fusefs"
 	"singularity/plan"
@@ -49,5 +54,85 @@ func TestJobGroup(t *testing.T) {
 		if got := jobGroup(c[0]); got != c[1] {
 			t.Errorf("%s: got %s", c[0], got)
 		}
+	}
+}
+
+const strangerVariable = "SINGULARITY_TEST_STRANGER"
+
+// stranger plays a holder in a container: it hands its own namespaces over.
+func stranger(name string) {
+	fd, err := socket()
+	if err != nil {
+		os.Exit(1)
+	}
+	if unix.Bind(fd, &unix.SockaddrUnix{Name: name}) != nil || unix.Listen(fd, 1) != nil {
+		os.Exit(1)
+	}
+	os.Stdout.WriteString("ready\n")
+	c, _, err := unix.Accept(fd)
+	if err != nil {
+		os.Exit(1)
+	}
+	unix.Read(c, make([]byte, 1<<16))
+	ns, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY, 0)
+	if err != nil || unix.Sendmsg(c, []byte{replyReady}, unix.UnixRights(ns), nil, 0) != nil {
+		os.Exit(1)
+	}
+	io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// A program in a container of the same user takes the address of a holder: what
+// it hands over is not taken.
+func TestSC050Stranger(t *testing.T) {
+	if name := os.Getenv(strangerVariable); name != "" {
+		stranger("\x00" + name)
+	}
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := &Served{File: f}
+	name, err := holdName(img, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		where string
+		argv  []string
+		want  error
+	}{
+		{"in a container", []string{"unshare", "-U", "-r", "-m"}, errStranger},
+		{"in another mount namespace", []string{"unshare", "-U", "-r", "-m", "--propagation", "unchanged"}, errStranger},
+		{"outside", nil, nil},
+	} {
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestSC050Stranger$")
+		if c.argv != nil {
+			cmd = exec.Command(c.argv[0], append(c.argv[1:], os.Args[0], "-test.run", "^TestSC050Stranger$")...)
+		}
+		cmd.Env = append(os.Environ(), strangerVariable+"="+name[1:])
+		out, _ := cmd.StdoutPipe()
+		in, _ := cmd.StdinPipe()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := out.Read(make([]byte, 16)); n == 0 {
+			cmd.Wait()
+			if c.argv != nil && os.Getuid() != 0 {
+				t.Log("no namespaces here")
+				continue
+			}
+			t.Fatal("the other side did not start")
+		}
+		h, err := Share(img, false)
+		if err == nil {
+			err = h.request(img, &plan.Plan{}, Hooks{})
+			h.Close()
+		}
+		if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
+			t.Errorf("%s: got %v, want %v", c.where, err, c.want)
+		}
+		in.Close()
+		cmd.Wait()
 	}
 }

@@ -133,7 +133,8 @@ func (h *holder) accept() {
 	if err != nil {
 		return
 	}
-	if samePeer(fd) != nil {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || trusted(cred) != nil {
 		unix.Close(fd)
 		return
 	}
