@@ -183,7 +183,7 @@ func (b *builder) awaitPrograms(w wires) {
 	// This process holds both ends of the pipe, so it would wait for ever for a
 	// parent that is gone.
 	s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
-	s.Want(s.Call("see the parent alive", unix.SYS_POLL, s.Words([]uint64{uint64(b.errfd)}), script.Int(1), script.Int(0)), 0)
+	b.seeParent()
 	s.Call("report the layers", unix.SYS_WRITE, script.Int(w.staged), s.Bytes([]byte{1}), script.Int(1))
 	s.Want(s.Call("wait for the programs that serve images", unix.SYS_READ, script.Int(w.proceed), s.Bytes(make([]byte, 1)), script.Int(1)), 1)
 	b.leavePrograms()

@@ -123,10 +123,16 @@ func (b *builder) blockSignals() {
 	s.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{all}), script.Int(0), script.Int(8))
 	if b.errfd >= 0 {
 		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
-		// A parent in another PID namespace has no id here; but the pipe to it
-		// is in error (poll reports that unasked) once it is gone.
-		s.Want(s.Call("see the parent alive", unix.SYS_POLL, s.Words([]uint64{uint64(b.errfd)}), script.Int(1), script.Int(0)), 0)
+		// A parent in another PID namespace has no id here.
+		b.seeParent()
 	}
+}
+
+// seeParent ends the start if the parent is gone: then the pipe to it is in error,
+// which poll reports unasked.
+func (b *builder) seeParent() {
+	s := b.s
+	s.Want(s.Call("see the parent alive", unix.SYS_PPOLL, s.Words([]uint64{uint64(b.errfd)}), script.Int(1), s.Words([]uint64{0, 0}), script.Int(0), script.Int(0)), 0)
 }
 
 // mask is the signal mask of the program: that of the caller.
