@@ -75,6 +75,10 @@ func (s *starter) start(path string) (int, error) {
 	if err := allowed(s.conf, s.image); err != nil {
 		return 0, err
 	}
+	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
+		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
+		o.Userns = true
+	}
 	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)

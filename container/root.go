@@ -79,14 +79,14 @@ func (b *builder) openNamespace(kind string) script.Slot {
 	return b.s.Call("open the namespace of kind "+kind, unix.SYS_OPENAT, atCwd, b.s.Str("/proc/self/ns/"+kind), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 }
 
-func (b *builder) config(fs script.Slot, key, value string) {
+func (b *builder) config(fs script.Slot, key, value string) script.Slot {
 	cmd, v := unix.FSCONFIG_SET_STRING, script.Int(0)
 	if value == "" {
 		cmd = unix.FSCONFIG_SET_FLAG
 	} else {
 		v = b.s.Str(value)
 	}
-	b.s.Call("set the mount option "+key, unix.SYS_FSCONFIG, fs.Arg(), script.Int(cmd), b.s.Str(key), v, script.Int(0))
+	return b.s.Call("set the mount option "+key, unix.SYS_FSCONFIG, fs.Arg(), script.Int(cmd), b.s.Str(key), v, script.Int(0))
 }
 
 // extra is a generated file that is bound over the root.

@@ -235,7 +235,11 @@ func (b *builder) newMount(kind, name string, attr int, options ...string) scrip
 	label := "mount " + name
 	fs := b.s.Call(label, unix.SYS_FSOPEN, b.s.Str(kind), script.Int(unix.FSOPEN_CLOEXEC))
 	for i := 0; i+1 < len(options); i += 2 {
-		b.config(fs, options[i], options[i+1])
+		set := b.config(fs, options[i], options[i+1])
+		if options[i] == "gid" {
+			// Root of a user namespace may have no such group mapped.
+			b.s.Optional(set)
+		}
 	}
 	b.s.Call(label, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	return b.s.Call(label, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(attr))

@@ -35,6 +35,14 @@ func Capabilities() (have, known uint64) {
 	return have, known
 }
 
+// MayMount tells whether this process has CAP_SYS_ADMIN in its user namespace,
+// which root of another container may lack.
+func MayMount() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
 // bounding tells whether capability c is in the bounding set: 1, 0, or -1 if
 // the kernel does not know it. It is called for each capability at each start,
 // and cannot block.

@@ -101,6 +101,7 @@ func (s *Store) LogPaths(name string) (out, errs string) {
 // Logs makes the log files of an instance, or opens them to append, and returns
 // them: output, then errors.
 func (s *Store) Logs(name string) (out, errs *os.File, err error) {
+	defer syscall.Umask(syscall.Umask(0o022)) // a umask of 0777 would shut us out too
 	if err := os.MkdirAll(s.logs, 0o700); err != nil {
 		return nil, nil, err
 	}
@@ -125,6 +126,7 @@ func (s *Store) Add(r *Record) error {
 		return errors.New(r.Name + " is not a valid instance name")
 	}
 	dir := filepath.Dir(s.path(r.Name))
+	defer syscall.Umask(syscall.Umask(0o022))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
