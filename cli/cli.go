@@ -93,6 +93,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newDocsCommand(),
 		newInspectCommand(log),
 		newKeyCommand(log),
+		newOverlayCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),
 		newSignCommand(log),
