@@ -28,6 +28,9 @@ func Main(argv []string) int {
 	if len(argv) == 2 && argv[1] == container.ServerName {
 		return container.ServeMain(openServed)
 	}
+	if len(argv) == 3 && argv[1] == cleanerName {
+		return cleanerMain(argv[2])
+	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {

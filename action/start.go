@@ -40,6 +40,7 @@ type starter struct {
 
 	images   images
 	overlays []plan.Partition // in the image
+	sandbox  *sandbox         // what the image was unpacked to, if it was
 }
 
 // start runs verb in a container made from image and returns its exit status.
@@ -62,7 +63,16 @@ func start(verb string, o *plan.Options, path string, args []string, log *Log) (
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
-	defer s.images.release()
+	defer func() {
+		s.images.release()
+		s.sandbox.remove(log)
+	}()
+	if err := s.findPartitions(); err != nil {
+		return 0, err
+	}
+	if err := s.unpack(); err != nil {
+		return 0, err
+	}
 	if err := s.addRoot(); err != nil {
 		return 0, err
 	}
@@ -393,6 +403,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	s.images.release()
+	s.sandbox.remove(s.log)
 	if err != nil {
 		return 0, StartError(err)
 	}
