@@ -79,6 +79,15 @@ func (s *starter) serve(im *image.Image, p image.Part, fsys any, use plan.ImageU
 	return v
 }
 
+// findPartitions lists the overlay partitions of the image.
+func (s *starter) findPartitions() error {
+	parts, err := s.image.Overlays()
+	for _, p := range parts {
+		s.overlays = append(s.overlays, plan.Partition{ID: p.ID, Ext: p.Format == image.FormatExt})
+	}
+	return err
+}
+
 // openLayers opens what lies over the root, so that the environment and the
 // mount points are those of all layers together.
 func (s *starter) openLayers() error {
@@ -92,18 +101,10 @@ func (s *starter) openLayers() error {
 			refs = append(refs, plan.ImageRef{Use: plan.UseOverlay, Path: s.absolute(o.Path), Writable: !o.ReadOnly})
 		}
 	}
-	parts, err := s.image.Overlays()
-	if err != nil {
-		return err
-	}
-	for _, p := range parts {
-		s.overlays = append(s.overlays, plan.Partition{ID: p.ID, Ext: p.Format == image.FormatExt})
-	}
-	write := s.o.Writable
-	for i := len(parts) - 1; i >= 0; i-- {
+	for i := len(s.overlays) - 1; i >= 0; i-- {
 		// Which partition is written to, the plan decides by the same rule.
-		first := write && s.firstExt() == i
-		refs = append(refs, plan.ImageRef{Use: plan.UseOverlay, Path: s.image.Path, ID: parts[i].ID, Writable: first})
+		write := s.o.Writable && s.firstExt() == i
+		refs = append(refs, plan.ImageRef{Use: plan.UseOverlay, Path: s.image.Path, ID: s.overlays[i].ID, Writable: write})
 	}
 	var union image.Union
 	for _, r := range refs {

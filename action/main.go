@@ -28,6 +28,9 @@ func Main(argv []string) int {
 	if status, served := Serve(argv); served {
 		return status
 	}
+	if len(argv) == 3 && argv[1] == cleanerName {
+		return cleanerMain(argv[2])
+	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {

@@ -52,6 +52,7 @@ type starter struct {
 
 	images   images
 	overlays []plan.Partition // in the image
+	sandbox  *sandbox         // what the image was unpacked to, if it was
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -83,7 +84,16 @@ func (s *starter) start(path string) (int, error) {
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
-	defer s.images.release()
+	defer func() {
+		s.images.release()
+		s.sandbox.remove(log)
+	}()
+	if err := s.findPartitions(); err != nil {
+		return 0, err
+	}
+	if err := s.unpack(); err != nil {
+		return 0, err
+	}
 	if err := s.addRoot(); err != nil {
 		return 0, err
 	}
@@ -471,6 +481,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	end()
 	s.images.release()
+	s.sandbox.remove(s.log)
 	if err != nil {
 		return 0, StartError(err)
 	}

@@ -103,6 +103,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newInspectCommand(log),
 		newInstanceCommand(log),
 		newKeyCommand(log),
+		newOverlayCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),
 		newSignCommand(log),

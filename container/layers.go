@@ -190,14 +190,20 @@ func (b *builder) awaitPrograms(w wires) {
 }
 
 // leavePrograms leaves the mount namespace to the programs, and goes on in a
-// copy. Theirs gets the stage as its root, and /proc, which fuse-overlayfs needs:
-// so they never walk a path into what they serve themselves, as they would if
-// the container's root became theirs, and a program in the container that
-// may look at them finds nothing of the host.
+// copy. Theirs gets the stage as its root, with /proc, which fuse-overlayfs needs,
+// and the system's libraries, of which the C library loads one only when it ends
+// a thread: so they never walk a path into what they serve themselves, as they
+// would if the container's root became theirs, and a program in the container
+// that may look at them finds nothing of a user of the host.
 func (b *builder) leavePrograms() {
 	s := b.s
 	proc := s.Call("clone the procfs", unix.SYS_OPEN_TREE, atCwd, s.Str("/proc"), script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	b.stageMove(proc, "proc")
+	for _, d := range []string{"usr", "lib", "lib64"} {
+		t := s.Call("clone /"+d, unix.SYS_OPEN_TREE, atCwd, s.Str("/"+d), script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+		s.SkipFail(t, 2)
+		b.stageMove(t, d)
+	}
 	b.stageDir("a")
 	s.Call("enter the layers", unix.SYS_FCHDIR, b.stage.fd.Arg())
 	dot := s.Str(".")

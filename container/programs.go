@@ -39,6 +39,7 @@ type toolProcess struct {
 	pid  int
 	log  *os.File // what it wrote to standard error
 	gone bool
+	ws   syscall.WaitStatus
 }
 
 // start starts what b's plan needs, in the namespaces of the process pid.
@@ -57,7 +58,7 @@ func (ps *programs) start(b *builder, pid int, images []*Served) error {
 			continue
 		}
 		at := b.stage.at + "/" + itoa(i)
-		argv := []string{"fuse2fs", "-f", "-o", fuse2fsOptions(b.p, img), "/proc/self/fd/" + itoa(imageFD), at}
+		argv := []string{"fuse2fs", "-f", "-s", "-o", fuse2fsOptions(b.p, img), "/proc/self/fd/" + itoa(imageFD), at}
 		if err := ps.run(b.p, pid, target, argv, img.File, at, nil); err != nil {
 			return err
 		}
@@ -209,7 +210,7 @@ func (t *toolProcess) await(child int, at string) error {
 
 func (t *toolProcess) ended() bool {
 	if !t.gone {
-		pid, err := syscall.Wait4(t.pid, nil, syscall.WNOHANG, nil)
+		pid, err := syscall.Wait4(t.pid, &t.ws, syscall.WNOHANG, nil)
 		t.gone = pid == t.pid || err == syscall.ECHILD
 	}
 	return t.gone
@@ -236,11 +237,13 @@ func (ps *programs) end(h Hooks) {
 		}
 		for end := time.Now().Add(unmountTimeout); !t.ended(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				warn(h, t.name+" does not end: the image may lack the last changes")
 				syscall.Kill(t.pid, syscall.SIGKILL)
-				reap(t.pid)
-				break
+				t.ws, t.gone = reap(t.pid), true
 			}
+		}
+		// fuse-overlayfs takes the end by a signal for a failure.
+		if t.ws.Signaled() || t.name == "fuse2fs" && t.ws.ExitStatus() != 0 {
+			warn(h, t.name+" did not end well: the image may lack the last changes, check it with e2fsck")
 		}
 		debugf(h, t.name+": "+t.said())
 		t.log.Close()

@@ -92,8 +92,8 @@ func Own(f *os.File, path, user string) (*Lease, error) {
 	l := &Lease{f: f, self: Owner{PID: os.Getpid(), User: clean(user), Since: time.Now(), boot: bootID(), ino: inode(f)}}
 	l.self.Host, _ = os.Hostname()
 	l.self.Host = clean(l.self.Host)
-	if o := readOwner(f); o != nil && o.ino == l.self.ino && o.boot != l.self.boot && time.Since(o.seen) < Silence {
-		return nil, &HeldError{Path: path, Owner: o}
+	if err := Free(f, path); err != nil {
+		return nil, err
 	}
 	l.write()
 	return l, nil
@@ -106,10 +106,7 @@ func Share(f *os.File, path string) error {
 	if errors.Is(err, ErrLocked) {
 		return held(f, path, err)
 	}
-	if o := readOwner(f); o != nil && o.ino == inode(f) && o.boot != bootID() && time.Since(o.seen) < Silence {
-		return &HeldError{Path: path, Owner: o}
-	}
-	return nil
+	return Free(f, path)
 }
 
 // lockDir locks a directory, which cannot be open for writing.
@@ -132,6 +129,14 @@ func held(f *os.File, path string, err error) error {
 		e.Readers = openBy(f)
 	}
 	return e
+}
+
+// Free checks that no owner on another host holds f, which the caller has locked.
+func Free(f *os.File, path string) error {
+	if o := readOwner(f); o != nil && o.ino == inode(f) && o.boot != bootID() && time.Since(o.seen) < Silence {
+		return &HeldError{Path: path, Owner: o}
+	}
+	return nil
 }
 
 // Renew says that the owner is still there. It fails if another one has taken

@@ -1,0 +1,249 @@
+package action
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/container"
+	"singularity/image"
+	"singularity/plan"
+	"singularity/squashfs"
+)
+
+// cleanerName is the first argument of a process that removes a temporary
+// sandbox when nobody holds the other end of its standard input any more: a word
+// that no verb is.
+const cleanerName = "@cleaner"
+
+// sandbox is a temporary sandbox. It goes even when this process is killed.
+type sandbox struct {
+	cleaner *os.Process
+	hold    *os.File // the cleaner's input
+}
+
+// unpack replaces the image by a temporary sandbox, if that is wanted.
+func (s *starter) unpack() error {
+	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid()},
+		Image: plan.ImageFacts{Path: s.image.Path, Ext: s.image.Kind == image.Ext3, Kind: plan.ServedRoot, Overlays: s.overlays}}
+	if s.image.Kind == image.Sandbox {
+		f.Image.Kind = plan.DirRoot
+	}
+	yes, note, err := plan.Unpack(s.o, &f)
+	if err != nil || !yes {
+		return err
+	}
+	r, ok := s.fsys.(*squashfs.Reader)
+	if !ok {
+		return errors.New("cannot unpack " + s.image.Path + " to a temporary sandbox: it holds no squashfs")
+	}
+	if note != "" {
+		s.log.Warning(note)
+	}
+	s.log.Info("Converting SIF file to temporary sandbox...")
+	dir, err := os.MkdirTemp(s.tempDir(), "rootfs-")
+	if err != nil {
+		return Fatal(errors.New("cannot make a temporary sandbox: "+err.Error()), "let SINGULARITY_TMPDIR name a directory that you may write to")
+	}
+	if s.sandbox, err = startCleaner(dir); err != nil {
+		os.Remove(dir)
+		return err
+	}
+	root := dir + "/root"
+	err = os.Mkdir(root, 0o700)
+	if err == nil {
+		err = checkRoom(dir, s.image.Size)
+	}
+	if err == nil {
+		err = unpackTree(r, root, s.log)
+	}
+	if err != nil {
+		return Fatal(errors.New("cannot unpack "+s.image.Path+" to "+dir+": "+err.Error()), "let SINGULARITY_TMPDIR name a directory with more space")
+	}
+	if s.image, err = image.Open(root); err != nil {
+		return err
+	}
+	s.overlays = nil
+	s.files, s.fsys, err = s.image.Files()
+	return err
+}
+
+// tempDir is where temporary sandboxes are made, "" for the system's place.
+func (s *starter) tempDir() string {
+	for _, dir := range []string{s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR")} {
+		if dir != "" {
+			return dir
+		}
+	}
+	return ""
+}
+
+func checkRoom(dir string, size int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * int64(st.Bsize); free < size {
+		return errors.New("at least " + strconv.FormatInt(size>>20+1, 10) + " MiB are needed and " + strconv.FormatInt(free>>20, 10) + " MiB are free")
+	}
+	return nil
+}
+
+// unpackTree makes the files of r below the empty directory dir, all owned by
+// the caller, who alone could see others in a container. Device nodes are left
+// out.
+//
+// Security: the names and links are the image's. os.Root lets none of them lead
+// out of dir.
+func unpackTree(r *squashfs.Reader, dir string, log *Log) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	type perm struct {
+		path string
+		mode fs.FileMode
+	}
+	var dirs []perm
+	links := map[uint32]string{}
+	devices := 0
+	err = r.Each(func(path string, in *squashfs.Inode) error {
+		if path == "" {
+			path = "."
+		}
+		mode := fs.FileMode(in.Mode & 0o777)
+		if !in.IsDir() && in.Nlink > 1 {
+			if first, ok := links[in.Number]; ok {
+				return root.Link(first, path)
+			}
+			links[in.Number] = path
+		}
+		switch {
+		case in.IsDir():
+			dirs = append(dirs, perm{path, mode | 0o700})
+			if path == "." {
+				return nil
+			}
+			return root.Mkdir(path, 0o700)
+		case in.IsSymlink():
+			target, err := r.Readlink(in)
+			if err != nil {
+				return err
+			}
+			return root.Symlink(target, path)
+		case in.IsRegular():
+			return unpackFile(r, root, path, in, mode)
+		}
+		delete(links, in.Number)
+		devices++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := root.Chmod(dirs[i].path, dirs[i].mode); err != nil {
+			return err
+		}
+	}
+	if devices > 0 {
+		log.Verbose(strconv.Itoa(devices) + " device nodes, pipes and sockets of the image are not in the temporary sandbox")
+	}
+	return nil
+}
+
+func unpackFile(r *squashfs.Reader, root *os.Root, path string, in *squashfs.Inode, mode fs.FileMode) error {
+	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, io.NewSectionReader(squashReader{r, in}, 0, in.Size))
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	return errors.Join(err, f.Close())
+}
+
+type squashReader struct {
+	r  *squashfs.Reader
+	in *squashfs.Inode
+}
+
+func (s squashReader) ReadAt(p []byte, off int64) (int, error) { return s.r.ReadAt(s.in, p, off) }
+
+// startCleaner starts the process that removes dir later.
+func startCleaner(dir string) (*sandbox, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p, err := os.StartProcess("/proc/self/exe", []string{"singularity", cleanerName, dir}, &os.ProcAttr{
+		Env: []string{"SINGULARITY_SERVER=1"}, Files: []*os.File{r, nil, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return &sandbox{p, w}, nil
+}
+
+// remove has the sandbox removed and waits for that.
+func (b *sandbox) remove(log *Log) {
+	if b == nil || b.hold == nil {
+		return
+	}
+	log.Info("Cleaning up image temporary dir(s)...")
+	b.hold.Close()
+	b.hold = nil
+	b.cleaner.Wait()
+}
+
+// cleanerMain is the life of a cleaner: it returns the exit status.
+func cleanerMain(dir string) int {
+	io.Copy(io.Discard, os.Stdin)
+	if os.RemoveAll(dir) == nil {
+		return 0
+	}
+	// A directory that its owner may not write to keeps what is in it.
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	err := os.RemoveAll(dir)
+	if err != nil && os.Getuid() != 0 {
+		err = removeAsRoot(dir, err)
+	}
+	if err != nil {
+		NewLog().Warning("Cannot remove the temporary sandbox: " + err.Error())
+		return 1
+	}
+	return 0
+}
+
+// removeAsRoot removes dir as root of a user namespace, who may remove what
+// belongs to subordinate ids. Without any the first failure stays.
+func removeAsRoot(dir string, first error) error {
+	uids, gids, err := IDRanges(os.Getuid())
+	if err != nil {
+		return first
+	}
+	p := &plan.Plan{
+		IDs:     plan.IDs{Mode: plan.Ranges, UID: os.Getuid(), GID: os.Getgid(), UIDMap: uids, GIDMap: gids},
+		Root:    plan.Root{Kind: plan.HostRoot},
+		Process: plan.Process{Paths: []string{"/proc/self/exe"}, Args: []string{"singularity", cleanerName, dir}, Env: []string{"SINGULARITY_SERVER=1"}, Dirs: []string{"/"}, Umask: -1},
+	}
+	ws, err := container.Run(p, nil, container.Hooks{})
+	if err == nil && ws.ExitStatus() != 0 {
+		err = first
+	}
+	return err
+}
