@@ -293,10 +293,15 @@ func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instanc
 		return nil, err
 	}
 	out, errs := store.LogPaths(s.instance)
+	rights := plan.Rights{Caps: ^plan.Caps(0)}
+	if p.Rights != nil {
+		rights = *p.Rights
+	}
 	return &instance.Record{
 		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
 		LogOutPath: out, LogErrPath: errs, Cgroup: s.group,
-		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init},
+		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init,
+			Caps: uint64(rights.Caps), LSM: rights.LSM, Label: rights.Label, Seccomp: rights.Seccomp},
 	}, nil
 }
 
@@ -351,13 +356,22 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	c := &i.Config
 	ids := s.facts.Host
 	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners}}
+	r.Caps, r.LSM, r.Label, r.Seccomp = plan.Caps(c.Caps), c.LSM, c.Label, c.Seccomp
+	if c.Fakeroot || c.Ranges {
+		r.IDs.InsideUID, r.IDs.InsideGID = 0, 0
+	} else {
+		r.IDs.InsideUID, r.IDs.InsideGID = ids.UID, ids.GID
+	}
 	switch {
 	case !i.UserNS:
 		r.IDs.Mode = plan.HostIDs
 	case c.Ranges:
 		r.IDs.Mode = plan.Ranges
 	}
-	p, notes := plan.Join(verb, o, args, &s.facts, r)
+	p, notes, err := plan.Join(verb, o, args, &s.facts, r)
+	if err != nil {
+		return 0, err
+	}
 	for _, n := range notes {
 		log.Warning(n)
 	}

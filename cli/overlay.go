@@ -47,7 +47,7 @@ func newOverlayCreateCommand(log *action.Log) *cobra.Command {
 		Long: "Make an ext3 file that is an overlay. If image is a SIF image that exists, the overlay becomes a partition in it, which containers of it " +
 			"then show, and write to with --writable. The image must not be signed or encrypted and have no overlay yet.",
 		Example: "  $ singularity overlay create changes.img\n" +
-			"  $ singularity overlay create --size 1024 --sparse --create-dir /usr/local/my debian.sif",
+			"  $ singularity overlay create --sparse --create-dir /opt/my debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.size < overlay.MinSize>>20 || o.size > 1<<30 {

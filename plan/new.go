@@ -143,18 +143,38 @@ func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []str
 type Running struct {
 	IDs  IDs
 	Home string // inside
+	// What confines the container.
+	Caps       Caps
+	LSM, Label string
+	Seccomp    string
 }
 
 // Join decides how verb is done in a running container. Its mounts, namespaces
 // and ids are there; what is left is the process.
-func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, []string) {
+//
+// Security: a process that joins gets no more than both its caller and the
+// container have.
+func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, []string, error) {
 	m := &maker{o: o, f: f, p: &Plan{IDs: r.IDs, Root: Root{Kind: JoinedRoot}}}
 	if o.Limits.Any() || o.ApplyCgroups != "" {
 		m.note("Ignoring resource limits: the instance has its own")
 	}
+	if err := m.rights(); err != nil {
+		return nil, nil, err
+	}
+	have := m.p.Rights
+	have.Caps &= r.Caps
+	have.Drop = m.f.Host.KnownCaps &^ have.Caps
+	have.Ambient = have.Ambient && have.Caps != 0
+	if have.LSM == "" {
+		have.LSM, have.Label = r.LSM, r.Label
+	}
+	if have.Seccomp == "" {
+		have.Seccomp = r.Seccomp
+	}
 	m.process(verb, args, r.Home)
 	m.p.Process.Init = false
-	return m.p, m.notes
+	return m.p, m.notes, nil
 }
 
 func (m *maker) ids() error {

@@ -50,6 +50,10 @@ type Config struct {
 	Ranges     bool // subordinate ids are mapped
 	FakeOwners bool
 	Init       bool // process 1 is ours
+	// What confines the instance confines who joins it.
+	Caps       uint64 // capabilities, bit n for number n
+	LSM, Label string
+	Seccomp    string // path of the profile
 }
 
 // Errors of this package. ErrNone and ErrExists are wrapped with the name.

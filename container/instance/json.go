@@ -190,13 +190,17 @@ func escape(s string, b *strings.Builder) int {
 
 // encode returns c as lines of name=value.
 func (c *Config) encode() string {
-	return "start=" + strconv.FormatUint(c.Start, 10) + "\nhome=" + strings.ReplaceAll(c.Home, "\n", "") + "\nfakeroot=" + strconv.FormatBool(c.Fakeroot) +
-		"\nranges=" + strconv.FormatBool(c.Ranges) + "\nfakeowners=" + strconv.FormatBool(c.FakeOwners) + "\ninit=" + strconv.FormatBool(c.Init) + "\n"
+	return "start=" + strconv.FormatUint(c.Start, 10) + "\nhome=" + line(c.Home) + "\nfakeroot=" + strconv.FormatBool(c.Fakeroot) +
+		"\nranges=" + strconv.FormatBool(c.Ranges) + "\nfakeowners=" + strconv.FormatBool(c.FakeOwners) + "\ninit=" + strconv.FormatBool(c.Init) +
+		"\ncaps=" + strconv.FormatUint(c.Caps, 16) + "\nlsm=" + line(c.LSM) + "\nlabel=" + line(c.Label) + "\nseccomp=" + line(c.Seccomp) + "\n"
 }
 
+// line makes s fit in one line.
+func line(s string) string { return strings.ReplaceAll(s, "\n", "") }
+
 func decodeConfig(s string) (c Config, err error) {
-	for line := range strings.Lines(s) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+	for l := range strings.Lines(s) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(l, "\n"), "=")
 		switch key {
 		case "start":
 			c.Start, err = strconv.ParseUint(value, 10, 64)
@@ -210,6 +214,14 @@ func decodeConfig(s string) (c Config, err error) {
 			c.FakeOwners, err = strconv.ParseBool(value)
 		case "init":
 			c.Init, err = strconv.ParseBool(value)
+		case "caps":
+			c.Caps, err = strconv.ParseUint(value, 16, 64)
+		case "lsm":
+			c.LSM = value
+		case "label":
+			c.Label = value
+		case "seccomp":
+			c.Seccomp = value
 		}
 		if err != nil {
 			return c, err
