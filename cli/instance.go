@@ -26,7 +26,7 @@ func newInstanceCommand(log *action.Log) *cobra.Command {
 		Example: "  $ singularity instance start nginx.sif web\n  $ singularity instance list\n  $ singularity instance stop web",
 	}
 	c.AddCommand(actionCommands(log, action.Instances)...)
-	c.AddCommand(newInstanceListCommand(), newInstanceStopCommand(log))
+	c.AddCommand(newInstanceListCommand(), newInstanceStatsCommand(), newInstanceStopCommand(log))
 	return c
 }
 
