@@ -14,7 +14,6 @@ import (
 	"singularity/extfs"
 	"singularity/image"
 	"singularity/image/overlay"
-	"singularity/linux/lockfile"
 	"singularity/sif"
 )
 
@@ -46,7 +45,7 @@ func newOverlayCreateCommand(log *action.Log) *cobra.Command {
 		Long: "Make an ext3 file that is an overlay. If image is a SIF image that exists, the overlay becomes a partition in it, which containers of it " +
 			"then show, and write to with --writable. The image must not be signed or encrypted and have no overlay yet.",
 		Example: "  $ singularity overlay create changes.img\n" +
-			"  $ singularity overlay create --size 1024 --sparse --create-dir /usr/local/my debian.sif",
+			"  $ singularity overlay create --size 1024 --create-dir /my debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.size < overlay.MinSize>>20 || o.size > 1<<30 {
@@ -229,9 +228,6 @@ func overlaySeal(path string) error {
 		return err
 	}
 	defer w.Close()
-	if err := lockfile.Free(w, path); err != nil {
-		return err
-	}
 	fi, err := w.Stat()
 	if err != nil {
 		return err

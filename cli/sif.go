@@ -245,7 +245,7 @@ func openLocked(path string, create int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockfile.Exclusive(w); err != nil {
+	if err := lockfile.Change(w, path); err != nil {
 		w.Close()
 		return nil, err
 	}
