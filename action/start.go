@@ -490,6 +490,12 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 
 // StartError adds what this host lacks to an error of starting a container.
 func StartError(err error) error {
+	if m, ok := errors.AsType[*container.MissingToolError](err); ok && strings.HasPrefix(m.Tool, "fuse") {
+		return Fatal(err, "to write to an image file install the package "+m.Tool+", or use a directory as overlay, or add :ro")
+	}
+	if container.NoLayers(err) {
+		return Fatal(err, "an overlay needs Linux 5.11 for ordinary users, and for what it writes a local file system such as ext4, xfs or tmpfs: not NFS, Lustre or another overlay")
+	}
 	if found := host.Explain(err); found != nil {
 		return Fatal(errors.New(err.Error()+": "+found.Cause), found.Cure)
 	}

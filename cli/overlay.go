@@ -15,7 +15,6 @@ import (
 	"singularity/extfs"
 	"singularity/image"
 	"singularity/image/overlay"
-	"singularity/linux/lockfile"
 	"singularity/sif"
 )
 
@@ -230,9 +229,6 @@ func overlaySeal(path string) error {
 		return err
 	}
 	defer w.Close()
-	if err := lockfile.Free(w, path); err != nil {
-		return err
-	}
 	fi, err := w.Stat()
 	if err != nil {
 		return err

@@ -277,7 +277,7 @@ func openLocked(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockfile.Exclusive(w); err != nil {
+	if err := lockfile.Change(w, path); err != nil {
 		w.Close()
 		return nil, err
 	}

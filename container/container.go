@@ -157,12 +157,11 @@ type child struct {
 // start clones the child and brings the server up.
 func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error) {
 	var errs, sync, ready, staged, proceed, left [2]int
-	for _, q := range []*[2]int{&errs, &sync, &ready, &staged, &proceed, &left} {
-		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
-			return nil, err
-		}
+	pipes := []*[2]int{&errs, &sync, &ready, &left}
+	if p.Programs() {
+		pipes = append(pipes, &staged, &proceed)
 	}
-	fds := []int{errs[0], errs[1], sync[0], sync[1], ready[0], ready[1], staged[0], staged[1], proceed[0], proceed[1], left[0], left[1]}
+	var fds []int
 	closeFD := func(fd int) {
 		for i := range fds {
 			if fds[i] == fd {
@@ -178,6 +177,12 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 			}
 		}
 	}()
+	for _, q := range pipes {
+		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
+			return nil, err
+		}
+		fds = append(fds, q[0], q[1])
+	}
 
 	b := newBuilder(p, h, errs[1])
 	b.files = entry.Read().Files

@@ -86,7 +86,7 @@ func (e ext) Xattrs(id uint64) ([]Xattr, error) {
 	list, err := e.f.Xattrs(in)
 	out := make([]Xattr, len(list))
 	for i, x := range list {
-		out[i] = Xattr(x)
+		out[i] = Xattr{Name: x.Name, Value: x.Value}
 	}
 	return out, err
 }

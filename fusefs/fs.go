@@ -49,6 +49,8 @@ type Dirent struct {
 type Xattr struct {
 	Name  string
 	Value []byte
+	// Hidden keeps it out of lists: it can only be asked for by its name.
+	Hidden bool
 }
 
 // Stat describes a tree as a whole.

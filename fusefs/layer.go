@@ -88,7 +88,9 @@ func (l layerFS) Xattrs(id uint64) ([]Xattr, error) {
 	}
 	if opaque {
 		for _, n := range opaqueNames {
-			out = append(out, Xattr{n, []byte("y")})
+			// Listed, they would be copied with the directory, which not
+			// everybody may do.
+			out = append(out, Xattr{Name: n, Value: []byte("y"), Hidden: true})
 		}
 	}
 	return out, nil

@@ -345,6 +345,9 @@ func (s *Server) xattr(r *request, out []byte) (int, syscall.Errno) {
 	var value []byte
 	if r.op == opListxattr {
 		for _, x := range list {
+			if x.Hidden {
+				continue
+			}
 			value = append(append(value, x.Name...), 0)
 		}
 	} else {

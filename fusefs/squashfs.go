@@ -74,7 +74,7 @@ func (s squash) Xattrs(id uint64) ([]Xattr, error) {
 	list, err := s.r.Xattrs(in)
 	out := make([]Xattr, len(list))
 	for i, x := range list {
-		out[i] = Xattr(x)
+		out[i] = Xattr{Name: x.Name, Value: x.Value}
 	}
 	return out, err
 }

@@ -384,6 +384,10 @@ func (m *maker) data() error {
 			return errors.New("--data " + strconv.Quote(spec) + " is not of the form SRC:DEST with an absolute DEST")
 		}
 		src = m.absolute(src)
+		if !m.f.Conf.UserBinds {
+			m.note("Ignoring " + src + " data container: user bind control disabled by system administrator")
+			continue
+		}
 		im, err := m.f.Open(ImageRef{Use: UseData, Path: src, Inside: "/"})
 		if err != nil {
 			return err

@@ -92,7 +92,7 @@ func Own(f *os.File, path, user string) (*Lease, error) {
 	l := &Lease{f: f, self: Owner{PID: os.Getpid(), User: clean(user), Since: time.Now(), boot: bootID(), ino: inode(f)}}
 	l.self.Host, _ = os.Hostname()
 	l.self.Host = clean(l.self.Host)
-	if err := Free(f, path); err != nil {
+	if err := free(f, path); err != nil {
 		return nil, err
 	}
 	l.write()
@@ -106,7 +106,7 @@ func Share(f *os.File, path string) error {
 	if errors.Is(err, ErrLocked) {
 		return held(f, path, err)
 	}
-	return Free(f, path)
+	return free(f, path)
 }
 
 // lockDir locks a directory, which cannot be open for writing.
@@ -131,8 +131,17 @@ func held(f *os.File, path string, err error) error {
 	return e
 }
 
-// Free checks that no owner on another host holds f, which the caller has locked.
-func Free(f *os.File, path string) error {
+// Change takes the file f, called path, for a short change: against owners and
+// readers, without leaving word.
+func Change(f *os.File, path string) error {
+	if err := Exclusive(f); err != nil {
+		return held(f, path, err)
+	}
+	return free(f, path)
+}
+
+// free checks that no owner on another host holds f, which is locked here.
+func free(f *os.File, path string) error {
 	if o := readOwner(f); o != nil && o.ino == inode(f) && o.boot != bootID() && time.Since(o.seen) < Silence {
 		return &HeldError{Path: path, Owner: o}
 	}
