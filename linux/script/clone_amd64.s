@@ -1,3 +1,5 @@
+//go:build !race
+
 #include "textflag.h"
 
 // func clone3(a *cloneArgs, size uintptr, c *child) (pid, errno uintptr)

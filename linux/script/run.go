@@ -129,7 +129,8 @@ const cloneClearSighand = 1 << 32
 
 // runChild is the life of a child that shares our memory. The parent goes on
 // meanwhile, so this and what it calls must not touch anything of the Go
-// runtime: nosplit, for the stack is none that it knows.
+// runtime: nosplit, for the stack is none that it knows, and the parent's thread
+// may just be asked to give way, which a function that is not nosplit would do.
 //
 //go:norace
 //go:nosplit
