@@ -1,0 +1,2 @@
+// Package fetch turns an image reference into a local image.
+package fetch
