@@ -196,7 +196,7 @@ func (c *Cache) write(ctx context.Context, l *lease, kind, name string, write fu
 		}
 		return err
 	}
-	if err := errors.Join(f.Chmod(0o700), f.Sync()); err != nil {
+	if err := settle(f.Name()); err != nil {
 		os.Remove(f.Name())
 		return fmt.Errorf("cannot write to the cache: %w", err)
 	}
@@ -209,6 +209,16 @@ func (c *Cache) write(ctx context.Context, l *lease, kind, name string, write fu
 		d.Close()
 	}
 	return nil
+}
+
+// settle brings the file at path, which write may have exchanged for another, to
+// disk.
+func settle(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o700), f.Sync(), f.Close())
 }
 
 // temporary opens the file to write into: that of a writer that is dead for
@@ -277,7 +287,10 @@ func Place(dst string, mode fs.FileMode, replace bool, write func(*os.File) erro
 	if err := write(f); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
+	if err := settle(f.Name()); err != nil {
+		return fmt.Errorf("cannot write %q: %w", dst, err)
+	}
+	if err := os.Chmod(f.Name(), mode); err != nil {
 		return fmt.Errorf("cannot write %q: %w", dst, err)
 	}
 	if replace {

@@ -299,3 +299,9 @@ func List(path string) ([]string, error) {
 	slices.Sort(list)
 	return slices.Compact(list), nil
 }
+
+// hostOf returns the host of a repository.
+func hostOf(repository string) string {
+	host, _, _ := strings.Cut(repository, "/")
+	return host
+}

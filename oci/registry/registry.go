@@ -53,7 +53,17 @@ type Client struct {
 	Connect time.Duration
 	Log     func(msg string) // messages for -v; may be nil
 
+	// Context ends all requests; may be nil.
+	Context context.Context
+
 	sessions map[string]*session
+}
+
+func (c *Client) context() context.Context {
+	if c.Context == nil {
+		return context.Background()
+	}
+	return c.Context
 }
 
 // session is a connection to one endpoint.
@@ -62,8 +72,7 @@ type session struct {
 	auth   authn.Authenticator
 	used   string // where the credentials come from
 	rt     http.RoundTripper
-	ready  http.RoundTripper // after the log-in, for a scope
-	scope  string
+	puller *remote.Puller
 	plain  bool
 	mirror bool
 }
@@ -76,12 +85,12 @@ func (c *Client) log(format string, args ...any) {
 
 // Error is a failure of a registry.
 type Error struct {
-	Verb       string // what was tried
-	Repository string
-	Err        error
+	Verb string // what was tried
+	Ref  string
+	Err  error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("cannot %s %q: %v", e.Verb, e.Repository, e.Err) }
+func (e *Error) Error() string { return fmt.Sprintf("cannot %s %q: %v", e.Verb, e.Ref, e.Err) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -94,7 +103,7 @@ func (c *Client) open(e registries.Endpoint) (*session, error) {
 	}
 	host, _, _ := strings.Cut(e.Repository, "/")
 	s := &session{plain: c.Plain && !e.Mirror || e.Insecure, mirror: e.Mirror}
-	options := []name.Option{name.StrictValidation, name.WithDefaultRegistry("")}
+	var options []name.Option
 	if s.plain {
 		options = append(options, name.Insecure)
 	}
@@ -102,9 +111,11 @@ func (c *Client) open(e registries.Endpoint) (*session, error) {
 	if s.repo, err = name.NewRepository(e.Repository, options...); err != nil {
 		return nil, err
 	}
-	explicit := !e.Mirror
-	var found Found
-	if found, err = c.Credentials.For(e.Repository, explicit); err != nil {
+	if canonical(s.repo.RegistryStr()) != canonical(host) {
+		return nil, fmt.Errorf("%q is no host of a registry: give it a domain or a port", host)
+	}
+	found, err := c.Credentials.For(e.Repository, !e.Mirror)
+	if err != nil {
 		return nil, err
 	}
 	s.auth, s.used = found.authenticator(), found.Source
@@ -118,6 +129,9 @@ func (c *Client) open(e registries.Endpoint) (*session, error) {
 		return nil, err
 	}
 	s.rt = &guard{inner: t, host: s.repo.RegistryStr(), plain: s.plain, others: append(authHosts(host), e.AuthHosts...)}
+	if s.puller, err = remote.NewPuller(s.options(c.context())...); err != nil {
+		return nil, err
+	}
 	if c.sessions == nil {
 		c.sessions = map[string]*session{}
 	}
@@ -193,10 +207,10 @@ func (c *Client) endpoints(repository string, mirrors bool) ([]*session, error) 
 
 // each calls try with each place of repository until one does. Its error is
 // that of the last one, which is no mirror.
-func (c *Client) each(ctx context.Context, verb, repository string, try func(s *session) error) error {
+func (c *Client) each(ctx context.Context, verb, ref, repository string, try func(s *session) error) error {
 	list, err := c.endpoints(repository, true)
 	if err != nil {
-		return &Error{Verb: verb, Repository: repository, Err: err}
+		return &Error{Verb: verb, Ref: ref, Err: err}
 	}
 	for _, s := range list {
 		if err = try(s); err == nil {
@@ -210,7 +224,7 @@ func (c *Client) each(ctx context.Context, verb, repository string, try func(s *
 			c.log("mirror %s: %v", s.repo.RegistryStr(), err)
 		}
 	}
-	return &Error{Verb: verb, Repository: repository, Err: err}
+	return &Error{Verb: verb, Ref: ref, Err: err}
 }
 
 // explain turns an error of the library below into one of ours.
@@ -244,16 +258,116 @@ func (s *session) reference(tag, digest string) name.Reference {
 	return s.repo.Tag(tag)
 }
 
-// Resolve asks for the digest that a tag has. It is a single short request,
-// which registries do not count as a pull.
+// Resolve asks for the digest that a tag has. It is one short request, which
+// registries do not count as a pull.
 func (c *Client) Resolve(ctx context.Context, repository, tag string) (digest string, err error) {
-	err = c.each(ctx, "find", repository+":"+tag, nil)
-	return "", err
+	err = c.each(ctx, "find", repository+":"+tag, repository, func(s *session) error {
+		d, err := s.puller.Head(ctx, s.repo.Tag(tag))
+		if err != nil {
+			// The answer to HEAD has no message in it.
+			g, err2 := s.puller.Get(ctx, s.repo.Tag(tag))
+			if err2 != nil {
+				return err2
+			}
+			d = &g.Descriptor
+		}
+		digest = d.Digest.String()
+		return nil
+	})
+	return digest, err
 }
 
-// Image returns the image of a tag or digest for a platform. Its layers are
-// fetched when they are read.
-func (c *Client) Image(ctx context.Context, repository, tag, digest string, p *v1.Platform) (v1.Image, error) {
+// PlatformError says that an image is not there for a platform.
+type PlatformError struct {
+	Want string
+	Have []string
+}
+
+func (e *PlatformError) Error() string {
+	return fmt.Sprintf("it is not for %s; it is for %s", e.Want, strings.Join(e.Have, ", "))
+}
+
+// Image returns the image at a tag, or at a digest if there is one, for a
+// platform. Its layers are fetched when they are read.
+func (c *Client) Image(ctx context.Context, repository, tag, digest string, p v1.Platform) (v1.Image, error) {
 	var image v1.Image
-	return image, nil
+	err := c.each(ctx, "pull", fullName(repository, tag, digest), repository, func(s *session) error {
+		d, err := s.puller.Get(ctx, s.reference(tag, digest))
+		if err != nil {
+			return err
+		}
+		if d.MediaType.IsIndex() {
+			if d, err = s.choose(ctx, d, p); err != nil {
+				return err
+			}
+		}
+		inner, err := d.Image()
+		if err != nil {
+			return err
+		}
+		if err := suits(inner, p); err != nil {
+			return err
+		}
+		image, err = c.resuming(ctx, s, inner)
+		return err
+	})
+	return image, err
+}
+
+// choose gets the manifest that an index has for a platform.
+func (s *session) choose(ctx context.Context, d *remote.Descriptor, p v1.Platform) (*remote.Descriptor, error) {
+	index, err := d.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	var have []string
+	for _, e := range m.Manifests {
+		if e.Platform == nil || e.Platform.OS == "unknown" {
+			continue
+		}
+		if e.Platform.Satisfies(p) {
+			return s.puller.Get(ctx, s.repo.Digest(e.Digest.String()))
+		}
+		have = append(have, e.Platform.String())
+	}
+	return nil, &PlatformError{Want: p.String(), Have: have}
+}
+
+// suits checks a single image against what is asked for.
+//
+// Security: a layer that is said to be elsewhere would make us ask an address
+// of the image's choice.
+func suits(i v1.Image, p v1.Platform) error {
+	m, err := i.Manifest()
+	if err != nil {
+		return err
+	}
+	if m.Config.MediaType == sifConfigType {
+		return errors.New("it is a SIF image: oras:// is its scheme")
+	}
+	for _, l := range m.Layers {
+		if len(l.URLs) > 0 {
+			return fmt.Errorf("its layer %s is said to be at another address", l.Digest)
+		}
+	}
+	config, err := i.ConfigFile()
+	if err != nil {
+		return err
+	}
+	if have := config.Platform(); have != nil && have.Architecture != "" && have.Architecture != p.Architecture {
+		return &PlatformError{Want: p.String(), Have: []string{have.String()}}
+	}
+	return nil
+}
+
+// fullName is a reference as people write it.
+func fullName(repository, tag, digest string) string {
+	if digest != "" {
+		return repository + "@" + digest
+	}
+	return repository + ":" + tag
 }
