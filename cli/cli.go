@@ -196,7 +196,7 @@ func actionCommands(log *action.Log, set action.Verbs) []*cobra.Command {
 		c := &cobra.Command{
 			Use: strings.TrimPrefix(v.Use, "instance "), Short: v.Short, Long: v.Long, Example: v.Example,
 			Args: cobra.MinimumNArgs(v.MinArgs),
-			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(log, args[0]) },
+			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(c, log, args[0]) },
 		}
 		addFlags(c.Flags(), action.Flags, v.Set)
 		list = append(list, c)
