@@ -161,12 +161,18 @@ func (c *Client) upload(ctx context.Context, r io.ReaderAt, p *Push, id, sum, su
 	return &done.Data, err
 }
 
+// signedHeaders returns the headers that an address wants. The list has
+// semicolons, for which url.Values would drop it.
 func signedHeaders(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
+	_, query, _ := strings.Cut(address, "?")
+	for _, word := range strings.Split(query, "&") {
+		if list, ok := strings.CutPrefix(word, "X-Amz-SignedHeaders="); ok {
+			if plain, err := url.QueryUnescape(list); err == nil {
+				return plain
+			}
+		}
 	}
-	return u.Query().Get("X-Amz-SignedHeaders")
+	return ""
 }
 
 // parts sends an image in parts, and gives the upload up if one fails.
