@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
-			"holders": holdersCommand,
+			"holders": holdersCommand, "registry": registryCommand, "library": libraryCommand, "web": webCommand,
 		},
 	})
 }
