@@ -158,7 +158,8 @@ func tokenServer(ts *testscript.TestScript, dir string, key *rsa.PrivateKey) str
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	s.StartTLS()
 	ts.Defer(s.Close)
-	return s.Listener.Addr().String()
+	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+	return "localhost:" + port
 }
 
 // libraryCommand starts a container library for the script: library NAME TOKEN.
