@@ -65,8 +65,11 @@ func (d *Download) To(ctx context.Context, f *os.File) (string, error) {
 			sum.Write(buf[:n])
 		}
 		if errors.Is(err, errRestart) {
-			if restarts++; restarts > maxTries {
-				return "", err
+			if restarts++; restarts > maxTries && s.last != nil {
+				err = s.last
+			}
+			if restarts > maxTries {
+				return "", Plain(err)
 			}
 			sum.Reset()
 			s.off, s.etag = 0, ""
@@ -154,6 +157,7 @@ type stream struct {
 	cancel context.CancelCauseFunc
 	tries  int
 	wait   time.Duration
+	last   error // why it had to ask again
 }
 
 func (d *Download) stream(ctx context.Context, off int64) *stream {
@@ -193,6 +197,7 @@ func (s *stream) Read(p []byte) (int, error) {
 			return n, err
 		}
 		s.Close()
+		s.last = err
 		if s.tries++; s.ctx.Err() != nil {
 			return n, s.ctx.Err()
 		} else if !again || s.tries >= maxTries {
