@@ -126,18 +126,18 @@ func signingKey(log *action.Log, p *prompter, index int) (*pgp.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := k.read()
+	r, err := k.Read()
 	if err != nil {
 		return nil, err
 	}
 	keys := r.Keys()
 	switch {
 	case len(keys) == 0:
-		return nil, action.Fatal(fmt.Errorf("no secret key in %q", k.path()), "singularity key newpair makes one")
+		return nil, action.Fatal(fmt.Errorf("no secret key in %q", k.Path()), "singularity key newpair makes one")
 	case index == -1:
 		return chooseKey(p, keys, "private")
 	case index < 0 || index >= len(keys):
-		return nil, action.Fatal(fmt.Errorf("no key number %d in %q, which has %d", index, k.path(), len(keys)),
+		return nil, action.Fatal(fmt.Errorf("no key number %d in %q, which has %d", index, k.Path(), len(keys)),
 			"singularity key list --secret shows the numbers")
 	}
 	return keys[index], nil

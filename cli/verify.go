@@ -115,7 +115,7 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 // global ring that cannot be trusted is left out, with a warning.
 func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	var list []sign.Keyring
-	global, err := globalKeyring(log).read()
+	global, err := globalKeyring(log).Read()
 	if err != nil {
 		log.Warning(err.Error())
 	} else if len(global.Keys()) > 0 {
@@ -125,7 +125,7 @@ func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := k.read()
+	local, err := k.Read()
 	return append(list, sign.Keyring{Origin: sign.Local, Ring: local}), err
 }
 
