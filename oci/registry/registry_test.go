@@ -170,8 +170,8 @@ func TestBlobElsewhere(t *testing.T) {
 
 var zeroTime time.Time
 
-// TestManifests: SC-130, what a manifest says about names, digests and
-// addresses is checked before anything is asked.
+// TestManifests: SC-130 and SC-077, what a manifest says about names, digests and
+// addresses is checked before anything is asked; a title names no file.
 func TestManifests(t *testing.T) {
 	good := digestOf([]byte("x"))
 	for name, text := range map[string]string{
@@ -181,6 +181,9 @@ func TestManifests(t *testing.T) {
 		if i, err := sifOf([]byte(text)); err == nil {
 			t.Errorf("%s: got %+v", name, i)
 		}
+	}
+	if _, err := sifOf([]byte(manifest(good, 1, `,"annotations":{"org.opencontainers.image.title":"../../x"}`))); err != nil {
+		t.Errorf("a title that is a path: got %v, want it unused", err)
 	}
 	evil := newSpy(t, func(w http.ResponseWriter, r *http.Request) {})
 	var reg *spy
