@@ -52,7 +52,7 @@ func openDaemon(ctx context.Context, name string, o *Options) (*Image, error) {
 		s.Close()
 		return nil, err
 	}
-	return &Image{img, closers(s)}, nil
+	return NewImage(img, s), nil
 }
 
 // save copies the daemon's archive of an image.

@@ -32,7 +32,7 @@ func openDockerArchive(ctx context.Context, name string, o *Options) (*Image, er
 		s.Close()
 		return nil, err
 	}
-	return &Image{img, closers(s)}, nil
+	return NewImage(img, s), nil
 }
 
 // readSaved finds an image in a "docker save" archive.

@@ -244,5 +244,3 @@ func (l *layer) MediaType() (types.MediaType, error) {
 	d, err := l.describe()
 	return d.MediaType, err
 }
-
-func closers(list ...io.Closer) []io.Closer { return list }

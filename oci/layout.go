@@ -37,7 +37,7 @@ func openLayout(_ context.Context, name string, o *Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Image{Image: img}, nil
+	return NewImage(img), nil
 }
 
 func openArchive(ctx context.Context, name string, o *Options) (*Image, error) {
@@ -51,7 +51,7 @@ func openArchive(ctx context.Context, name string, o *Options) (*Image, error) {
 		s.Close()
 		return nil, err
 	}
-	return &Image{img, closers(s)}, nil
+	return NewImage(img, s), nil
 }
 
 func openTarFile(ctx context.Context, file string, o *Options) (*tarStore, error) {

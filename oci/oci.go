@@ -76,6 +76,10 @@ type Image struct {
 	closers []io.Closer
 }
 
+// NewImage is an image of another origin, such as a registry. Close closes what
+// is given with it.
+func NewImage(img v1.Image, list ...io.Closer) *Image { return &Image{img, list} }
+
 // Close closes the files behind the image.
 func (i *Image) Close() error {
 	var err error
