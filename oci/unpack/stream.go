@@ -261,7 +261,11 @@ func openVerified(ctx context.Context, l *Layer, limits Limits) (*verifiedReader
 	if l.Digest != "" && l.Digest != l.DiffID {
 		v.stored.sum = sha256.New()
 	}
-	plain, _, err := Decompress(v.stored, limits)
+	plain, packed, err := Decompress(v.stored, limits)
+	if err == nil && packed && l.Digest == l.DiffID {
+		plain.Close()
+		err = fmt.Errorf("it is compressed, and its digest is said to be that of its archive: %w", ErrDigest)
+	}
 	if err != nil {
 		cancel()
 		return nil, errors.Join(err, in.Close())
