@@ -117,7 +117,7 @@ func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error)
 		Progress: func(_ int, bytes int64) { b.o.progress(phase, bytes, 0) },
 	})
 	if err == nil {
-		err = b.emit(ctx, w, wo.ModTime, func(bytes int64) { b.o.progress(phase, totals.Bytes+bytes, 0) })
+		err = b.emit(ctx, w, wo.ModTime, func(bytes int64) { totals.Bytes = bytes; b.o.progress(phase, bytes, 0) })
 	}
 	if err != nil {
 		w.Abort()
