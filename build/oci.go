@@ -44,7 +44,7 @@ func (b *builder) fillOCI(ctx context.Context, ref, rootfs string) error {
 		return err
 	}
 	b.base = &layered{img: img}
-	if b.base.source, err = oci.NewSource(img); err != nil {
+	if b.base.source, err = img.Source(); err != nil {
 		return fmt.Errorf("cannot use %q: %w", ref, err)
 	}
 	tree, err := unpack.Read(ctx, b.base.source.Layers, unpack.DefaultLimits())
@@ -61,10 +61,9 @@ func (b *builder) fillOCI(ctx context.Context, ref, rootfs string) error {
 	return b.ociMetadata(rootfs)
 }
 
+// openImage opens an image here, or lets the caller's function open one that is
+// elsewhere.
 func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error) {
-	if b.o.OpenImage != nil {
-		return b.o.OpenImage(ctx, ref)
-	}
 	p, err := oci.ParsePlatform(b.o.Arch, b.o.Platform)
 	if err != nil {
 		return nil, err
@@ -72,6 +71,13 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 	temp, err := tempParent(b.o.TempDir, b.o.getenv("TMPDIR"))
 	if err != nil {
 		return nil, err
+	}
+	if _, _, here := oci.Split(ref); !here && b.o.OpenImage != nil {
+		img, err := b.o.OpenImage(ctx, ref, p)
+		if err == nil {
+			img.KeepIn(temp)
+		}
+		return img, err
 	}
 	return oci.Open(ctx, ref, oci.Options{Platform: &p, DockerHost: b.o.DockerHost, TempDir: temp, Getenv: b.o.getenv})
 }

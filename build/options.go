@@ -96,8 +96,9 @@ type Options struct {
 	// Which image to take where there are several, as --arch and --platform name
 	// it, and the Docker daemon to ask.
 	Arch, Platform, DockerHost string
-	// OpenImage, if not nil, opens an image of layers by its reference.
-	OpenImage func(ctx context.Context, ref string) (*oci.Image, error)
+	// OpenImage, if not nil, opens an image of a registry by a reference that
+	// begins with docker://. Without it there are no such images.
+	OpenImage func(ctx context.Context, ref string, p oci.Platform) (*oci.Image, error)
 
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip

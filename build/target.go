@@ -34,7 +34,7 @@ func (b *builder) readSpec() error {
 	}
 	spec := b.o.Spec
 	info, err := os.Stat(spec)
-	if agent, from, ok := oci.Split(spec); ok && err != nil {
+	if agent, from, ok := oci.Split(spec); err != nil && (ok || agent == "docker" && b.o.OpenImage != nil) {
 		return b.readReference(agent, from)
 	}
 	if err != nil {
@@ -71,7 +71,7 @@ func (b *builder) readSpec() error {
 	b.stage = &b.def.Stages[0]
 	err = refuse(b.def)
 	if err == nil {
-		_, err = source.New(b.stage, source.Config{}) // a late refusal would waste the work of %pre
+		_, err = source.New(b.stage, source.Config{Registries: b.o.OpenImage != nil}) // a late refusal would waste the work of %pre
 	}
 	if err != nil {
 		return fmt.Errorf("cannot build %q: %w", spec, err)

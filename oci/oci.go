@@ -21,7 +21,7 @@
 // Files: oci.go (references, Source), archive.go (members of a tar archive),
 // layout.go (layouts), docker.go (docker save), daemon.go (a Docker daemon),
 // platform.go (choice of one image out of several), image.go (the v1.Image),
-// script.go (scripts).
+// keep.go (layers from elsewhere), script.go (scripts).
 package oci
 
 import (
@@ -74,11 +74,12 @@ func (o *Options) limits() unpack.Limits {
 type Image struct {
 	v1.Image
 	closers []io.Closer
+	dir     string // where layers from elsewhere are kept; "" for nowhere
 }
 
 // NewImage is an image of another origin, such as a registry. Close closes what
 // is given with it.
-func NewImage(img v1.Image, list ...io.Closer) *Image { return &Image{img, list} }
+func NewImage(img v1.Image, list ...io.Closer) *Image { return &Image{Image: img, closers: list} }
 
 // Close closes the files behind the image.
 func (i *Image) Close() error {
@@ -145,11 +146,9 @@ type Source struct {
 	Digest string
 }
 
-// NewSource looks into an image of any origin.
-func NewSource(img v1.Image) (*Source, error) {
-	if i, ok := img.(*Image); ok {
-		img = i.Image
-	}
+// Source looks into the image, whatever its origin.
+func (i *Image) Source() (*Source, error) {
+	img := i.Image
 	s := &Source{}
 	var err error
 	if s.RawConfig, err = img.RawConfigFile(); err != nil {
@@ -176,10 +175,15 @@ func NewSource(img v1.Image) (*Source, error) {
 	if err := checkDiffIDs(s.Config, len(layers)); err != nil {
 		return nil, err
 	}
-	for i, l := range layers {
-		layer, err := foreignLayer(l, s.Config.RootFS.DiffIDs[i])
+	for n, l := range layers {
+		layer, err := foreignLayer(l, s.Config.RootFS.DiffIDs[n])
 		if err != nil {
-			return nil, fmt.Errorf("cannot use layer %d: %w", i+1, err)
+			return nil, fmt.Errorf("cannot use layer %d: %w", n+1, err)
+		}
+		if i.dir != "" {
+			k := &kept{layer: l, dir: i.dir, size: layer.Size}
+			i.closers = append(i.closers, k)
+			layer.Open = k.open
 		}
 		s.Layers = append(s.Layers, layer)
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"singularity/oci/unpack"
@@ -137,7 +138,7 @@ func content(t testing.TB, ref string, o Options) (string, error) {
 		return "", err
 	}
 	defer img.Close()
-	s, err := NewSource(img)
+	s, err := img.Source()
 	if err != nil {
 		return "", err
 	}
@@ -432,6 +433,71 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
+// remote is an image whose layers come from elsewhere, and counts how often.
+type remote struct {
+	v1.Image
+	fetched *int
+}
+
+type remoteLayer struct {
+	v1.Layer
+	fetched *int
+}
+
+func (r remote) Layers() ([]v1.Layer, error) {
+	list, err := r.Image.Layers()
+	for i := range list {
+		list[i] = remoteLayer{list[i], r.fetched}
+	}
+	return list, err
+}
+
+func (r remoteLayer) Compressed() (io.ReadCloser, error) {
+	*r.fetched++
+	rc, err := r.Layer.Compressed()
+	return struct {
+		io.Reader
+		io.Closer
+	}{rc, rc}, err
+}
+
+func TestElsewhere(t *testing.T) {
+	f := files{}
+	f.index(t, f.addManifest(t, "amd64", "", "", "far away"))
+	dir := f.dir(t)
+	for _, keep := range []bool{false, true} {
+		near, err := Open(context.Background(), "oci:"+dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fetched, temp := 0, t.TempDir()
+		img := NewImage(remote{near.Image, &fetched}, near)
+		want := 2
+		if keep {
+			img.KeepIn(temp)
+			want = 1
+		}
+		s, err := img.Source()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree, err := unpack.Read(context.Background(), s.Layers, unpack.DefaultLimits())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sink textSink
+		if err := tree.Emit(context.Background(), &sink, unpack.EmitOptions{}); err != nil || sink.text != "far away" || fetched != want {
+			t.Errorf("keep %v: got %q, error %v, fetched %d times", keep, sink.text, err, fetched)
+		}
+		if err := img.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, _ := os.ReadDir(temp); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
 func FuzzArchive(f *testing.F) {
 	f.Add(savedFiles(f, "x").tar(f))
 	l := files{}
@@ -451,7 +517,7 @@ func FuzzArchive(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if s, err := NewSource(img); err == nil {
+			if s, err := img.Source(); err == nil {
 				if tree, err := unpack.Read(context.Background(), s.Layers, limits()); err == nil {
 					_ = tree.Emit(context.Background(), &textSink{}, unpack.EmitOptions{}) // any end but a panic
 				}

@@ -3,6 +3,8 @@ package source
 import (
 	"context"
 	"fmt"
+	"path"
+	"strings"
 
 	"singularity/build/deffile"
 )
@@ -20,7 +22,12 @@ func newOCI(s *deffile.Stage, c Config) (Source, error) {
 	if s.Value("fingerprints") != "" {
 		return nil, fmt.Errorf("line %d: Fingerprints are of signatures in a SIF: an image of layers has none", s.Line)
 	}
-	return &ociImage{ref: s.Agent() + ":" + s.Value("from"), fill: c.OCI}, nil
+	ref := s.Agent() + ":" + s.Value("from")
+	if s.Agent() == "docker" {
+		// Registry and Namespace stand before what From names.
+		ref = "docker://" + path.Join(s.Value("registry"), s.Value("namespace"), strings.TrimPrefix(s.Value("from"), "//"))
+	}
+	return &ociImage{ref: ref, fill: c.OCI}, nil
 }
 
 func (o *ociImage) Fetch(ctx context.Context, rootfs string) error { return o.fill(ctx, o.ref, rootfs) }

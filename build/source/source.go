@@ -45,6 +45,8 @@ type Config struct {
 	Extract func(ctx context.Context, path, rootfs string) error
 	// OCI fills rootfs with the image of layers that a reference names.
 	OCI func(ctx context.Context, ref, rootfs string) error
+	// Registries tells that OCI knows references that begin with docker://.
+	Registries bool
 	// Include are packages to install besides those of the header.
 	Include []string
 }
@@ -61,6 +63,9 @@ func (e *UnsupportedError) Error() string {
 
 // New returns the source that the header of a stage names.
 func New(s *deffile.Stage, c Config) (Source, error) {
+	if s.Agent() == "docker" && c.Registries {
+		return newOCI(s, c)
+	}
 	switch agent := s.Agent(); agent {
 	case "scratch":
 		return scratch{}, nil
