@@ -451,6 +451,24 @@ func (s *starter) environment() {
 		s.log.Warning(w)
 	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
+	s.facts.Program = s.program()
+}
+
+// program returns what the runscript of an OCI image starts, if there is no
+// shell in the image that could run it.
+func (s *starter) program() []string {
+	if s.verb != "run" && s.verb != "instance run" || s.o.App != "" {
+		return nil
+	}
+	if _, err := s.files.Stat("/bin/sh"); err == nil {
+		return nil
+	}
+	script, err := s.files.ReadFile("/.singularity.d/runscript", maxEnvScript)
+	if err != nil {
+		return nil
+	}
+	words, _ := env.Program(string(script), s.args, s.facts.Env, s.o.NoEval)
+	return words
 }
 
 func orRoot(home string) string {

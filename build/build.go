@@ -21,7 +21,8 @@
 //
 // Files: build.go (the steps), options.go, bundle.go (temporary directories),
 // script.go (%pre, %setup, %post, %test), files.go (%files), metadata.go and
-// inspect.go (/.singularity.d), extract.go (images to directories), tree.go
+// inspect.go (/.singularity.d), extract.go (images to directories), oci.go
+// (layers to an image or a directory), tree.go
 // (directories to directories), pack.go and assemble.go (directory to SIF),
 // target.go (names and what is there already), arch.go, skeleton/ (scripts
 // that every image holds).
@@ -49,7 +50,8 @@ type builder struct {
 	root    *os.File // of the image to be
 	arch    string
 	labels  map[string]string
-	inspect []byte // JSON for the SIF object inspect-metadata.json
+	inspect []byte   // JSON for the SIF object inspect-metadata.json
+	base    *layered // nil unless the base system came as layers
 }
 
 // Build makes the image that o describes. After an error or when ctx ends
@@ -111,7 +113,7 @@ func (b *builder) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	b.arch = detectArch(b.root)
+	b.arch = b.detectArch()
 	return b.post(ctx)
 }
 
@@ -121,14 +123,14 @@ func (b *builder) describe(context.Context) error {
 	if err := b.layout(); err != nil {
 		return err
 	}
-	b.arch = detectArch(b.root)
+	b.arch = b.detectArch()
 	return b.metadata()
 }
 
 // bootstrap lets the agent of the stage fill the root file system.
 func (b *builder) bootstrap(ctx context.Context) error {
 	src, err := source.New(b.stage, source.Config{
-		Log: b.o.Log, Env: b.o.Env, Extract: b.extract,
+		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil,
 		Include: strings.FieldsFunc(b.o.getenv("INCLUDE"), func(r rune) bool { return r == ' ' || r == ',' }),
 	})
 	if err != nil {

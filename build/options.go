@@ -8,6 +8,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/oci"
 )
 
 // Owners tells what kind of root the build is, and so which owners files can
@@ -92,6 +93,13 @@ type Options struct {
 	Sections []string // names, without "%"; empty means all
 	Binds    []Bind   // for %post and %test
 
+	// Which image to take where there are several, as --arch and --platform name
+	// it, and the Docker daemon to ask.
+	Arch, Platform, DockerHost string
+	// OpenImage, if not nil, opens an image of a registry by a reference that
+	// begins with docker://. Without it there are no such images.
+	OpenImage func(ctx context.Context, ref string, p oci.Platform) (*oci.Image, error)
+
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
@@ -169,9 +177,12 @@ func (e *ScriptError) Error() string { return fmt.Sprintf("%%%s failed: %v", e.S
 func (e *ScriptError) Unwrap() error { return e.Err }
 
 // localImage is the definition of a build from an image at path.
-func localImage(path string) (*deffile.Definition, error) {
+func localImage(path string) (*deffile.Definition, error) { return oneLine("localimage", path) }
+
+// oneLine is the definition of a build from an image alone.
+func oneLine(agent, path string) (*deffile.Definition, error) {
 	if strings.ContainsAny(path, "\n\\") || strings.TrimSpace(path) != path || strings.Contains(path, " #") {
 		return nil, fmt.Errorf("cannot build from %q: the path has blanks at its ends, a backslash or a line feed", path)
 	}
-	return deffile.Parse("", []byte("bootstrap: localimage\nfrom: "+path+"\n"), nil)
+	return deffile.Parse("", []byte("bootstrap: "+agent+"\nfrom: "+path+"\n"), nil)
 }

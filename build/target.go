@@ -15,6 +15,7 @@ import (
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/image"
+	"singularity/oci"
 )
 
 // maxSpecSize bounds what is read to tell a definition file.
@@ -33,6 +34,9 @@ func (b *builder) readSpec() error {
 	}
 	spec := b.o.Spec
 	info, err := os.Stat(spec)
+	if agent, from, ok := oci.Split(spec); err != nil && (ok || agent == "docker" && b.o.OpenImage != nil) {
+		return b.readReference(agent, from)
+	}
 	if err != nil {
 		if uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot build from %q: this version builds from definition files, SIF, squashfs and ext3 files and sandbox directories", spec)
@@ -67,12 +71,26 @@ func (b *builder) readSpec() error {
 	b.stage = &b.def.Stages[0]
 	err = refuse(b.def)
 	if err == nil {
-		_, err = source.New(b.stage, source.Config{}) // a late refusal would waste the work of %pre
+		_, err = source.New(b.stage, source.Config{Registries: b.o.OpenImage != nil}) // a late refusal would waste the work of %pre
 	}
 	if err != nil {
 		return fmt.Errorf("cannot build %q: %w", spec, err)
 	}
 	return nil
+}
+
+// readReference builds from an image of layers.
+func (b *builder) readReference(agent, from string) (err error) {
+	if b.o.Update {
+		return errors.New("cannot update a sandbox from an image: a definition file is needed")
+	}
+	if _, err := oci.ParsePlatform(b.o.Arch, b.o.Platform); err != nil {
+		return err
+	}
+	if b.def, err = oneLine(agent, from); err == nil {
+		b.stage = &b.def.Stages[0]
+	}
+	return err
 }
 
 func (b *builder) readDefinition(info fs.FileInfo) (*deffile.Definition, error) {

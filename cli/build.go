@@ -27,6 +27,7 @@ type buildFlags struct {
 
 	sections, binds, args, argFiles []string
 	compression, tmpDir             string
+	arch, platform, dockerHost      string
 }
 
 // buildEnv are the keys of environment variables for flags of build.
@@ -34,6 +35,7 @@ var buildEnv = []flagEnv{
 	{"sandbox", "SANDBOX", false}, {"section", "SECTION", false}, {"update", "UPDATE", false}, {"force", "FORCE", false},
 	{"notest", "NOTEST", false}, {"fakeroot", "FAKEROOT", false}, {"fix-perms", "FIXPERMS", false}, {"no-cleanup", "NO_CLEANUP", false},
 	{"bind", "BIND", true}, {"bind", "BINDPATH", true}, {"tmpdir", "TMPDIR", false}, {"compression", "COMPRESSION", false},
+	{"arch", "BUILD_ARCH", false}, {"docker-host", "DOCKER_HOST", false},
 }
 
 func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
@@ -41,7 +43,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [options] <target> <spec>",
 		Short: "Build an image",
-		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file or a sandbox directory. The target is a SIF file, or a directory with --sandbox." +
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]) or of a Docker daemon (docker-daemon:NAME:TAG). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
 			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
@@ -59,12 +61,15 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringArrayVarP(&o.binds, "bind", "B", nil, "mount a path of the host for %post and %test: `spec` is src[:dest[:opts]]")
 	f.StringArrayVar(&o.args, "build-arg", nil, "set a template variable: `NAME=value`")
 	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
+	f.StringVar(&o.arch, "arch", "", "take the image for an `architecture` such as arm64 out of an archive or layout that holds several")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
+	f.StringVar(&o.dockerHost, "docker-host", "", "`address` of the Docker daemon for docker-daemon images, such as unix:///run/docker.sock")
 	f.BoolVarP(&o.fakeroot, "fakeroot", "f", false, "build as root of a user namespace; always so for users other than root")
 	f.BoolVar(&o.fixPerms, "fix-perms", false, "give the owner read and write access to every file of the image")
 	f.BoolVarP(&o.force, "force", "F", false, "replace the target if it exists, and labels and help of a base image")
 	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
 	f.BoolVarP(&o.noTest, "notest", "T", false, "do not run %test")
+	f.StringVar(&o.platform, "platform", "", "the same as --arch for a `platform` such as linux/arm/v7")
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
@@ -111,6 +116,7 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
+		Arch: f.arch, Platform: f.platform, DockerHost: f.dockerHost,
 	}
 	var err error
 	if o.Args, err = f.variables(log); err != nil {

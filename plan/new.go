@@ -26,6 +26,9 @@ type Facts struct {
 	// put before the program; see package container/env.
 	Env   []string
 	Shell []string
+	// Program, if not nil, is what the runscript would start, with its arguments,
+	// in an image without a shell to run it.
+	Program []string
 	// Open opens an image that is wanted besides the root.
 	Open func(ImageRef) (OpenImage, error)
 }
@@ -225,6 +228,9 @@ func (m *maker) process(verb string, args []string, home string) {
 		argv = append(m.shell(), args...)
 	case "run", "test", "instance run", "instance start":
 		argv = append([]string{m.script(verb)}, args...)
+		if m.f.Program != nil {
+			argv = m.f.Program
+		}
 	}
 	if strings.HasPrefix(verb, "instance ") {
 		p.Stay = p.Init

@@ -12,7 +12,7 @@
 // means running their scripts. All of them believe to be root, of the host or
 // of a user namespace.
 //
-// Files: source.go (the agents), debootstrap.go, localimage.go, scratch.go,
+// Files: source.go (the agents), debootstrap.go, localimage.go, oci.go, scratch.go,
 // command.go (running a host program).
 package source
 
@@ -43,6 +43,10 @@ type Config struct {
 	Env []string // environment of host programs
 	// Extract unpacks the image file or directory at path into rootfs.
 	Extract func(ctx context.Context, path, rootfs string) error
+	// OCI fills rootfs with the image of layers that a reference names.
+	OCI func(ctx context.Context, ref, rootfs string) error
+	// Registries tells that OCI knows references that begin with docker://.
+	Registries bool
 	// Include are packages to install besides those of the header.
 	Include []string
 }
@@ -54,16 +58,21 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("line %d: bootstrap agent %q is not part of this version; it has debootstrap, localimage and scratch", e.Line, e.Agent)
+	return fmt.Sprintf("line %d: bootstrap agent %q is not part of this version; it has debootstrap, docker-archive, docker-daemon, localimage, oci, oci-archive and scratch", e.Line, e.Agent)
 }
 
 // New returns the source that the header of a stage names.
 func New(s *deffile.Stage, c Config) (Source, error) {
+	if s.Agent() == "docker" && c.Registries {
+		return newOCI(s, c)
+	}
 	switch agent := s.Agent(); agent {
 	case "scratch":
 		return scratch{}, nil
 	case "localimage":
 		return newLocalImage(s, c)
+	case "docker-archive", "docker-daemon", "oci", "oci-archive":
+		return newOCI(s, c)
 	case "debootstrap":
 		return newDebootstrap(s, c), nil
 	default:

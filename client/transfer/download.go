@@ -223,7 +223,7 @@ func (s *stream) read(p []byte) (n int, again bool, err error) {
 	switch {
 	case s.off > limit:
 		return 0, false, fmt.Errorf("%w: more than %d bytes", ErrSize, limit)
-	case err == io.EOF && s.total >= 0 && s.off < s.total:
+	case err == io.ErrUnexpectedEOF, err == io.EOF && s.total >= 0 && s.off < s.total:
 		return n, true, fmt.Errorf("the connection broke off after %d of %d bytes", s.off, s.total)
 	}
 	return n, true, err

@@ -16,7 +16,7 @@
 // done here.
 //
 // Files: env.go (the order of things), eval.go (the evaluator), app.go (the
-// active app), wrap.go (the command for /bin/sh).
+// active app), runscript.go (programs of images without a shell), wrap.go (the command for /bin/sh).
 package env
 
 import (
