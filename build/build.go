@@ -130,7 +130,7 @@ func (b *builder) describe(context.Context) error {
 // bootstrap lets the agent of the stage fill the root file system.
 func (b *builder) bootstrap(ctx context.Context) error {
 	src, err := source.New(b.stage, source.Config{
-		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil,
+		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil, FetchImage: b.o.FetchImage,
 		Include: strings.FieldsFunc(b.o.getenv("INCLUDE"), func(r rune) bool { return r == ' ' || r == ',' }),
 	})
 	if err != nil {

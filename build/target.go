@@ -37,6 +37,9 @@ func (b *builder) readSpec() error {
 	if agent, from, ok := oci.Split(spec); err != nil && (ok || agent == "docker" && b.o.OpenImage != nil) {
 		return b.readReference(agent, from)
 	}
+	if scheme, from, _ := strings.Cut(spec, "://"); err != nil && b.o.FetchImage != nil && (scheme == "oras" || scheme == "library" || scheme == "shub") {
+		return b.readReference(scheme, from)
+	}
 	if err != nil {
 		if uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot build from %q: this version builds from definition files, SIF, squashfs and ext3 files and sandbox directories", spec)

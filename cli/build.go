@@ -28,6 +28,7 @@ type buildFlags struct {
 	sections, binds, args, argFiles []string
 	compression, tmpDir             string
 	arch, platform, dockerHost      string
+	remote                          fetchOptions
 }
 
 // buildEnv are the keys of environment variables for flags of build.
@@ -43,7 +44,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [options] <target> <spec>",
 		Short: "Build an image",
-		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]) or of a Docker daemon (docker-daemon:NAME:TAG). The target is a SIF file, or a directory with --sandbox." +
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]), of a Docker daemon (docker-daemon:NAME:TAG) or of a registry (docker://NAME:TAG); or a SIF elsewhere (oras://, library://, shub://). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
 			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
@@ -51,7 +52,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 			"  $ singularity build final.sif work/",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := setFromEnv(c, buildEnv); err != nil {
+			if err := errors.Join(setFromEnv(c, buildEnv), o.remote.fromEnv(c)); err != nil {
 				return err
 			}
 			return runBuild(log, run, &o, args[0], args[1])
@@ -73,6 +74,9 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
+	o.remote.addCredentialFlags(c)
+	f.BoolVar(&o.remote.disableCache, "disable-cache", false, "neither use nor make a cache")
+	f.StringVar(&o.remote.library, "library", "", "`URL` of the library")
 	f.BoolVarP(&o.update, "update", "u", false, "apply the definition to the sandbox that exists")
 	return c
 }
@@ -97,12 +101,13 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec str
 	}
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
+	ctx, stop := buildContext(parent)
+	defer stop()
+	f.fromElsewhere(ctx, log, o)
 	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
 	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Variables of our own are nobody else's business.
-	o.Env, o.Temporary = without(os.Environ(), ownVariables...), report(parent)
-	ctx, stop := buildContext(parent)
-	defer stop()
+	o.Env, o.Temporary = without(os.Environ(), append(secretVariables, ownVariables...)...), report(parent)
 	err = build.Build(ctx, *o)
 	bar.clear()
 	return explainBuild(err)
@@ -210,6 +215,9 @@ func explainBuild(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitOne(errors.New("build interrupted"))
+	}
+	if hint == "" {
+		return explainFetch(err)
 	}
 	return action.Fatal(err, hint)
 }

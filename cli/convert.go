@@ -60,7 +60,7 @@ func (o *fetchOptions) convert(log *action.Log) func(ctx context.Context, ref, p
 // environ gives the options to the build, where its own flags would show
 // secrets to others or are not there.
 func (o *fetchOptions) environ() []string {
-	env := []string{"SINGULARITY_NO_HTTPS=" + strconv.FormatBool(o.noHTTPS)}
+	env := []string{"SINGULARITY_DOCKER_LOGIN=false", "SINGULARITY_NO_HTTPS=" + strconv.FormatBool(o.noHTTPS)}
 	for key, value := range map[string]string{"AUTHFILE": o.authFile, "DOCKER_USERNAME": o.username, "DOCKER_PASSWORD": o.password, "DOCKER_HOST": o.dockerHost} {
 		if value != "" {
 			env = append(env, "SINGULARITY_"+key+"="+value)

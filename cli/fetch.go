@@ -49,11 +49,19 @@ var fetchEnv = []flagEnv{
 	{"docker-username", "DOCKER_USERNAME", false}, {"docker-password", "DOCKER_PASSWORD", false},
 }
 
-// addCredentialFlags adds the flags for credentials.
+// addFlags adds the flags that pull and push share.
+func (o *fetchOptions) addFlags(c *cobra.Command) {
+	o.addCredentialFlags(c)
+	f := c.Flags()
+	f.StringVar(&o.dockerHost, "docker-host", "", "`address` of the Docker daemon")
+	f.StringVar(&o.tmpDir, "tmpdir", "", "`directory` for temporary files")
+	f.MarkHidden("tmpdir")
+}
+
+// addCredentialFlags adds the flags for how and as whom to talk to registries.
 func (o *fetchOptions) addCredentialFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.authFile, "authfile", "", "`file` with the credentials for registries")
-	f.StringVar(&o.dockerHost, "docker-host", "", "`address` of the Docker daemon")
 	f.BoolVar(&o.dockerLogin, "docker-login", false, "ask for the user name and password of the registry")
 	f.StringVar(&o.username, "docker-username", "", "user `name` for the registry")
 	f.StringVar(&o.password, "docker-password", "", "`password` for the registry; others can see it: use SINGULARITY_DOCKER_PASSWORD")
@@ -62,8 +70,6 @@ func (o *fetchOptions) addCredentialFlags(c *cobra.Command) {
 	f.BoolVar(&o.noHTTPS, "no-https", false, "use http, or TLS without checking certificates, for docker, oras and library hosts")
 	f.BoolVar(&o.noHTTPS, "nohttps", false, "use http")
 	f.MarkDeprecated("nohttps", "use '--no-https'")
-	f.StringVar(&o.tmpDir, "tmpdir", "", "`directory` for temporary files")
-	f.MarkHidden("tmpdir")
 }
 
 // fromEnv takes values of the environment for those flags that c has and that

@@ -49,7 +49,7 @@ func newPullCommand(log *action.Log) *cobra.Command {
 			return explainFetch(pull(c, log, &o, args))
 		},
 	}
-	o.addCredentialFlags(c)
+	o.addFlags(c)
 	f := c.Flags()
 	f.BoolVarP(&o.force, "force", "F", false, "replace the file if it exists")
 	f.BoolVar(&o.disableCache, "disable-cache", false, "neither use nor make a cache")

@@ -46,7 +46,7 @@ func newPushCommand(log *action.Log) *cobra.Command {
 			return explainFetch(push(c, log, &o, args[0], args[1]))
 		},
 	}
-	o.addCredentialFlags(c)
+	o.addFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.library, "library", "", "`URL` of the library")
 	f.BoolVarP(&o.unsigned, "allow-unsigned", "U", false, "let a library have an image without a good signature")

@@ -12,7 +12,7 @@
 // means running their scripts. All of them believe to be root, of the host or
 // of a user namespace.
 //
-// Files: source.go (the agents), debootstrap.go, localimage.go, oci.go, scratch.go,
+// Files: source.go (the agents), debootstrap.go, fetched.go, localimage.go, oci.go, scratch.go,
 // command.go (running a host program).
 package source
 
@@ -47,6 +47,9 @@ type Config struct {
 	OCI func(ctx context.Context, ref, rootfs string) error
 	// Registries tells that OCI knows references that begin with docker://.
 	Registries bool
+	// FetchImage returns the path of the SIF image that a reference names, and
+	// what to call when it is not needed any more.
+	FetchImage func(ctx context.Context, ref string) (path string, done func(), err error)
 	// Include are packages to install besides those of the header.
 	Include []string
 }
@@ -58,7 +61,7 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("line %d: bootstrap agent %q is not part of this version; it has debootstrap, docker-archive, docker-daemon, localimage, oci, oci-archive and scratch", e.Line, e.Agent)
+	return fmt.Sprintf("line %d: bootstrap agent %q is not part of this version; it has debootstrap, docker, docker-archive, docker-daemon, library, localimage, oci, oci-archive, oras, scratch and shub", e.Line, e.Agent)
 }
 
 // New returns the source that the header of a stage names.
@@ -73,6 +76,8 @@ func New(s *deffile.Stage, c Config) (Source, error) {
 		return newLocalImage(s, c)
 	case "docker-archive", "docker-daemon", "oci", "oci-archive":
 		return newOCI(s, c)
+	case "library", "oras", "shub":
+		return newFetched(s, c)
 	case "debootstrap":
 		return newDebootstrap(s, c), nil
 	default:
