@@ -47,9 +47,8 @@ func (o *fetchOptions) convert(log *action.Log) func(ctx context.Context, ref, p
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			if _, ok := errors.AsType[*exec.ExitError](err); ok {
-				// The build has said what is wrong.
-				return fmt.Errorf("cannot convert %q: the build above failed", ref)
+			if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() > 0 {
+				return exitStatus(e.ExitCode()) // the build has said what is wrong
 			}
 			return fmt.Errorf("cannot convert %q: %w", ref, err)
 		}

@@ -184,7 +184,7 @@ func libraryCommand(ts *testscript.TestScript, neg bool, args []string) {
 // It serves the files of DIR over TLS and sets $NAME to its address.
 // /plain/FILE is a file, /break/FILE breaks off in the middle of the first two
 // answers, /lie/FILE sends less than it announces, /away/HOST/FILE leads to
-// another host, and /count tells how many files were sent.
+// another host. NAME/count holds how many files were sent.
 func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: web NAME DIR")
@@ -194,7 +194,7 @@ func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 	writeCertificate(ts, dir)
 	pair, err := tls.LoadX509KeyPair(dir+"/cert.pem", dir+"/key.pem")
 	ts.Check(err)
-	s := httptest.NewUnstartedServer(&web{files: http.FileServer(http.Dir(ts.MkAbs(args[1])))})
+	s := httptest.NewUnstartedServer(&web{files: http.FileServer(http.Dir(ts.MkAbs(args[1]))), count: dir + "/count"})
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	s.StartTLS()
 	ts.Defer(s.Close)
@@ -203,15 +203,13 @@ func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 type web struct {
 	files        http.Handler
+	count        string
 	sent, broken atomic.Int32
 }
 
 func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	verb, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	switch verb {
-	case "count":
-		fmt.Fprintln(w, s.sent.Load())
-		return
 	case "break", "plain":
 		r.URL.Path = "/" + rest
 	case "lie":
@@ -232,7 +230,7 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Method == http.MethodGet {
-		s.sent.Add(1)
+		os.WriteFile(s.count, []byte(fmt.Sprintln(s.sent.Add(1))), 0o644)
 		if verb == "break" && s.broken.Add(1) < 3 {
 			w = &half{ResponseWriter: w, left: 3000}
 		}

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -104,7 +105,15 @@ func Key(text string, p v1.Platform) string {
 // Fetch returns the image that r names. The caller closes it.
 func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
 	if f.Cache != nil && f.Window > 0 {
-		if path := recent.Lookup(f.Cache.Root, f.key(r), f.Window); path != "" {
+		path := ""
+		known := func() bool {
+			path = recent.Lookup(f.Cache.Root, f.key(r), f.Window)
+			return path != ""
+		}
+		if !known() {
+			defer f.Cache.Lead(ctx, hash(f.key(r)), f.waiting, known)()
+		}
+		if known() {
 			return &Image{Path: path, Kind: r.Kind, Cached: true}, nil
 		}
 	}
@@ -118,9 +127,7 @@ func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
 	if f.Cache == nil || s.name == "" {
 		return f.temporary(ctx, r, s)
 	}
-	path, err := f.Cache.Make(ctx, s.kind, s.name, func(host string) {
-		call(f.Info, "Waiting for %s, which fetches the same image", host)
-	}, func(file *os.File) error {
+	path, err := f.Cache.Make(ctx, s.kind, s.name, f.waiting, func(file *os.File) error {
 		f.announce(s)
 		return s.write(ctx, file)
 	})
@@ -131,13 +138,8 @@ func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
 	return &Image{Path: path, Kind: r.Kind, Digest: s.digest, Cached: true}, nil
 }
 
-// Asked tells whether fetching r would leave this host.
-func (r *Ref) Asked() bool {
-	switch r.Kind {
-	case Path, Instance, OCI, OCIArchive, DockerArchive, DockerDaemon:
-		return false
-	}
-	return true
+func (f *Fetcher) waiting(host string) {
+	call(f.Info, "Waiting for another process on %s, which fetches the same image", host)
 }
 
 func (f *Fetcher) announce(s *source) {
@@ -159,6 +161,10 @@ func (f *Fetcher) stale(r *Ref, err error) *Image {
 		return nil
 	}
 	call(f.Warning, "%v: using the image of %s that was there on %s", err, r.Text, asked.Format(time.RFC1123))
+	if f.Window > 0 && !errors.Is(err, transfer.ErrOffline) {
+		// The next starts need not wait for the same network.
+		recent.Store(f.Cache.Root, f.key(r), strings.TrimPrefix(path, f.Cache.Root+"/"), false)
+	}
 	return &Image{Path: path, Kind: r.Kind, Cached: true}
 }
 

@@ -33,7 +33,9 @@ import (
 // How long a server may take for each step.
 const (
 	connectTimeout = 10 * time.Second
-	headerTimeout  = 60 * time.Second
+	// A server that many ask at once has much to compute here.
+	tlsTimeout    = 30 * time.Second
+	headerTimeout = 60 * time.Second
 )
 
 // ErrOffline is the answer to every request of a client that is offline.
@@ -62,7 +64,7 @@ func NewTransport(s *Settings) (http.RoundTripper, error) {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   connect,
+		TLSHandshakeTimeout:   tlsTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     true,

@@ -86,6 +86,36 @@ func TestMany(t *testing.T) {
 	}
 }
 
+// TestLead: one asks and the others use its answer, or ask all when it has none.
+func TestLead(t *testing.T) {
+	for _, good := range []bool{true, false} {
+		c := open(t)
+		var known atomic.Bool
+		var asked, together, most atomic.Int32
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				defer c.Lead(t.Context(), digest("ref"), nil, known.Load)()
+				if known.Load() {
+					return
+				}
+				asked.Add(1)
+				most.Store(max(most.Load(), together.Add(1)))
+				time.Sleep(50 * time.Millisecond)
+				known.Store(good)
+				together.Add(-1)
+			})
+		}
+		wg.Wait()
+		if good && asked.Load() != 1 {
+			t.Errorf("asked %d times", asked.Load())
+		}
+		if !good && (asked.Load() != 64 || most.Load() < 2) {
+			t.Errorf("without an answer: asked %d times, %d at once", asked.Load(), most.Load())
+		}
+	}
+}
+
 // TestFailure: SC-084, a writer that fails holds nobody up.
 func TestFailure(t *testing.T) {
 	c := open(t)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -94,13 +96,7 @@ func (l *lease) take(ctx context.Context, waiting func(string), done func() bool
 	if l.nonce == "" {
 		l.nonce = newNonce()
 	}
-	silence, wait := l.silence, l.poll
-	if silence == 0 {
-		silence = defaultSilence
-	}
-	if wait == 0 {
-		wait = firstPoll
-	}
+	silence, wait := cmp.Or(l.silence, defaultSilence), cmp.Or(l.poll, firstPoll)
 	var seen sight
 	var since time.Time
 	for {
@@ -126,12 +122,9 @@ func (l *lease) take(ctx context.Context, waiting func(string), done func() bool
 			seen = sight{nonce: "-"}
 			continue
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		pause(ctx, wait)
+		if ctx.Err() != nil {
 			return false, ctx.Err()
-		case <-t.C:
 		}
 		if done() {
 			return false, nil
@@ -139,6 +132,61 @@ func (l *lease) take(ctx context.Context, waiting func(string), done func() bool
 		if l.poll == 0 {
 			wait = min(wait*3/2, lastPoll)
 		}
+	}
+}
+
+// Lead lets one of many callers that ask the same go ahead: the first returns at
+// once, the others when done says that there is an answer, or when the first is
+// through without one, or gone. All of them may go on then; the function that
+// is returned ends the lead, of whoever has it. Nothing of this can fail: at
+// worst, several ask.
+func (c *Cache) Lead(ctx context.Context, name string, waiting func(host string), done func() bool) (release func()) {
+	release = func() {}
+	if !isName(name) || ownDir(filepath.Join(c.Root, "lease")) != nil {
+		return release
+	}
+	l := &lease{path: filepath.Join(c.Root, "lease", "ref."+name), silence: c.Silence, nonce: newNonce()}
+	if got, err := l.create(); err != nil {
+		return release
+	} else if got {
+		stop := l.keep()
+		return func() {
+			stop()
+			l.release()
+		}
+	}
+	var seen sight
+	since, wait := time.Now(), firstPoll
+	for ctx.Err() == nil && !done() {
+		now, there := l.look()
+		switch {
+		case !there:
+			return release
+		case seen.nonce != "" && now.nonce != seen.nonce:
+			return release
+		case now != seen:
+			if seen.nonce == "" && waiting != nil {
+				waiting(now.host)
+			}
+			seen, since = now, time.Now()
+		}
+		if deadHere(seen.nonce) || time.Since(since) > cmp.Or(c.Silence, defaultSilence) {
+			l.breakUp(seen)
+			return release
+		}
+		pause(ctx, wait)
+		wait = min(wait*3/2, lastPoll)
+	}
+	return release
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
