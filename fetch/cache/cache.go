@@ -34,6 +34,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/fetch/recent"
 )
 
 // Types are the folders that hold images, and blob, which holds a layout.
@@ -128,14 +130,8 @@ func (c *Cache) Find(kind, name string) string {
 	if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() {
 		return ""
 	}
-	touch(path)
+	recent.Touch(path)
 	return path
-}
-
-// touch notes a use: the time of access, which mounts often do not keep.
-func touch(path string) {
-	now := unix.NsecToTimespec(time.Now().UnixNano())
-	unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, {Nsec: unix.UTIME_OMIT}}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // Make returns the path of an entry and lets write make it if it is missing.

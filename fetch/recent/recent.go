@@ -80,9 +80,24 @@ func Lookup(root, ref string, window time.Duration) string {
 	if path == "" || !pinned && (time.Since(asked) >= window || time.Since(asked) < -time.Minute) {
 		return ""
 	}
+	Touch(path)
+	return path
+}
+
+// touchAfter is how old a note of use gets before it is made anew: each one
+// costs a file server work, and containers that share a mount of the image want
+// it unchanged.
+const touchAfter = time.Hour
+
+// Touch notes that the image at path is used: in the time of access, which
+// mounts often do not keep.
+func Touch(path string) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Atim.Unix())) < touchAfter {
+		return
+	}
 	now := unix.NsecToTimespec(time.Now().UnixNano())
 	unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{now, {Nsec: unix.UTIME_OMIT}}, unix.AT_SYMLINK_NOFOLLOW)
-	return path
 }
 
 // Last returns the path of the image that ref named when a registry was last
