@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"singularity/action"
+	"singularity/oci"
 )
 
 // convert returns what makes a SIF of an image of layers: a build from that
@@ -66,4 +67,24 @@ func (o *fetchOptions) environ() []string {
 		}
 	}
 	return env
+}
+
+// local returns what finds the digest of an image of layers on this host.
+func (o *fetchOptions) local() func(ctx context.Context, ref string) (string, error) {
+	return func(ctx context.Context, ref string) (string, error) {
+		p, err := oci.ParsePlatform(o.arch, o.platform)
+		if err != nil {
+			return "", err
+		}
+		img, err := oci.Open(ctx, ref, oci.Options{Platform: &p, DockerHost: o.dockerHost, TempDir: o.temporary(), Getenv: os.Getenv})
+		if err != nil {
+			return "", err
+		}
+		defer img.Close()
+		s, err := img.Source()
+		if err != nil {
+			return "", err
+		}
+		return s.Digest, nil
+	}
 }

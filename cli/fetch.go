@@ -189,7 +189,7 @@ func (o *fetchOptions) fetcher(ctx context.Context, log *action.Log, p *transfer
 	f.Library = func(ctx context.Context, host string) (*library.Client, error) {
 		return o.libraryClient(ctx, f.Registry.Config, host)
 	}
-	f.Convert = o.convert(log)
+	f.Convert, f.Local = o.convert(log), o.local()
 	f.TempDir = o.temporary()
 	f.Cache = o.openCache(log)
 	return f, nil

@@ -49,6 +49,8 @@ type Fetcher struct {
 	// Convert makes a SIF file at path, which exists, of an image of layers,
 	// which ref names: with a digest where it has one.
 	Convert func(ctx context.Context, ref, path string) error
+	// Local returns the digest of an image of layers on this host.
+	Local func(ctx context.Context, ref string) (digest string, err error)
 	// Progress and the messages may be nil.
 	Progress               func(what string, done, total int64)
 	Info, Warning, Verbose func(string)
@@ -104,7 +106,7 @@ func Key(text string, p v1.Platform) string {
 
 // Fetch returns the image that r names. The caller closes it.
 func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
-	if f.Cache != nil && f.Window > 0 {
+	if f.Cache != nil && f.Window > 0 && !r.here() {
 		path := ""
 		known := func() bool {
 			path = recent.Lookup(f.Cache.Root, f.key(r), f.Window)
@@ -134,8 +136,16 @@ func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	recent.Store(f.Cache.Root, f.key(r), s.kind+"/"+s.name, s.pinned)
+	if !r.here() {
+		recent.Store(f.Cache.Root, f.key(r), s.kind+"/"+s.name, s.pinned)
+	}
 	return &Image{Path: path, Kind: r.Kind, Digest: s.digest, Cached: true}, nil
+}
+
+// here tells whether an image of layers is on this host: it can be looked at each
+// time.
+func (r *Ref) here() bool {
+	return r.Kind == OCI || r.Kind == OCIArchive || r.Kind == DockerArchive || r.Kind == DockerDaemon
 }
 
 func (f *Fetcher) waiting(host string) {

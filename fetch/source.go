@@ -49,10 +49,7 @@ func (f *Fetcher) find(ctx context.Context, r *Ref) (*source, error) {
 	case Shub:
 		return f.findShub(ctx, r)
 	case OCI, OCIArchive, DockerArchive, DockerDaemon:
-		// Its digest is known only to whoever reads it, and it is here anyway.
-		return &source{kind: "oci-tmp", what: r.Text, write: func(ctx context.Context, file *os.File) error {
-			return f.Convert(ctx, r.Text, file.Name())
-		}}, nil
+		return f.findLocal(ctx, r)
 	}
 	return nil, fmt.Errorf("cannot fetch %q: it is no image elsewhere", r.Text)
 }
@@ -79,6 +76,18 @@ func (f *Fetcher) findDocker(ctx context.Context, r *Ref) (*source, error) {
 		write: func(ctx context.Context, file *os.File) error {
 			return f.Convert(ctx, "docker://"+r.Repository()+"@"+digest, file.Name())
 		},
+	}, nil
+}
+
+// findLocal opens an image of layers that is on this host already.
+func (f *Fetcher) findLocal(ctx context.Context, r *Ref) (*source, error) {
+	digest, err := f.Local(ctx, r.Text)
+	if err != nil {
+		return nil, err
+	}
+	return &source{
+		kind: "oci-tmp", name: hash(digest, f.Platform.String(), converter), digest: digest, what: r.Text,
+		write: func(ctx context.Context, file *os.File) error { return f.Convert(ctx, r.Text, file.Name()) },
 	}, nil
 }
 
