@@ -47,7 +47,8 @@ func newRegistryLoginCommand(log *action.Log) *cobra.Command {
 		Long: "Check a user name and password with a registry, by a request that needs them, and keep them. A URI with a path, docker://HOST/PATH, checks the right to read that repository. " +
 			"Where the file names a credential helper for the registry, that keeps them.",
 		Example: "  $ singularity registry login --username ada docker://registry.example.org\n" +
-			"  $ singularity registry login --username ada --password-stdin oras://registry.example.org <secret",
+			"  $ singularity registry login --username ada --password-stdin \\\n" +
+			"      oras://registry.example.org <secret",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := setFromEnv(c, loginEnv); err != nil {

@@ -22,12 +22,19 @@ import (
 // containers from local images faster, with the edits of CDI devices where
 // devices are asked for.
 func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
+	var ref *fetch.Ref
+	if action.Remote(image) {
+		var err error
+		if ref, err = startReference(image); err != nil {
+			return err
+		}
+	}
 	v, verb, err := invocation()
 	if err != nil {
 		return err
 	}
-	if action.Remote(image) {
-		temporary, err := fetchForStart(c, log, v, verb)
+	if ref != nil {
+		temporary, err := fetchForStart(c, log, v, verb, ref)
 		if err != nil {
 			return explainFetch(err)
 		}
@@ -48,18 +55,20 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
 }
 
+// startReference reads the reference of an image that is not a file here.
+func startReference(image string) (*fetch.Ref, error) {
+	ref, err := fetch.Parse(image, nil)
+	if unknown, ok := errors.AsType[*fetch.SchemeError](err); ok {
+		return nil, action.Fatal(fmt.Errorf("cannot start %q: images of the kind %q are not supported", image, unknown.Scheme),
+			"name a SIF file or a directory on this host, or an image by docker://, oras://, library:// or https://")
+	}
+	return ref, err
+}
+
 // fetchForStart fetches the image of v and puts the file in its place, in v and
 // in the command line. It returns an image that is not in the cache, which
 // somebody has to remove when the container has ended.
-func fetchForStart(c *cobra.Command, log *action.Log, v *action.Invocation, verb *action.Verb) (*fetch.Image, error) {
-	ref, err := fetch.Parse(v.Image, nil)
-	if unknown, ok := errors.AsType[*fetch.SchemeError](err); ok {
-		return nil, action.Fatal(fmt.Errorf("cannot start %q: images of the kind %q are not supported", v.Image, unknown.Scheme),
-			"name a SIF file or a directory on this host, or an image by docker://, oras://, library:// or https://")
-	}
-	if err != nil {
-		return nil, err
-	}
+func fetchForStart(c *cobra.Command, log *action.Log, v *action.Invocation, verb *action.Verb, ref *fetch.Ref) (*fetch.Image, error) {
 	po := &v.Options
 	o := &fetchOptions{noHTTPS: po.NoHTTPS, disableCache: po.DisableCache, dockerLogin: po.DockerLogin, authFile: po.AuthFile,
 		tmpDir: po.TmpDir, dockerHost: po.DockerHost, username: po.DockerUsername, password: po.DockerPassword, library: os.Getenv("SINGULARITY_LIBRARY")}
