@@ -27,6 +27,9 @@ type pullOptions struct {
 	dir, name       string
 }
 
+// ociFlags are of OCI mode: refused, and not taken for something else.
+var ociFlags = []string{"oci", "keep-layers", "with-cosign"}
+
 var pullEnv = []flagEnv{{"dir", "PULLDIR", false}, {"dir", "PULLFOLDER", false}, {"name", "NAME", false}, {"force", "FORCE", false},
 	{"arch", "PULL_ARCH", false}, {"arch", "ARCH", false}, {"allow-unsigned", "ALLOW_UNSIGNED", false}}
 
@@ -65,6 +68,12 @@ func newPullCommand(log *action.Log) *cobra.Command {
 	f.MarkHidden("allow-unauthenticated")
 	f.Bool("no-cleanup", false, "keep temporary files")
 	f.MarkHidden("no-cleanup")
+	f.Bool("no-oci", false, "make a SIF of images of layers, as is done anyway")
+	f.MarkHidden("no-oci")
+	for _, name := range ociFlags {
+		f.Bool(name, false, "for OCI mode, which this version does not have")
+		f.MarkHidden(name)
+	}
 	return c
 }
 
@@ -74,6 +83,11 @@ func interrupted() (context.Context, context.CancelFunc) {
 }
 
 func pull(c *cobra.Command, log *action.Log, o *pullOptions, args []string) error {
+	for _, name := range ociFlags {
+		if on, _ := c.Flags().GetBool(name); on {
+			return action.Fatal(fmt.Errorf("cannot use --%s: OCI mode is not part of this version", name), "without it, the image becomes a SIF")
+		}
+	}
 	ref, err := fetch.Parse(args[len(args)-1], nil)
 	if err != nil {
 		return err
