@@ -26,6 +26,9 @@ func newFetched(s *deffile.Stage, c Config) (Source, error) {
 	from := strings.TrimPrefix(s.Value("from"), "//")
 	// A library of another host stands in Library, as a URL or a host.
 	if host := s.Value("library"); s.Agent() == "library" && host != "" {
+		if strings.Count(from, "/") != 2 {
+			return nil, fmt.Errorf("line %d: with Library, From names entity/collection/container", s.Line)
+		}
 		_, after, isURL := strings.Cut(host, "://")
 		if isURL {
 			host = after

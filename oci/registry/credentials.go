@@ -94,8 +94,9 @@ func (r *Resolver) Order() []string {
 // explicit tells whether those of flags may be used: they are for the registry
 // that the user names, and not for a mirror of it.
 //
-// Security: a source that is there but cannot be read ends the search. Going on
-// would use other credentials than the user means.
+// Security: a source that is damaged, or a helper that fails, ends the search.
+// Going on would use other credentials than the user means. Files of Docker and
+// Podman that belong to somebody else, as after su, are none of the user's.
 func (r *Resolver) For(repository string, explicit bool) (Found, error) {
 	if r == nil {
 		return Found{}, nil
