@@ -102,7 +102,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newDoctorCommand(log),
 		newInspectCommand(log),
 		newInstanceCommand(log),
-		newKeyCommand(log),
+		newECLCommand(log), newKeyCommand(log),
 		newOverlayCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),
