@@ -385,7 +385,7 @@ func settings(c *conf.Config) plan.Settings {
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
 	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
-	in.User = append(env.UserVariables(in.Host), s.o.Env...)
+	in.User = s.userVariables(in.Host)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
 		home = "/root"
@@ -422,6 +422,9 @@ func (s *starter) environment() {
 	r := env.Make(in)
 	for _, w := range r.Warnings {
 		s.log.Warning(w)
+	}
+	for _, name := range r.Changed {
+		s.log.Verbose("The value of " + name + " is not set as it stands, but as a shell reads it between double quotes: --no-eval sets it literally")
 	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
 }

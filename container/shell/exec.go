@@ -1,0 +1,287 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+
+	"singularity/linux/entry"
+)
+
+// killTime is what a program gets to end by itself.
+const killTime = 2 * time.Second
+
+// shell is one running script with those that it starts in this process.
+type shell struct {
+	name string
+	line atomic.Uint32 // of the command that runs
+	end  bool          // programs end with this process
+	// inside tells that this is the container's shell: a script for a shell
+	// that the image does not have is run here.
+	inside  bool
+	prompts bool // a person types the commands
+	// look, if not nil, sees the variables at the next command, which ends the
+	// script.
+	look func(expand.Environ)
+	// mayReplace holds while the next command is one of the script's own, and
+	// replaces when it turned out to be "exec": the program then takes this
+	// process, as nothing is to be done behind it.
+	mayReplace, replaces bool
+
+	mu       sync.Mutex
+	children map[*os.Process]bool
+	signal   syscall.Signal // that asked for the end while a program ran
+}
+
+// runner makes the interpreter for one script.
+func (s *shell) runner(vars expand.Environ, dir string, params []string, in io.Reader, out, errs io.Writer) (*interp.Runner, error) {
+	if dir == "" {
+		dir = directory()
+	}
+	return interp.New(interp.Env(vars), interp.Dir(dir), interp.Params(params...), interp.StdIO(in, out, errs),
+		interp.CallHandler(s.call), interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }))
+}
+
+// call sees every command before it runs.
+func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
+	hc := interp.HandlerCtx(ctx)
+	if s.look != nil {
+		s.look(hc.Env)
+		return nil, errCollected
+	}
+	s.line.Store(uint32(hc.Pos.Line()))
+	s.replaces = s.mayReplace && args[0] == "exec"
+	s.mayReplace = false
+	return args, checkDepth(ctx)
+}
+
+// exec starts a program and waits for its end.
+func (s *shell) exec(ctx context.Context, args []string) error {
+	hc := interp.HandlerCtx(ctx)
+	replaces := s.replaces && hc.Stdin == os.Stdin && hc.Stdout == os.Stdout && hc.Stderr == os.Stderr
+	s.replaces = false
+	s.line.Store(uint32(hc.Pos.Line()))
+	path, err := interp.LookPathDir(hc.Dir, hc.Env, args[0])
+	if err != nil {
+		if s.inside && isShell(filepath.Base(args[0])) {
+			return exitError(s.nested(hc).main(ctx, args[1:]))
+		}
+		return s.missing(hc, args[0])
+	}
+	env := setenv(hc.Env)
+	if replaces && os.Chdir(hc.Dir) == nil {
+		err = syscall.Exec(path, args, env)
+	} else {
+		err = s.start(ctx, hc, path, args, env)
+	}
+	if s.inside && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOEXEC)) && isScript(path) {
+		return exitError(s.nested(hc).file(ctx, path, args[1:]))
+	}
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = pe.Err
+	}
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		fmt.Fprintf(hc.Stderr, "%s: line %d: %s: %v\n", s.name, hc.Pos.Line(), args[0], e)
+		return interp.ExitStatus(126)
+	}
+	return err
+}
+
+func (s *shell) missing(hc interp.HandlerContext, name string) error {
+	reason, status := "command not found", interp.ExitStatus(127)
+	if strings.Contains(name, "/") {
+		path := name
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(hc.Dir, path)
+		}
+		reason = "no such file or directory"
+		if st, err := os.Stat(path); err == nil {
+			reason, status = "permission denied", 126
+			if st.IsDir() {
+				reason = "is a directory"
+			}
+		}
+	}
+	fmt.Fprintf(hc.Stderr, "%s: line %d: %s: %s\n", s.name, hc.Pos.Line(), name, reason)
+	return status
+}
+
+// start runs a program as a child.
+func (s *shell) start(ctx context.Context, hc interp.HandlerContext, path string, args, env []string) error {
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args, cmd.Env, cmd.Dir = args, env, hc.Dir
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = hc.Stdin, hc.Stdout, hc.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = killTime
+	runtime.LockOSThread() // the parent of a child is a thread
+	defer runtime.UnlockOSThread()
+	if s.end {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	if err := withMask(cmd.Start); err != nil {
+		return err
+	}
+	s.child(cmd.Process, true)
+	err := cmd.Wait()
+	s.child(cmd.Process, false)
+	if n := s.ending(); n != 0 {
+		die(n)
+	}
+	if ee, ok := errors.AsType[*exec.ExitError](err); ok {
+		if ws := ee.Sys().(syscall.WaitStatus); ws.Signaled() {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if n := ws.Signal(); s.inside && !s.prompts && (n == syscall.SIGINT || n == syscall.SIGQUIT) {
+				die(n) // the key was meant for the script too
+			}
+			return interp.ExitStatus(128 + ws.Signal())
+		}
+		return interp.ExitStatus(ee.ExitCode())
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	return err
+}
+
+// withMask calls f with the signals blocked that were when this program began.
+func withMask(f func() error) error {
+	st := entry.Read()
+	if !st.Masked {
+		return f()
+	}
+	var old unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{Val: [16]uint64{st.Mask}}, &old); err != nil {
+		return err
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	return f()
+}
+
+func (s *shell) child(p *os.Process, runs bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.children == nil {
+		s.children = map[*os.Process]bool{}
+	}
+	if runs {
+		s.children[p] = true
+	} else {
+		delete(s.children, p)
+	}
+}
+
+// pass gives a signal to the children and tells how many there are.
+func (s *shell) pass(sig syscall.Signal) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.children {
+		if sig != syscall.SIGINT && sig != syscall.SIGQUIT { // a terminal sends those to all
+			p.Signal(sig)
+		}
+	}
+	return len(s.children)
+}
+
+// last lets the shell end by sig when its program has ended.
+func (s *shell) last(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signal = sig
+}
+
+func (s *shell) ending() syscall.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.signal
+}
+
+// isShell tells whether a program of that name is a shell that this one can
+// stand in for.
+func isShell(name string) bool {
+	return name == "sh" || name == "bash" || name == "dash" || name == "ash"
+}
+
+// isScript tells whether the file at path is a script for a shell that is not
+// there.
+func isScript(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head)
+	return IsScript(head[:n])
+}
+
+// IsScript tells whether a file that begins with head is a script for a shell.
+func IsScript(head []byte) bool {
+	line, _, _ := strings.Cut(string(head), "\n")
+	rest, ok := strings.CutPrefix(line, "#!")
+	if !ok {
+		return !strings.Contains(line, "\x00")
+	}
+	words := strings.Fields(rest)
+	if len(words) > 1 && filepath.Base(words[0]) == "env" {
+		words = words[1:]
+	}
+	return len(words) > 0 && isShell(filepath.Base(words[0]))
+}
+
+func exitError(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return interp.ExitStatus(code)
+}
+
+// replaceable returns the number of the first statement of f that is a plain
+// "exec" and may replace this process; -1 if there is none.
+func replaceable(f *syntax.File) int {
+	found := -1
+	for i, st := range f.Stmts {
+		call, ok := st.Cmd.(*syntax.CallExpr)
+		if ok && len(call.Args) > 1 && call.Args[0].Lit() == "exec" && len(call.Assigns) == 0 && len(st.Redirs) == 0 && !st.Background && !st.Negated && !st.Coprocess {
+			found = i
+			break
+		}
+	}
+	if found < 0 {
+		return -1
+	}
+	plain := true
+	syntax.Walk(f, func(n syntax.Node) bool {
+		if call, ok := n.(*syntax.CallExpr); ok && len(call.Args) > 0 && call.Args[0].Lit() == "trap" {
+			plain = false // to be run at the end
+		}
+		return plain
+	})
+	syntax.Walk(f.Stmts[found], func(n syntax.Node) bool {
+		switch n.(type) {
+		case *syntax.CmdSubst, *syntax.ProcSubst:
+			plain = false
+		}
+		return plain
+	})
+	if !plain {
+		return -1
+	}
+	return found
+}
