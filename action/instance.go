@@ -135,7 +135,7 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 		user = u.Name
 	}
 	title := instanceTitle + user + " [" + v.Args[0] + "]"
-	exe, err := sealedCopy()
+	exe, err := sealedCopy("/proc/self/exe")
 	if err != nil {
 		status.Close()
 		return nil, err
@@ -153,13 +153,14 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 	return status, nil
 }
 
-// sealedCopy returns a copy of the running program in memory that nobody can
+// sealedCopy returns a copy of a program of ours in memory that nobody can
 // change.
 //
-// Security (SC-023): the container's process 1 is this program, and root in the
-// user namespace of an instance can open its file.
-func sealedCopy() (int, error) {
-	from, err := os.Open("/proc/self/exe")
+// Security (SC-023): the process 1 of an instance is this program, as is the
+// shell of a container that has none, and root in the user namespace can open
+// its file.
+func sealedCopy(path string) (int, error) {
+	from, err := os.Open(path)
 	if err != nil {
 		return -1, err
 	}
@@ -403,7 +404,11 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	for _, n := range notes {
 		log.Warning(n)
 	}
-	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, container.Hooks{Warning: log.Warning, Debug: log.Debug})
+	hooks := container.Hooks{Warning: log.Warning, Debug: log.Debug}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
+	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, hooks)
 	if err != nil {
 		return 0, StartError(err)
 	}

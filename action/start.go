@@ -253,7 +253,8 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
-		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+		Script: s.isScript,
+		Ext:    s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
 	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
 		o, err := s.open(r)
 		if err != nil {
@@ -468,6 +469,9 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}

@@ -20,6 +20,7 @@ import (
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
 
+	"singularity/container/env"
 	"singularity/linux/entry"
 )
 
@@ -78,16 +79,16 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	s.line.Store(uint32(hc.Pos.Line()))
 	path, err := interp.LookPathDir(hc.Dir, hc.Env, args[0])
 	if err != nil {
-		if s.inside && isShell(filepath.Base(args[0])) {
+		if s.inside && env.IsShell(args[0]) {
 			return exitError(s.nested(hc).main(ctx, args[1:]))
 		}
 		return s.missing(hc, args[0])
 	}
-	env := setenv(hc.Env)
+	vars := setenv(hc.Env)
 	if replaces && os.Chdir(hc.Dir) == nil {
-		err = syscall.Exec(path, args, env)
+		err = syscall.Exec(path, args, vars)
 	} else {
-		err = s.start(ctx, hc, path, args, env)
+		err = s.start(ctx, hc, path, args, vars)
 	}
 	if s.inside && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOEXEC)) && isScript(path) {
 		return exitError(s.nested(hc).file(ctx, path, args[1:]))
@@ -122,9 +123,9 @@ func (s *shell) missing(hc interp.HandlerContext, name string) error {
 }
 
 // start runs a program as a child.
-func (s *shell) start(ctx context.Context, hc interp.HandlerContext, path string, args, env []string) error {
+func (s *shell) start(ctx context.Context, hc interp.HandlerContext, path string, args, vars []string) error {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Args, cmd.Env, cmd.Dir = args, env, hc.Dir
+	cmd.Args, cmd.Env, cmd.Dir = args, vars, hc.Dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = hc.Stdin, hc.Stdout, hc.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = killTime
@@ -212,12 +213,6 @@ func (s *shell) ending() syscall.Signal {
 	return s.signal
 }
 
-// isShell tells whether a program of that name is a shell that this one can
-// stand in for.
-func isShell(name string) bool {
-	return name == "sh" || name == "bash" || name == "dash" || name == "ash"
-}
-
 // isScript tells whether the file at path is a script for a shell that is not
 // there.
 func isScript(path string) bool {
@@ -228,21 +223,7 @@ func isScript(path string) bool {
 	defer f.Close()
 	head := make([]byte, 256)
 	n, _ := io.ReadFull(f, head)
-	return IsScript(head[:n])
-}
-
-// IsScript tells whether a file that begins with head is a script for a shell.
-func IsScript(head []byte) bool {
-	line, _, _ := strings.Cut(string(head), "\n")
-	rest, ok := strings.CutPrefix(line, "#!")
-	if !ok {
-		return !strings.Contains(line, "\x00")
-	}
-	words := strings.Fields(rest)
-	if len(words) > 1 && filepath.Base(words[0]) == "env" {
-		words = words[1:]
-	}
-	return len(words) > 0 && isShell(filepath.Base(words[0]))
+	return env.IsScript(head[:n])
 }
 
 func exitError(code int) error {

@@ -16,10 +16,6 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// Verb is the first argument of a program that shall be the shell of a
-// container; no verb of the command line is called so.
-const Verb = "@shell"
-
 // Main is a shell with the arguments args, in a container. It returns the exit
 // status.
 func Main(args []string) int {
