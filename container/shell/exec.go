@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,7 @@ type shell struct {
 	// replaces when it turned out to be "exec": the program then takes this
 	// process, as nothing is to be done behind it.
 	mayReplace, replaces bool
+	sources              bool // the next file that is opened is a script
 
 	mu       sync.Mutex
 	children map[*os.Process]bool
@@ -55,7 +57,7 @@ func (s *shell) runner(vars expand.Environ, dir string, params []string, in io.R
 		dir = directory()
 	}
 	return interp.New(interp.Env(vars), interp.Dir(dir), interp.Params(params...), interp.StdIO(in, out, errs),
-		interp.CallHandler(s.call), interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }))
+		interp.CallHandler(s.call), interp.OpenHandler(s.open), interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }))
 }
 
 // call sees every command before it runs.
@@ -68,7 +70,34 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	s.line.Store(uint32(hc.Pos.Line()))
 	s.replaces = s.mayReplace && args[0] == "exec"
 	s.mayReplace = false
+	switch args[0] {
+	case "eval":
+		args = []string{"eval", quote(strings.Join(args[1:], " "))}
+	case ".", "source":
+		s.sources = true
+	}
 	return args, checkDepth(ctx)
+}
+
+// script is a file that is read as a script.
+type script struct{ *strings.Reader }
+
+func (script) Write([]byte) (int, error) { return 0, fs.ErrInvalid }
+func (script) Close() error              { return nil }
+
+// open opens files for redirections and, as scripts, for ".".
+func (s *shell) open(ctx context.Context, path string, flag int, perm fs.FileMode) (io.ReadWriteCloser, error) {
+	f, err := interp.DefaultOpenHandler()(ctx, path, flag, perm)
+	if err != nil || !s.sources {
+		return f, err
+	}
+	s.sources = false
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxText+1))
+	if err == nil && len(text) > maxText {
+		err = &fs.PathError{Op: "read", Path: path, Err: syscall.EFBIG}
+	}
+	return script{strings.NewReader(quote(string(text)))}, err
 }
 
 // exec starts a program and waits for its end.

@@ -84,6 +84,10 @@ func (f *Files) watch(ctx context.Context, cancel context.CancelCauseFunc, s *sh
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
+		if m.HeapAlloc > fileMemory {
+			runtime.GC() // some of it is rubbish
+			runtime.ReadMemStats(&m)
+		}
 		switch took := time.Since(begin); {
 		case m.HeapAlloc > fileMemory:
 			cancel(fmt.Errorf("line %d: it uses more than %d MiB of memory", s.line.Load(), fileMemory>>20))

@@ -11,7 +11,7 @@
 // a script in a container uses beyond that is the container's.
 //
 // Files: shell.go (the parser and its limits), file.go (environment files),
-// main.go (the shell of a container), exec.go (how programs are started).
+// quote.go (what the interpreter takes otherwise than shells do), main.go (the shell of a container), exec.go (how programs are started).
 package shell
 
 import (
@@ -40,7 +40,7 @@ func parse(name, text string) (*syntax.File, error) {
 	if line := tooDeep(text); line > 0 {
 		return nil, fmt.Errorf("line %d: brackets are nested more than %d deep", line, maxSyntax)
 	}
-	f, err := syntax.NewParser().Parse(strings.NewReader(text), name)
+	f, err := syntax.NewParser().Parse(strings.NewReader(quote(text)), name)
 	if err != nil {
 		return nil, where(err)
 	}
