@@ -274,6 +274,9 @@ func (m *maker) ownShell(argv []string) []string {
 			return nil
 		}
 	}
+	if argv[0] == "sh" {
+		return append([]string{}, argv[1:]...)
+	}
 	return nil
 }
 

@@ -223,13 +223,13 @@ func (p *parser) end() bool {
 // list reads commands up to one of the words in until, separated by spaces, or
 // to the end of the text if until is empty. The word is left unread.
 func (p *parser) list(until string) bool {
-	for {
+	for some := false; ; some = true {
 		p.blank(true)
 		if p.pos >= len(p.in) {
 			return until == ""
 		}
 		if w := p.name(); w != "" && until != "" && strings.Contains(" "+until+" ", " "+w+" ") {
-			return true
+			return some // shells want a command here
 		}
 		if !p.command() {
 			return false
@@ -273,7 +273,7 @@ func (p *parser) command() bool {
 	case p.bare("true"):
 		return p.noop()
 	case p.bare("export"):
-		return p.names(func(name, value string, has bool) {
+		return p.names(true, func(name, value string, has bool) {
 			if has {
 				p.st.set(name, value, true)
 			} else {
@@ -281,7 +281,7 @@ func (p *parser) command() bool {
 			}
 		})
 	case p.bare("unset"):
-		return p.names(func(name, _ string, _ bool) {
+		return p.names(false, func(name, _ string, _ bool) {
 			v := p.st.at(name)
 			v.set, v.value, v.touched = false, "", true
 		})
@@ -319,9 +319,9 @@ func (p *parser) noop() bool {
 	return true
 }
 
-// names reads the words of export and unset. All are expanded before the first
-// takes effect.
-func (p *parser) names(do func(name, value string, has bool)) bool {
+// names reads the words of export and unset, with values or without. All are
+// expanded before the first takes effect.
+func (p *parser) names(values bool, do func(name, value string, has bool)) bool {
 	var effects []func()
 	p.blank(false)
 	for !p.end() {
@@ -331,7 +331,7 @@ func (p *parser) names(do func(name, value string, has bool)) bool {
 		}
 		p.pos += len(name)
 		value, has := "", false
-		if p.peek() == '=' {
+		if p.peek() == '=' && values {
 			p.pos++
 			var ok bool
 			if value, ok = p.word(""); !ok {

@@ -30,9 +30,10 @@ const killTime = 2 * time.Second
 
 // shell is one running script with those that it starts in this process.
 type shell struct {
-	name string
-	line atomic.Uint32 // of the command that runs
-	end  bool          // programs end with this process
+	name  string
+	line  atomic.Uint32 // of the command that runs
+	calls atomic.Uint64 // commands so far
+	end   bool          // programs end with this process
 	// inside tells that this is the container's shell: a script for a shell
 	// that the image does not have is run here.
 	inside  bool
@@ -76,7 +77,7 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	case ".", "source":
 		s.sources = true
 	}
-	return args, checkDepth(ctx)
+	return args, s.checkDepth(ctx)
 }
 
 // script is a file that is read as a script.

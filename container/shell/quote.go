@@ -80,14 +80,20 @@ func (q *quoter) literal(lit *syntax.Lit, word *syntax.Word) {
 		}
 	}
 	from, to := int(lit.Pos().Offset()), int(lit.End().Offset())
-	if from < q.done || to > len(q.text) || from > to || q.text[from:to] != lit.Value {
+	if from < q.done || to > len(q.text) || from > to {
 		return
+	}
+	s := q.text[from:to]
+	if s != lit.Value && strings.ReplaceAll(s, "\\\n", "") != lit.Value {
+		return // other text than was parsed
 	}
 	q.out.WriteString(q.text[q.done:from])
 	q.done = to
-	s := lit.Value
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
+		case strings.HasPrefix(s[i:], "\\\n"):
+			q.out.WriteString("\\\n")
+			i++
 		case c == '\\' && i+1 < len(s) && s[i+1] == '\'':
 			q.out.WriteString(`"'"`)
 			i++
