@@ -530,6 +530,9 @@ func (p *parser) expand() (string, bool) {
 	if name := p.name(); name != "" {
 		p.pos += len(name)
 		v, _ := p.st.get(name)
+		if strings.HasPrefix(p.in[p.pos:], "\\\n") {
+			return "", false // the name goes on in the next line
+		}
 		return v, !p.st.file || !magic(name)
 	}
 	c := p.peek()

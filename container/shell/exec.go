@@ -76,6 +76,8 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		args = []string{"eval", quote(strings.Join(args[1:], " "))}
 	case ".", "source":
 		s.sources = true
+	case "kill", "umask":
+		args = builtin(args, hc.Stdout, hc.Stderr)
 	}
 	return args, s.checkDepth(ctx)
 }
@@ -164,12 +166,11 @@ func (s *shell) start(ctx context.Context, hc interp.HandlerContext, path string
 	if s.end {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	}
-	if err := withMask(cmd.Start); err != nil {
+	if err := s.begin(cmd); err != nil {
 		return err
 	}
-	s.child(cmd.Process, true)
 	err := cmd.Wait()
-	s.child(cmd.Process, false)
+	s.ended(cmd.Process)
 	if n := s.ending(); n != 0 {
 		die(n)
 	}
@@ -205,36 +206,44 @@ func withMask(f func() error) error {
 	return f()
 }
 
-func (s *shell) child(p *os.Process, runs bool) {
+// begin starts cmd. Until it is known as a child no signal is dealt with.
+func (s *shell) begin(cmd *exec.Cmd) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := withMask(cmd.Start); err != nil {
+		return err
+	}
 	if s.children == nil {
 		s.children = map[*os.Process]bool{}
 	}
-	if runs {
-		s.children[p] = true
-	} else {
-		delete(s.children, p)
-	}
+	s.children[cmd.Process] = true
+	return nil
 }
 
-// pass gives a signal to the children and tells how many there are.
-func (s *shell) pass(sig syscall.Signal) int {
+func (s *shell) ended(p *os.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p := range s.children {
-		if sig != syscall.SIGINT && sig != syscall.SIGQUIT { // a terminal sends those to all
-			p.Signal(sig)
+	delete(s.children, p)
+}
+
+// got deals with a signal: it ends the shell, at once or, where it is passed on
+// to programs, when these have ended.
+func (s *shell) got(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.children) == 0 {
+		if !s.prompts || sig == syscall.SIGHUP {
+			die(sig)
 		}
+		return
 	}
-	return len(s.children)
-}
-
-// last lets the shell end by sig when its program has ended.
-func (s *shell) last(sig syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if sig == syscall.SIGINT || sig == syscall.SIGQUIT {
+		return // a terminal sends those to all
+	}
 	s.signal = sig
+	for p := range s.children {
+		p.Signal(sig)
+	}
 }
 
 func (s *shell) ending() syscall.Signal {

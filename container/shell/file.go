@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"mvdan.cc/sh/v3/expand"
@@ -51,6 +52,9 @@ func (f *Files) Variables(name, text string, environ, args []string) ([]string, 
 	if err != nil {
 		return nil, err
 	}
+	mask := syscall.Umask(0)
+	syscall.Umask(mask)
+	defer syscall.Umask(mask)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	go f.watch(ctx, cancel, s)

@@ -27,15 +27,10 @@ func Main(args []string) int {
 	in := &instance{shell: s, vars: expand.ListEnviron(os.Environ()...), dir: directory(), in: os.Stdin, out: os.Stdout, errs: os.Stderr}
 	go func() {
 		for sig := range got {
-			n := sig.(syscall.Signal)
-			if s.pass(n) == 0 && !s.prompts {
-				die(n)
-			}
-			if n == syscall.SIGTERM || n == syscall.SIGHUP {
-				s.last(n)
-			}
+			s.got(sig.(syscall.Signal))
 		}
 	}()
+	in.first = true
 	code := in.main(ctx, args)
 	if n := s.ending(); n != 0 {
 		die(n)
@@ -59,6 +54,7 @@ type instance struct {
 	in    io.Reader
 	out   io.Writer
 	errs  io.Writer
+	first bool // it runs what the kernel was to execute
 }
 
 // nested is a shell that a script calls.
@@ -115,6 +111,7 @@ func (in *instance) main(ctx context.Context, args []string) int {
 
 // file runs the script at path.
 func (in *instance) file(ctx context.Context, path string, args []string) int {
+	in.first = true
 	return in.script(ctx, path, nil, args)
 }
 
@@ -131,7 +128,10 @@ func (in *instance) script(ctx context.Context, path string, set, args []string)
 	if line, _, _ := strings.Cut(string(text), "\n"); strings.Contains(line, "\x00") {
 		return in.fail(126, errors.New(path+": this is no script"))
 	}
-	return in.text(ctx, path, string(text), append(shebang(string(text)), set...), args)
+	if in.first {
+		set = append(shebang(string(text)), set...)
+	}
+	return in.text(ctx, path, string(text), set, args)
 }
 
 // shebang returns the options in the first line of a script.

@@ -11,7 +11,8 @@
 // a script in a container uses beyond that is the container's.
 //
 // Files: shell.go (the parser and its limits), file.go (environment files),
-// quote.go (what the interpreter takes otherwise than shells do), main.go (the shell of a container), exec.go (how programs are started).
+// quote.go (what the interpreter takes otherwise than shells do), main.go (the shell of a container), exec.go (how programs are started), builtin.go
+// (kill, umask).
 package shell
 
 import (
