@@ -165,7 +165,14 @@ func sealedCopy(path string) (int, error) {
 		return -1, err
 	}
 	defer from.Close()
-	fd, err := unix.MemfdCreate("singularity", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("singularity", flags|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate("singularity", flags)
+	}
+	if err == unix.EACCES {
+		return -1, Fatal(errors.New("cannot make a copy of the program in memory: this host lets nobody execute one"), "an administrator can allow it: sysctl vm.memfd_noexec=1")
+	}
 	if err != nil {
 		return -1, err
 	}

@@ -214,3 +214,21 @@ func TestChanged(t *testing.T) {
 		t.Errorf("changed %q", r.Changed)
 	}
 }
+
+func TestIsScript(t *testing.T) {
+	for head, want := range map[string]bool{
+		"#!/bin/sh\n": true, "#! /bin/bash -e\necho": true, "#!/usr/bin/env sh\n": true, "#!/usr/bin/dash": true, "echo plain\n": true, "": true,
+		"#!/usr/bin/python3\n": false, "#!/usr/bin/env python3\n": false, "#!\n": false, "#!/usr/bin/env\n": false, "\x7fELF\x02\x01\x01\x00\x00\n": false, "#!/bin/zsh\n": false,
+	} {
+		if IsScript([]byte(head)) != want {
+			t.Errorf("%q: %v", head, !want)
+		}
+	}
+}
+
+func TestFromFiles(t *testing.T) {
+	got := FromFiles([]string{"A=1", "B=2", "UID=3", "HOME=/x"}, []string{"B=4", "bad-name=5", "C", "PWD=/"})
+	if !slices.Equal(got, []string{"A=1", "B=4", "C"}) {
+		t.Errorf("got %q", got)
+	}
+}
