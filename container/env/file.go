@@ -47,8 +47,8 @@ func FromFiles(lists ...[]string) []string {
 	at := map[string]int{}
 	for _, list := range lists {
 		for _, v := range list {
-			name, _, _ := strings.Cut(v, "=")
-			if !validName(name) || kept(name) {
+			name, _, ok := strings.Cut(v, "=")
+			if !ok || !validName(name) || kept(name) {
 				continue
 			}
 			if i, ok := at[name]; ok {

@@ -41,11 +41,10 @@ type shell struct {
 	// look, if not nil, sees the variables at the next command, which ends the
 	// script.
 	look func(expand.Environ)
-	// mayReplace holds while the next command is one of the script's own, and
-	// replaces when it turned out to be "exec": the program then takes this
-	// process, as nothing is to be done behind it.
-	mayReplace, replaces bool
-	sources              bool // the next file that is opened is a script
+	// replaceAt is the place of an "exec" behind which nothing is to be done: its
+	// program takes this process.
+	replaceAt syntax.Pos
+	sourcing  atomic.Pointer[string] // the script that "." opens next
 
 	mu       sync.Mutex
 	children map[*os.Process]bool
@@ -69,13 +68,13 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		return nil, errCollected
 	}
 	s.line.Store(uint32(hc.Pos.Line()))
-	s.replaces = s.mayReplace && args[0] == "exec"
-	s.mayReplace = false
 	switch args[0] {
 	case "eval":
 		args = []string{"eval", quote(strings.Join(args[1:], " "))}
 	case ".", "source":
-		s.sources = true
+		if len(args) > 1 {
+			s.sourcing.Store(&args[1])
+		}
 	case "kill", "umask":
 		args = builtin(args, hc.Stdout, hc.Stderr)
 	}
@@ -91,10 +90,10 @@ func (script) Close() error              { return nil }
 // open opens files for redirections and, as scripts, for ".".
 func (s *shell) open(ctx context.Context, path string, flag int, perm fs.FileMode) (io.ReadWriteCloser, error) {
 	f, err := interp.DefaultOpenHandler()(ctx, path, flag, perm)
-	if err != nil || !s.sources {
+	name := s.sourcing.Load()
+	if err != nil || name == nil || filepath.Base(*name) != filepath.Base(path) || !s.sourcing.CompareAndSwap(name, nil) {
 		return f, err
 	}
-	s.sources = false
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxText+1))
 	if err == nil && len(text) > maxText {
@@ -106,8 +105,6 @@ func (s *shell) open(ctx context.Context, path string, flag int, perm fs.FileMod
 // exec starts a program and waits for its end.
 func (s *shell) exec(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
-	replaces := s.replaces && hc.Stdin == os.Stdin && hc.Stdout == os.Stdout && hc.Stderr == os.Stderr
-	s.replaces = false
 	s.line.Store(uint32(hc.Pos.Line()))
 	path, err := interp.LookPathDir(hc.Dir, hc.Env, args[0])
 	if err != nil {
@@ -117,7 +114,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 		return s.missing(hc, args[0])
 	}
 	vars := setenv(hc.Env)
-	if replaces && os.Chdir(hc.Dir) == nil {
+	if s.replaceAt.IsValid() && hc.Pos == s.replaceAt && hc.Stdin == os.Stdin && hc.Stdout == os.Stdout && hc.Stderr == os.Stderr && os.Chdir(hc.Dir) == nil {
 		err = syscall.Exec(path, args, vars)
 	} else {
 		err = s.start(ctx, hc, path, args, vars)
@@ -286,10 +283,10 @@ func replaceable(f *syntax.File) int {
 	if found < 0 {
 		return -1
 	}
-	plain := true
+	plain := !traps(f)
 	syntax.Walk(f, func(n syntax.Node) bool {
-		if call, ok := n.(*syntax.CallExpr); ok && len(call.Args) > 0 && call.Args[0].Lit() == "trap" {
-			plain = false // to be run at the end
+		if st, ok := n.(*syntax.Stmt); ok && st.Background {
+			plain = false // it is part of this process
 		}
 		return plain
 	})
@@ -303,5 +300,16 @@ func replaceable(f *syntax.File) int {
 	if !plain {
 		return -1
 	}
+	return found
+}
+
+// traps tells whether n sets a trap, which is to be run at the end.
+func traps(n syntax.Node) (found bool) {
+	syntax.Walk(n, func(n syntax.Node) bool {
+		if call, ok := n.(*syntax.CallExpr); ok && len(call.Args) > 0 && call.Args[0].Lit() == "trap" {
+			found = true
+		}
+		return !found
+	})
 	return found
 }

@@ -164,7 +164,8 @@ func (in *instance) text(ctx context.Context, name, text string, set, args []str
 		if err := r.Run(ctx, f); r.Exited() {
 			return in.status(err)
 		}
-		s.mayReplace, f = true, &rest
+		s.replaceAt, f = rest.Stmts[0].Cmd.(*syntax.CallExpr).Args[0].Pos(), &rest
+		defer func() { s.replaceAt = syntax.Pos{} }()
 	}
 	return in.status(r.Run(ctx, f))
 }
@@ -223,7 +224,7 @@ func (in *instance) input(ctx context.Context, set []string) int {
 		}
 	}
 	p := syntax.NewParser()
-	code, ended := 0, false
+	code, ended, trapped := 0, false, false
 	for !ended {
 		prompt("PS1", "$ ")
 		err := p.Interactive(oneByte{in.in}, func(list []*syntax.Stmt) bool {
@@ -232,7 +233,12 @@ func (in *instance) input(ctx context.Context, set []string) int {
 				return true
 			}
 			for _, st := range list {
-				code = in.status(r.Run(ctx, st))
+				node := syntax.Node(st)
+				if trapped = trapped || traps(st); !trapped {
+					// A file ends with its traps; it has a name for $0.
+					node = &syntax.File{Name: "sh", Stmts: []*syntax.Stmt{st}}
+				}
+				code = in.status(r.Run(ctx, node))
 				if ended = r.Exited(); ended {
 					return false
 				}
@@ -247,6 +253,11 @@ func (in *instance) input(ctx context.Context, set []string) int {
 		ended = ended || !in.shell.prompts || errors.Is(err, io.EOF)
 		if e, ok := errors.AsType[syntax.ParseError](err); ok && e.Incomplete {
 			ended = true // the input ends in the midst of a command
+		}
+	}
+	if trapped && !r.Exited() {
+		if err := r.Run(ctx, new(syntax.File)); r.Exited() {
+			code = in.status(err) // of an exit in the trap
 		}
 	}
 	return code

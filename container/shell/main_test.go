@@ -62,6 +62,7 @@ func TestMainAsOtherShells(t *testing.T) {
 		{[]string{dir + "/plain", "one", "two"}, ""},
 		{[]string{"-c", dir + "/script a; " + dir + "/plain b; echo $?; " + dir + "/env.sh"}, ""},
 		{nil, "echo from input\nif true\nthen echo lines; fi\nexit 3\necho no\n"},
+		{nil, "trap 'echo at the end' EXIT\necho $#\nfalse; echo $?\n"},
 		{[]string{"-s"}, "echo $((1+1))\nfalse\n"},
 	} {
 		got, want := ownShell(c.args...), exec.Command("/bin/sh", c.args...)
