@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"mvdan.cc/sh/v3/syntax"
+
 	"singularity/container"
 	"singularity/container/env"
 )
@@ -159,4 +161,23 @@ func TestQuote(t *testing.T) {
 			t.Errorf("%q became %q, want %q", text, got, want)
 		}
 	}
+}
+
+// FuzzQuote: what could be parsed still can be, and lines stay where they are.
+func FuzzQuote(f *testing.F) {
+	for _, c := range files {
+		f.Add(c.text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := syntax.NewParser().Parse(strings.NewReader(text), ""); err != nil {
+			return
+		}
+		got := quote(text)
+		if _, err := syntax.NewParser().Parse(strings.NewReader(got), ""); err != nil {
+			t.Errorf("%q became %q: %v", text, got, err)
+		}
+		if strings.Count(got, "\n") != strings.Count(text, "\n") {
+			t.Errorf("%q became %q: lines are lost", text, got)
+		}
+	})
 }
