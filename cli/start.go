@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/container/shell"
 	"singularity/fetch"
 	"singularity/fetch/recent"
 	"singularity/host/cdi"
@@ -42,6 +43,12 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 			return runAndRemove(temporary)
 		}
 	}
+	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
+		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
+	}}
+	if _, err := v.EnvFiles(files.Variables); err != nil {
+		return err
+	}
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
@@ -51,6 +58,9 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 			return err
 		}
 		return exitStatus(status)
+	}
+	if err := v.ShareFileEnv(); err != nil {
+		return err
 	}
 	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
 }
@@ -157,7 +167,7 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit}
+var extensions = action.Extensions{Limit: limit, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)
@@ -166,6 +176,9 @@ func startWithDevices(log *action.Log, v *action.Invocation) error {
 	}
 	if err != nil {
 		return action.Fatal(err, "device files come with the vendor's driver, e.g. sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml; --cdi-dirs names other directories")
+	}
+	if err := v.ShareFileEnv(); err != nil {
+		return err
 	}
 	return action.StartWithDevices(edits)
 }
