@@ -206,7 +206,8 @@ func spawnHolder(name string, img *Served, hostIDs bool) error {
 	}
 	defer unix.Close(null)
 	n := uintptr(null)
-	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10)}
+	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10),
+		strconv.FormatInt(img.Hot.Limit, 10), strconv.FormatUint(btoi(img.Hot.Blocks), 10), img.Hot.Root, img.Hot.Program}
 	_, err = syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"SINGULARITY_HOLDER=1"},
 		Files: []uintptr{n, n, n, uintptr(fd), img.File.Fd()},

@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/linux/script"
 	"singularity/plan"
+	"singularity/squashfs"
 )
 
 // HolderName is the first argument of a holder process: a word that no verb is.
@@ -38,6 +40,7 @@ type holder struct {
 	mnt     int  // the namespaces, -1 before the mount
 	user    int
 	ended   chan error
+	hot     *hot.Session // of the program that came first
 }
 
 // HoldMain is the life of a holder process: descriptor 3 is its listening
@@ -53,6 +56,7 @@ func HoldMain(args []string, open Opener) int {
 	if !h.serveClients() {
 		return 255
 	}
+	h.hot.End()
 	unix.Close(3)
 	if h.mnt < 0 {
 		return 0
@@ -68,10 +72,10 @@ func HoldMain(args []string, open Opener) int {
 }
 
 func newHolder(args []string, open Opener) (*holder, error) {
-	if len(args) != 4 {
+	if len(args) != 8 {
 		return nil, errMessage
 	}
-	var n [4]int64
+	var n [6]int64
 	for i := range n {
 		var err error
 		if n[i], err = strconv.ParseInt(args[i], 10, 64); err != nil {
@@ -89,6 +93,10 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	var err error
 	h.img.FS, err = open(h.img.Format, io.NewSectionReader(h.img.File, h.img.Off, h.img.Size))
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
+	if r, ok := h.img.FS.(*squashfs.Reader); ok {
+		c := hot.Config{Limit: n[4], Blocks: n[5] == 1, Root: args[6], Program: args[7]}
+		h.hot = hot.Begin(c, hot.Image{File: h.img.File, Format: h.img.Format, Off: h.img.Off, Size: h.img.Size, Reader: r})
+	}
 	return h, err
 }
 

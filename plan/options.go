@@ -65,6 +65,8 @@ type Options struct {
 	Overlay []string
 	// NoSharedMount mounts the image for this container alone.
 	NoSharedMount bool
+	// HotCache is empty for the default, else a boolean word, "trace" or a size.
+	HotCache string
 	// ShareNS asks for what is the default.
 	ShareNS bool
 	// TmpSandbox unpacks the image first; NoTmpSandbox forbids it.
