@@ -178,7 +178,7 @@ var Flags = []Flag{
 		Help:  "host name in the container; implies --uts",
 		Field: func(v *Invocation) any { return &v.Options.Hostname }},
 	{Name: "hot-cache", Kind: OptString, Verbs: AnyStart, Env: []string{"HOT_CACHE"}, Value: "size",
-		Help:  "keep blocks of the image that starts need, decompressed, in the cache of this user; 512m unless a size is given, trace keeps only which they are",
+		Help:  "keep what a start reads of the image, decompressed, for the next one: at most 512m unless a size is given; trace keeps only the order",
 		Field: func(v *Invocation) any { return &v.Options.HotCache }},
 	{Name: "ipc", Short: "i", Kind: Bool, Verbs: AnyStart, Env: []string{"IPC", "UNSHARE_IPC"},
 		Help:  "run in a new IPC namespace",

@@ -500,10 +500,10 @@ func TestUsedIsTouched(t *testing.T) {
 func TestKilledWriter(t *testing.T) {
 	x := newFixture(t)
 	left := 0
-	for i := range 40 {
+	for i := range 12 {
 		x.config.Program = fmt.Sprint("exec ", i)
 		x.start(false, 0, 1, 2, 3)
-		end := time.Now().Add(time.Duration(i) * time.Millisecond)
+		end := time.Now().Add(time.Duration(3*i) * time.Millisecond)
 		await(t, "the moment", func() bool { return time.Now().After(end) })
 		for _, pid := range writers(t, x.image) {
 			syscall.Kill(pid, syscall.SIGKILL)
@@ -514,11 +514,11 @@ func TestKilledWriter(t *testing.T) {
 		}
 		for _, f := range x.files() {
 			if !whole(f) {
-				t.Fatalf("after %d ms: %s is not whole", i, f)
+				t.Fatalf("after %d ms: %s is not whole", 3*i, f)
 			}
 		}
 	}
-	t.Logf("%d of 40 left a part, %d files are whole", left, len(x.files()))
+	t.Logf("%d of 12 left a part, %d files are whole", left, len(x.files()))
 	parts, _ := filepath.Glob(filepath.Join(x.dir(), prefix+"*"))
 	for _, p := range parts {
 		old := time.Now().Add(-2 * staleTime)

@@ -52,6 +52,8 @@ type Session struct {
 	why   error // why there is no file
 }
 
+var errNone = errors.New("no file")
+
 // known is what an earlier start left.
 type known struct {
 	*table
@@ -116,7 +118,10 @@ func (s *Session) open() error {
 	s.mu.Lock()
 	s.identity, s.dir = id, dir
 	s.mu.Unlock()
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errNone
+	case err != nil:
 		return err
 	}
 	s.known.Store(&known{t, f})
@@ -270,7 +275,9 @@ func (s *Session) End() {
 		return
 	}
 	if ids := s.wanted(); len(ids) > 0 {
-		s.why = s.spawn(ids)
+		if err := s.spawn(ids); err != nil {
+			s.why = err
+		}
 	}
 }
 
@@ -345,9 +352,9 @@ func (s *Session) String() string {
 		return itoa(len(k.entries)) + " blocks known, " + itoa(int(s.fetched.Load())) + " fetched before they were asked for, " +
 			itoa(int(s.loaded.Load())) + " taken from the cache, " + itoa(len(s.order)) + " touched"
 	}
-	why := "no file"
-	if s.why != nil && !errors.Is(s.why, os.ErrNotExist) {
-		why = s.why.Error()
+	why := errNone
+	if s.why != nil {
+		why = s.why
 	}
-	return why + ", " + itoa(len(s.order)) + " blocks touched"
+	return why.Error() + ", " + itoa(len(s.order)) + " blocks touched"
 }
