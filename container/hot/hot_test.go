@@ -99,6 +99,7 @@ type fixture struct {
 	*testing.T
 	root, image string
 	config      Config
+	busy        bool // the host: nothing is fetched ahead
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -132,7 +133,9 @@ func (x *fixture) begin() (*Session, *squashfs.Reader) {
 	if err != nil {
 		x.Fatal(err)
 	}
-	s := Begin(x.config, Image{File: f, Size: st.Size(), Reader: r})
+	s := newSession(x.config, Image{File: f, Size: st.Size(), Reader: r})
+	s.idle = func() bool { return !x.busy }
+	s.start()
 	await(x, "the session", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -229,9 +232,8 @@ func TestFetchedAhead(t *testing.T) {
 func TestDemandLoads(t *testing.T) {
 	x := newFixture(t)
 	x.first(0)
+	x.busy = true
 	s, r := x.begin()
-	s.over.Store(true) // nothing is fetched
-	s.nudge()
 	var got int
 	k := s.known.Load()
 	p := make([]byte, 1<<17)
@@ -249,6 +251,11 @@ func TestDemandLoads(t *testing.T) {
 	if got == 0 {
 		t.Skip("this file system tells not what is in memory")
 	}
+	x.read(r, 1, 0)
+	if s.hits.Load() == 0 || s.fetched.Load() != 0 {
+		t.Errorf("on a busy host: %v", s)
+	}
+	s.End()
 	if _, ok := s.Load(squashfs.BlockID{Pos: 1, Size: 2}, p); ok {
 		t.Error("an unknown block was loaded")
 	}
@@ -640,4 +647,37 @@ func FuzzTable(f *testing.F) {
 			t.Error("the table is not what was read")
 		}
 	})
+}
+
+// TestAdvance: the window follows the program, not a single touch far ahead.
+func TestAdvance(t *testing.T) {
+	s := &Session{at: -1, far: maxBlocks, window: 10}
+	for _, step := range []struct{ touch, at, next int }{
+		{3, 3, 4}, {2, 3, 5}, {12, 12, 13}, {80, 12, 14}, {13, 13, 15}, {83, 83, 84}, {14, 83, 85}, {84, 84, 86},
+	} {
+		s.advance(step.touch)
+		if s.at != step.at {
+			t.Errorf("touch of %d leads to %d, want %d", step.touch, s.at, step.at)
+		}
+		if i := s.pick(1000); i != step.next {
+			t.Errorf("after %d: row %d is fetched, want %d", step.touch, i, step.next)
+		}
+	}
+	s.next = 95
+	if i := s.pick(1000); i != -1 {
+		t.Errorf("row %d is fetched, %d rows ahead", i, i-s.at)
+	}
+}
+
+func TestRunning(t *testing.T) {
+	for text, want := range map[string]int{"0.20 0.18 0.12 3/80 11206\n": 3, "": 0, "x": 0, "1 2 3 y/4 5": 0} {
+		if n := running(text); n != want {
+			t.Errorf("%q: %d run, want %d", text, n, want)
+		}
+	}
+	for text, want := range map[string]int{"0-3\n": 3, "0\n": 0, "0-1,4-7": 7, "0,5": 5, "": 0} {
+		if n := lastProcessor(text); n != want {
+			t.Errorf("%q: last processor %d, want %d", text, n, want)
+		}
+	}
 }

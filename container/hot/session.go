@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,8 @@ const (
 	// windowSize is how far the blocks that are fetched may be ahead of the
 	// program, in bytes: a part of the reader's cache.
 	windowSize = 8 << 20
+	// idleTime is how long a look at the load of the host counts.
+	idleTime = 10 * time.Millisecond
 	// fewBlocks is how many new blocks are not worth a new file.
 	fewBlocks = 8
 )
@@ -37,7 +40,8 @@ type Session struct {
 	known   atomic.Pointer[known]
 	damaged atomic.Bool
 	wake    chan struct{}
-	window  int // rows
+	window  int         // rows
+	idle    func() bool // whether a processor is free
 
 	fetched, loaded, hits atomic.Int64
 
@@ -66,12 +70,21 @@ func Begin(c Config, im Image) *Session {
 	if c.Root == "" || im.Reader == nil {
 		return nil
 	}
-	s := &Session{config: c, image: im, dir: -1, at: -1, wake: make(chan struct{}, 1), seen: map[squashfs.BlockID]struct{}{}}
-	s.window = max(8, windowSize/int(im.Reader.Superblock().BlockSize))
-	s.far = maxBlocks
-	im.Reader.Observe(s)
-	go s.run()
+	s := newSession(c, im)
+	s.start()
 	return s
+}
+
+func newSession(c Config, im Image) *Session {
+	return &Session{
+		config: c, image: im, idle: idle, dir: -1, at: -1, far: maxBlocks, seen: map[squashfs.BlockID]struct{}{},
+		wake: make(chan struct{}, 1), window: max(8, windowSize/int(im.Reader.Superblock().BlockSize)),
+	}
+}
+
+func (s *Session) start() {
+	s.image.Reader.Observe(s)
+	go s.run()
 }
 
 // run opens the file and fetches blocks until the session is over.
@@ -131,18 +144,22 @@ func (s *Session) open() error {
 // fetch brings what comes next in the table to the reader's cache, a bounded way
 // ahead of the program.
 func (s *Session) fetch(k *known) {
-	if runtime.GOMAXPROCS(0) == 1 {
-		// It would only take the processor from the program. The content can
-		// come to memory meanwhile.
-		unix.Fadvise(int(k.file.Fd()), 0, 0, unix.FADV_WILLNEED)
-		return
-	}
+	var looked time.Time
 	buf := make([]byte, s.image.Reader.Superblock().BlockSize)
 	for !s.over.Load() {
 		i := s.pick(len(k.entries))
 		if i < 0 {
 			<-s.wake
 			continue
+		}
+		if time.Since(looked) > idleTime {
+			if looked = time.Now(); !s.idle() {
+				// It would only take the processor from the program. The
+				// content can come to memory meanwhile.
+				unix.Fadvise(int(k.file.Fd()), k.entries[i].off, windowSize, unix.FADV_WILLNEED)
+				time.Sleep(idleTime)
+				continue
+			}
 		}
 		e := &k.entries[i]
 		if s.image.Reader.Cached(e.id) {
@@ -163,6 +180,36 @@ func (s *Session) fetch(k *known) {
 			}
 		}
 	}
+}
+
+// idle tells whether a processor has nothing to do, besides this process and its
+// program: not where only one may be used, nor where more want to run than there are.
+func idle() bool {
+	if runtime.GOMAXPROCS(0) == 1 {
+		return false
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	online, _ := os.ReadFile("/sys/devices/system/cpu/online")
+	return running(string(load)) <= max(lastProcessor(string(online))+1, runtime.NumCPU())
+}
+
+// running reads from a line like "0.20 0.18 0.12 1/80 11206" how many want to run.
+func running(load string) int {
+	f := strings.Fields(load)
+	if len(f) < 4 {
+		return 0
+	}
+	text, _, _ := strings.Cut(f[3], "/")
+	n, _ := strconv.Atoi(text)
+	return n
+}
+
+// lastProcessor reads a list like "0-3,5". The host may have more processors than
+// this process is allowed.
+func lastProcessor(list string) int {
+	list = strings.TrimSpace(list)
+	n, _ := strconv.Atoi(list[strings.LastIndexAny(list, "-,")+1:])
+	return n
 }
 
 // pick returns the next row to fetch, -1 if the program must come closer first.
