@@ -56,5 +56,8 @@ func (s *starter) watch() {
 	if !ok || s.hold != nil || container.IsTerminal() {
 		return
 	}
+	if s.image.Trees[s.image.Root] != nil {
+		s.hotConfig.Blocks = false // every byte of the image is checked
+	}
 	s.hot = hot.Begin(s.hotConfig, hot.Image{File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Reader: r})
 }

@@ -92,6 +92,14 @@ func parseTable(b []byte, size int64) (*table, error) {
 	return t, nil
 }
 
+// forget makes t a table without content.
+func (t *table) forget() {
+	for i := range t.entries {
+		t.entries[i].length = 0
+	}
+	t.content = 0
+}
+
 // encode writes the head of a file.
 func (t *table) encode() []byte {
 	b := make([]byte, headerSize, headerSize+len(t.identity)+len(t.entries)*entrySize)

@@ -22,8 +22,9 @@
 // image file as it is now (device, inode, size, times of change), the header of its
 // SIF and of its file system. Every length is bounded, every block has a checksum.
 // What does not fit is taken for absent. Who can write to this directory is the
-// caller or a program that the caller ran with the home directory in sight; a
-// check of an image that has to hold against the caller must not use the cache.
+// caller or a program that the caller ran with the home directory in sight. So an
+// image that is checked while it is read (package verity) must be used without
+// Blocks: then only an order comes from here, and every byte from the image.
 //
 // Nothing here is waited for by a start: files are opened and read by a goroutine
 // of their own, and a read of the container takes from a file only what the kernel
@@ -39,6 +40,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,9 +55,33 @@ type Config struct {
 	// Limit bounds all files together, in bytes.
 	Limit int64
 	// Blocks keeps the content of blocks, not only which they are.
+	//
+	// Security: it must not be set for an image that is checked while it is
+	// read, since nothing would check what comes from here.
 	Blocks bool
 	// Program names what is started: starts of the same name share a file.
 	Program string
+}
+
+// ConfigArgs is how many words a Config is on a command line.
+const ConfigArgs = 4
+
+// Args returns c as words.
+func (c Config) Args() []string {
+	return []string{strconv.FormatInt(c.Limit, 10), strconv.FormatBool(c.Blocks), c.Root, c.Program}
+}
+
+// ParseConfig reads what Args returned.
+func ParseConfig(args []string) (Config, error) {
+	if len(args) != ConfigArgs {
+		return Config{}, errFile
+	}
+	limit, err := strconv.ParseInt(args[0], 10, 64)
+	if err != nil {
+		return Config{}, err
+	}
+	blocks, err := strconv.ParseBool(args[1])
+	return Config{Limit: limit, Blocks: blocks, Root: args[2], Program: args[3]}, err
 }
 
 // DefaultLimit is the room for all files if the user names none, in bytes.

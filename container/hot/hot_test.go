@@ -649,6 +649,30 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
+// TestOrderOnly: where no content is wanted none is taken, though it is there.
+func TestOrderOnly(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		x := newFixture(t)
+		x.first(0)
+		x.config.Blocks, x.busy = false, busy
+		if s := x.start(true, 0); s.loaded.Load() != 0 {
+			t.Errorf("busy %v: %v", busy, s)
+		}
+	}
+}
+
+func TestConfigArgs(t *testing.T) {
+	c := Config{Root: "/a b", Limit: 5, Blocks: true, Program: "exec x"}
+	if got, err := ParseConfig(c.Args()); err != nil || got != c {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range [][]string{nil, {"x", "true", "", ""}, {"1", "x", "", ""}, {"1", "true", ""}} {
+		if _, err := ParseConfig(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
 // TestAdvance: the window follows the program, not a single touch far ahead.
 func TestAdvance(t *testing.T) {
 	s := &Session{at: -1, far: maxBlocks, window: 10}

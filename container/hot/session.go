@@ -137,6 +137,9 @@ func (s *Session) open() error {
 	case err != nil:
 		return err
 	}
+	if !s.config.Blocks {
+		t.forget()
+	}
 	s.known.Store(&known{t, f})
 	return nil
 }
