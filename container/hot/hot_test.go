@@ -572,6 +572,17 @@ func TestOneWriter(t *testing.T) {
 	if err := w.write(s.identity, s.order); err != nil || !whole(filepath.Join(x.dir(), name)) {
 		t.Errorf("writer: %v", err)
 	}
+	// One that comes later finds all that it would write.
+	now, _ := os.Stat(filepath.Join(x.dir(), name))
+	for _, anew := range []bool{false, true} {
+		w.anew = anew
+		if err := w.write(s.identity, s.order); err != nil {
+			t.Error(err)
+		}
+		if st, _ := os.Stat(filepath.Join(x.dir(), name)); os.SameFile(st, now) == anew {
+			t.Errorf("anew %v: same file %v", anew, !anew)
+		}
+	}
 	// An image that changes while it is read.
 	os.Remove(filepath.Join(x.dir(), name))
 	w.unchanged = func() bool { return false }

@@ -378,7 +378,10 @@ func (s *Session) spawn(ids []squashfs.BlockID) error {
 	if !s.config.Blocks {
 		limit = -limit
 	}
-	args := []string{"singularity", WriterName, itoa(s.image.Format), strconv.FormatInt(s.image.Off, 10), strconv.FormatInt(s.image.Size, 10), strconv.FormatInt(limit, 10)}
+	args := []string{"singularity", WriterName, itoa(s.image.Format), strconv.FormatInt(s.image.Off, 10), strconv.FormatInt(s.image.Size, 10), strconv.FormatInt(limit, 10), "0"}
+	if s.damaged.Load() {
+		args[len(args)-1] = "1"
+	}
 	n := null.Fd()
 	pid, err := syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"SINGULARITY_WRITER=1"},

@@ -38,10 +38,10 @@ func WriterMain(args []string, open func(format int, r *io.SectionReader) (any, 
 }
 
 func write(args []string, open func(int, *io.SectionReader) (any, error)) error {
-	if len(args) != 4 {
+	var n [5]int64 // format, offset, size, limit (below 0 for the order alone), 1 if the old file is damaged
+	if len(args) != len(n) {
 		return errFile
 	}
-	var n [4]int64
 	for i := range n {
 		var err error
 		if n[i], err = strconv.ParseInt(args[i], 10, 64); err != nil {
@@ -69,7 +69,7 @@ func write(args []string, open func(int, *io.SectionReader) (any, error)) error 
 		now, err := image.identity(string(identity[min(identitySize, len(identity)):]))
 		return err == nil && bytes.Equal(now, identity)
 	}
-	w := writer{dir: dirFD, r: r, limit: max(n[3], -n[3]), blocks: n[3] > 0, unchanged: unchanged}
+	w := writer{dir: dirFD, r: r, limit: max(n[3], -n[3]), blocks: n[3] > 0, anew: n[4] == 1, unchanged: unchanged}
 	return w.write(identity, ids)
 }
 
@@ -78,6 +78,7 @@ type writer struct {
 	r      *squashfs.Reader
 	limit  int64 // of all files
 	blocks bool
+	anew   bool // write in any case
 	// unchanged tells whether the image is still the one of the identity.
 	unchanged func() bool
 }
@@ -89,6 +90,9 @@ func (w *writer) write(identity []byte, ids []squashfs.BlockID) error {
 	name := fileName(identity)
 	if err := w.clear(name); err != nil {
 		return err
+	}
+	if !w.anew && w.there(identity, ids) {
+		return nil // somebody was faster
 	}
 	// The name is not to be guessed only because it must not be taken.
 	temp := prefix + strings.TrimSuffix(name, suffix) + "." + itoa(os.Getpid()) + "." + strconv.FormatInt(time.Now().UnixNano(), 36)
@@ -125,6 +129,21 @@ func (w *writer) clear(name string) error {
 		}
 	}
 	return nil
+}
+
+// there tells whether the file has all that this writer would put there.
+func (w *writer) there(identity []byte, ids []squashfs.BlockID) bool {
+	f, t, err := openFile(w.dir, identity)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	for _, id := range ids {
+		if _, ok := t.byID[id]; !ok {
+			return false
+		}
+	}
+	return !w.blocks || t.content > 0
 }
 
 // fill writes the content, then the head in front of it. A file without its head
