@@ -350,7 +350,8 @@ func whole(name string) bool {
 	return true
 }
 
-// TestForeign: what others could have made is not used (and no link is followed).
+// TestForeign: what others could have made is not used, nor a directory that they
+// can look into (SC-079), and no link is followed.
 func TestForeign(t *testing.T) {
 	x := newFixture(t)
 	name := x.first(0)
@@ -502,7 +503,7 @@ func TestUsedIsTouched(t *testing.T) {
 	}
 }
 
-// TestKilledWriter: a writer that is killed at any moment leaves no bad file, and
+// TestKilledWriter (SC-086): a writer that is killed at any moment leaves no bad file, and
 // what it leaves goes later.
 func TestKilledWriter(t *testing.T) {
 	x := newFixture(t)
