@@ -66,32 +66,31 @@ func openDir(root string, make bool) (int, error) {
 }
 
 // openFile opens a file and reads its table, which must be that of identity.
-func openFile(dir int, identity []byte) (*os.File, *table, error) {
+func openFile(dir int, identity []byte) (int, *table, error) {
 	name := fileName(identity)
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, err
+		return -1, nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	t, err := readTable(f, identity)
+	t, err := readTable(fd, identity)
 	if err != nil {
-		f.Close()
-		return nil, nil, err
+		unix.Close(fd)
+		return -1, nil, err
 	}
-	return f, t, nil
+	return fd, t, nil
 }
 
-func readTable(f *os.File, identity []byte) (*table, error) {
+func readTable(fd int, identity []byte) (*table, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 		return nil, errOwner
 	}
 	b := make([]byte, min(maxHead, max(st.Size, 0)))
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return nil, err
+	if n, err := unix.Pread(fd, b, 0); n != len(b) {
+		return nil, errors.Join(errFile, err)
 	}
 	n, err := headSize(b)
 	if err != nil || n > len(b) {
@@ -106,7 +105,7 @@ func readTable(f *os.File, identity []byte) (*table, error) {
 	}
 	// The time of modification serves as that of the last use.
 	if time.Since(time.Unix(st.Mtim.Unix())) > touchTime {
-		unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+itoa(int(f.Fd())), nil, 0)
+		unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+itoa(fd), nil, 0)
 	}
 	return t, nil
 }

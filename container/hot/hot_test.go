@@ -700,8 +700,11 @@ func TestAdvance(t *testing.T) {
 		}
 	}
 	s.next = 95
-	if i := s.pick(1000); i != -1 {
+	if i := s.pick(1000); i != -1 || !s.hungry {
 		t.Errorf("row %d is fetched, %d rows ahead", i, i-s.at)
+	}
+	if i := s.pick(95); i != 95 {
+		t.Errorf("row %d of 95 is fetched", i)
 	}
 }
 

@@ -53,7 +53,9 @@ type Session struct {
 	far   int // row ahead of the window that was touched last
 	next  int // row that is fetched next
 	ended bool
-	why   error // why there is no file
+	// hungry tells that fetch waits for the program to move.
+	hungry bool
+	why    error // why there is no file
 }
 
 var errNone = errors.New("no file")
@@ -61,7 +63,7 @@ var errNone = errors.New("no file")
 // known is what an earlier start left.
 type known struct {
 	*table
-	file *os.File
+	fd int
 }
 
 // Begin watches im and fetches what an earlier start of the same program touched.
@@ -99,13 +101,9 @@ func (s *Session) run() {
 		s.over.Store(true)
 		return
 	}
-	timer := time.AfterFunc(recordTime, s.End)
-	defer timer.Stop()
+	time.AfterFunc(recordTime, s.End)
 	if k := s.known.Load(); k != nil {
 		s.fetch(k)
-	}
-	for !s.over.Load() {
-		<-s.wake
 	}
 }
 
@@ -127,7 +125,7 @@ func (s *Session) open() error {
 	if err != nil {
 		return err
 	}
-	f, t, err := openFile(dir, id)
+	fd, t, err := openFile(dir, id)
 	s.mu.Lock()
 	s.identity, s.dir = id, dir
 	s.mu.Unlock()
@@ -140,17 +138,24 @@ func (s *Session) open() error {
 	if !s.config.Blocks {
 		t.forget()
 	}
-	s.known.Store(&known{t, f})
+	s.known.Store(&known{t, fd})
 	return nil
 }
 
 // fetch brings what comes next in the table to the reader's cache, a bounded way
-// ahead of the program.
+// ahead of the program, until all was.
 func (s *Session) fetch(k *known) {
 	var looked time.Time
-	buf := make([]byte, s.image.Reader.Superblock().BlockSize)
+	pause := idleTime
+	var buf []byte
+	if k.content > 0 {
+		buf = make([]byte, s.image.Reader.Superblock().BlockSize)
+	}
 	for !s.over.Load() {
 		i := s.pick(len(k.entries))
+		if i == len(k.entries) {
+			return
+		}
 		if i < 0 {
 			<-s.wake
 			continue
@@ -159,8 +164,11 @@ func (s *Session) fetch(k *known) {
 			if looked = time.Now(); !s.idle() {
 				// It would only take the processor from the program. The
 				// content can come to memory meanwhile.
-				unix.Fadvise(int(k.file.Fd()), k.entries[i].off, windowSize, unix.FADV_WILLNEED)
-				time.Sleep(idleTime)
+				if k.content > 0 {
+					unix.Fadvise(k.fd, k.entries[i].off, windowSize, unix.FADV_WILLNEED)
+				}
+				time.Sleep(pause)
+				pause *= 2
 				continue
 			}
 		}
@@ -172,7 +180,7 @@ func (s *Session) fetch(k *known) {
 		if e.length > 0 && int(e.length) <= len(buf) {
 			// A slow disk delays this goroutine alone: a reader that needs the
 			// block meanwhile decompresses it.
-			if n, err := k.file.ReadAt(buf[:e.length], e.off); err == nil && s.check(e, buf[:n]) {
+			if n, err := unix.Pread(k.fd, buf[:e.length], e.off); err == nil && s.check(e, buf[:n]) {
 				data = buf[:n]
 			}
 		}
@@ -191,9 +199,21 @@ func idle() bool {
 	if runtime.GOMAXPROCS(0) == 1 {
 		return false
 	}
-	load, _ := os.ReadFile("/proc/loadavg")
-	online, _ := os.ReadFile("/sys/devices/system/cpu/online")
-	return running(string(load)) <= max(lastProcessor(string(online))+1, runtime.NumCPU())
+	n := running(readLine("/proc/loadavg"))
+	return n <= runtime.NumCPU() || n <= lastProcessor(readLine("/sys/devices/system/cpu/online"))+1
+}
+
+// readLine reads a short file of the kernel, past the poller of package os, which
+// would cost more than the file.
+func readLine(path string) string {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var b [256]byte
+	n, _ := unix.Read(fd, b[:])
+	return string(b[:max(n, 0)])
 }
 
 // running reads from a line like "0.20 0.18 0.12 1/80 11206" how many want to run.
@@ -215,12 +235,16 @@ func lastProcessor(list string) int {
 	return n
 }
 
-// pick returns the next row to fetch, -1 if the program must come closer first.
+// pick returns the next row to fetch: -1 if the program must come closer first,
+// which wakes then, and rows if none is left.
 func (s *Session) pick(rows int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = max(s.next, s.at+1) // what lies behind was read already
-	if s.next >= min(s.at+1+s.window, rows) {
+	if s.next >= rows {
+		return rows
+	}
+	if s.hungry = s.next >= s.at+1+s.window; s.hungry {
 		return -1
 	}
 	s.next++
@@ -249,7 +273,7 @@ func (s *Session) Touched(id squashfs.BlockID) {
 	}
 	if k != nil {
 		if i, ok := k.byID[id]; ok {
-			moved = s.advance(i)
+			moved = s.advance(i) && s.hungry
 		}
 	}
 	s.mu.Unlock()
@@ -295,7 +319,7 @@ func (s *Session) Load(id squashfs.BlockID, p []byte) (int, bool) {
 		return 0, false
 	}
 	p = p[:e.length]
-	n, err := unix.Preadv2(int(k.file.Fd()), [][]byte{p}, e.off, unix.RWF_NOWAIT)
+	n, err := unix.Preadv2(k.fd, [][]byte{p}, e.off, unix.RWF_NOWAIT)
 	if err != nil || n != len(p) || !s.check(e, p) {
 		return 0, false
 	}

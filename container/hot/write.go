@@ -133,11 +133,11 @@ func (w *writer) clear(name string) error {
 
 // there tells whether the file has all that this writer would put there.
 func (w *writer) there(identity []byte, ids []squashfs.BlockID) bool {
-	f, t, err := openFile(w.dir, identity)
+	fd, t, err := openFile(w.dir, identity)
 	if err != nil {
 		return false
 	}
-	f.Close()
+	unix.Close(fd)
 	for _, id := range ids {
 		if _, ok := t.byID[id]; !ok {
 			return false
