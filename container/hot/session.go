@@ -171,6 +171,7 @@ func (s *Session) fetch(k *known) {
 				pause *= 2
 				continue
 			}
+			pause = idleTime
 		}
 		e := &k.entries[i]
 		if s.image.Reader.Cached(e.id) {
@@ -193,13 +194,18 @@ func (s *Session) fetch(k *known) {
 	}
 }
 
-// idle tells whether a processor has nothing to do, besides this process and its
-// program: not where only one may be used, nor where more want to run than there are.
+// ownThreads may want to run at a time, and yet find a processor each: the program or
+// the goroutine that answers it, and the one that fetches.
+const ownThreads = 2
+
+// idle tells whether a processor has nothing to do but for this process and its
+// program: not where only one may be used, nor where more others want to run than
+// there are processors less one.
 func idle() bool {
 	if runtime.GOMAXPROCS(0) == 1 {
 		return false
 	}
-	n := running(readLine("/proc/loadavg"))
+	n := running(readLine("/proc/loadavg")) - (ownThreads - 1)
 	return n <= runtime.NumCPU() || n <= lastProcessor(readLine("/sys/devices/system/cpu/online"))+1
 }
 
