@@ -25,6 +25,9 @@ type Observer interface {
 	Load(id BlockID, p []byte) (int, bool)
 }
 
+// Compressed tells whether id names a data block that must be decompressed.
+func (id BlockID) Compressed() bool { return id.Size != MetadataBlock && id.Size&blockStored == 0 }
+
 type observed struct{ o Observer }
 
 // Observe sets the observer; nil ends it.

@@ -100,6 +100,19 @@ func (t *table) forget() {
 	t.content = 0
 }
 
+// lacks tells whether t has no content though there could be some.
+func (t *table) lacks() bool {
+	for i := range t.entries {
+		if t.content > 0 {
+			return false
+		}
+		if t.entries[i].id.Compressed() {
+			return true
+		}
+	}
+	return false
+}
+
 // encode writes the head of a file.
 func (t *table) encode() []byte {
 	b := make([]byte, headerSize, headerSize+len(t.identity)+len(t.entries)*entrySize)

@@ -50,12 +50,17 @@ func content(seed uint64) []byte {
 // just now is not watched.
 func makeImage(t testing.TB, path string, n int, seed uint64) {
 	t.Helper()
+	makeImageWith(t, path, n, seed, squashfs.WriterOptions{Digest: sha256.Sum256})
+}
+
+func makeImageWith(t testing.TB, path string, n int, seed uint64, o squashfs.WriterOptions) {
+	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := squashfs.NewWriter(f, squashfs.WriterOptions{Digest: sha256.Sum256})
+	w, err := squashfs.NewWriter(f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -670,6 +675,22 @@ func TestOrderOnly(t *testing.T) {
 		if s := x.start(true, 0); s.loaded.Load() != 0 {
 			t.Errorf("busy %v: %v", busy, s)
 		}
+	}
+}
+
+// TestStored: blocks that are stored as they are have no content here, and no start
+// writes the file again for that.
+func TestStored(t *testing.T) {
+	x := newFixture(t)
+	os.Remove(x.image)
+	makeImageWith(t, x.image, 4, 1, squashfs.WriterOptions{NoCompress: true, Digest: sha256.Sum256})
+	name := x.first(0, 1)
+	old, _ := os.Stat(name)
+	if old.Size() > 2000 {
+		t.Errorf("file of %d bytes", old.Size())
+	}
+	if s := x.start(true, 0, 1); s.loaded.Load() != 0 || len(s.wanted()) > 0 {
+		t.Errorf("%v", s)
 	}
 }
 

@@ -373,7 +373,7 @@ func (s *Session) wanted() []squashfs.BlockID {
 			fresh = append(fresh, id)
 		}
 	}
-	lacks := s.config.Blocks && k.content == 0
+	lacks := s.config.Blocks && k.lacks()
 	if !s.damaged.Load() && !lacks && (len(fresh) <= fewBlocks || len(fresh)*10 <= len(k.entries)) {
 		return nil
 	}

@@ -143,7 +143,7 @@ func (w *writer) there(identity []byte, ids []squashfs.BlockID) bool {
 			return false
 		}
 	}
-	return !w.blocks || t.content > 0
+	return !w.blocks || !t.lacks()
 }
 
 // fill writes the content, then the head in front of it. A file without its head
@@ -162,7 +162,8 @@ func (w *writer) fill(f *os.File, identity []byte, ids []squashfs.BlockID) error
 	buf := make([]byte, w.r.Superblock().BlockSize)
 	for _, id := range ids {
 		e := entry{id: id}
-		if w.blocks && id.Size != squashfs.MetadataBlock && left >= int64(len(buf)) {
+		// One that is stored as it is comes as fast from the image.
+		if w.blocks && id.Compressed() && left >= int64(len(buf)) {
 			n, err := w.r.ReadBlock(id, buf)
 			if err != nil {
 				return err
