@@ -88,6 +88,7 @@ type Copy struct {
 // App is what the %app... sections say about one app.
 type App struct {
 	Name     string
+	Line     int                // of its first section
 	Sections map[string]Section // by full lower-case name, such as "appinstall"
 	Files    []Copy
 }
@@ -100,6 +101,16 @@ func (s *Stage) Value(name string) string {
 		}
 	}
 	return ""
+}
+
+// lineOf returns the line of the header keyword name, or of the stage.
+func (s *Stage) lineOf(name string) int {
+	for _, k := range slices.Backward(s.Header) {
+		if k.Name == name {
+			return k.Line
+		}
+	}
+	return s.Line
 }
 
 // Name returns the name that the Stage keyword gives, or "".
@@ -158,6 +169,7 @@ var agents = map[string][]string{
 	"library": {"from"}, "docker": {"from"}, "docker-daemon": {"from"}, "docker-archive": {"from"}, "oci": {"from"},
 	"oci-archive": {"from"}, "oras": {"from"}, "shub": {"from"}, "localimage": {"from"}, "debootstrap": {"mirrorurl", "osversion"},
 	"yum": {"mirrorurl"}, "dnf": {"mirrorurl"}, "zypper": {}, "arch": {}, "busybox": {"mirrorurl"}, "scratch": {},
+	"http": {"from"}, "https": {"from"},
 }
 
 // spelling gives the keywords as people write them.
