@@ -162,8 +162,8 @@ func TestEviction(t *testing.T) {
 			found = append(found, k)
 		}
 	}
-	if got := strings.Join(found, ""); got != "035" {
-		t.Errorf("got entries %q left, want 035", got)
+	if got := strings.Join(found, ""); got != "0235" {
+		t.Errorf("got entries %q left, want 0235", got)
 	}
 	if _, err := os.Stat(stale); err == nil {
 		t.Error("a file that was left over is still there")
