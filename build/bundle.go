@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/build/stepcache"
 )
 
 // bundle is the temporary directory of a build. Security: its mode is 0700
 // from the start, as the scripts and setuid files in it are not for others.
 type bundle struct {
 	dir    string
-	rootfs string   // in dir, or the sandbox that is updated in place
+	rootfs string   // of the stage that is built: in dir, or the sandbox that is updated in place
 	lock   *os.File // dir, locked as long as the build lives
 }
 
@@ -46,22 +48,18 @@ func (b *builder) open() error {
 	if !b.o.Keep {
 		b.temporary(dir)
 	}
-	bundle.dir, bundle.rootfs = dir, filepath.Join(dir, "rootfs")
+	bundle.dir = dir
 	if bundle.lock, err = lockDir(dir); err != nil {
 		return errors.Join(fmt.Errorf("cannot lock the build directory: %w", err), os.Remove(dir))
 	}
 	b.bundle = bundle
-	if err := b.openRoot(); err != nil {
-		return errors.Join(err, b.close())
-	}
 	b.o.Log.Verbose("Working in " + dir)
 	return nil
 }
 
+// openRoot makes and opens the root file system of a stage.
 func (b *builder) openRoot() error {
-	if b.o.Update && !b.o.Force {
-		b.bundle.rootfs = b.target.path
-	} else {
+	if !b.inPlace {
 		if err := os.Mkdir(b.bundle.rootfs, 0o755); err != nil {
 			return err
 		}
@@ -98,8 +96,8 @@ func (b *builder) checkMountFlags() error {
 
 // close removes everything but the target.
 func (b *builder) close() error {
-	if b.root != nil {
-		b.root.Close()
+	for _, s := range b.stages {
+		s.root.Close()
 	}
 	defer b.bundle.lock.Close()
 	if b.o.Keep {
@@ -108,6 +106,10 @@ func (b *builder) close() error {
 	}
 	return removeTree(b.bundle.dir)
 }
+
+// workDir makes an empty private directory for an agent, which is removed with
+// all others.
+func (b *builder) workDir() (string, error) { return os.MkdirTemp(b.bundle.dir, "work") }
 
 // How the names of temporary files begin.
 const (
@@ -144,6 +146,8 @@ func RemoveAbandoned(path string) error {
 		}
 		defer lock.Close()
 		return removeTree(path)
+	case stepcache.IsTemporary(path) && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid():
+		return os.Remove(path)
 	case strings.HasPrefix(name, imagePrefix) && strings.HasSuffix(name, ".sif") && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid():
 		return os.Remove(path)
 	}

@@ -28,6 +28,9 @@ const (
 // extract unpacks the image at path, of any kind, into the directory rootfs.
 func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 	im, err := image.Open(name)
+	if real, e := os.Readlink(name); e == nil && strings.HasPrefix(name, "/proc/self/fd/") {
+		name = real // for people
+	}
 	if err != nil {
 		return fmt.Errorf("cannot open the image %q: %w", name, err)
 	}
