@@ -103,8 +103,8 @@ func (s *Stage) Value(name string) string {
 	return ""
 }
 
-// lineOf returns the line of the header keyword name, or of the stage.
-func (s *Stage) lineOf(name string) int {
+// LineOf returns the line of the header keyword name, or of the stage.
+func (s *Stage) LineOf(name string) int {
 	for _, k := range slices.Backward(s.Header) {
 		if k.Name == name {
 			return k.Line

@@ -374,7 +374,7 @@ func (p *parser) checkAgent(s *Stage) error {
 	if agent == "" {
 		return p.err(s.Line, "no bootstrap keyword found in the header", `every stage needs a line such as "Bootstrap: localimage"`)
 	}
-	num := s.lineOf("bootstrap")
+	num := s.LineOf("bootstrap")
 	need, ok := agents[agent]
 	if !ok {
 		names := make([]string, 0, len(agents))
@@ -411,7 +411,7 @@ func (p *parser) checkStages() error {
 		}
 		if n := s.Name(); n != "" {
 			if seen[n] {
-				return p.err(s.lineOf("stage"), fmt.Sprintf("stage %q exists already", n), "")
+				return p.err(s.LineOf("stage"), fmt.Sprintf("stage %q exists already", n), "")
 			}
 			seen[n] = true
 		}

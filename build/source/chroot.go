@@ -25,7 +25,7 @@ func splitWords(s string) []string {
 func packageWords(s *deffile.Stage, c Config) ([]string, error) {
 	list := slices.Concat(splitWords(s.Value("include")), c.Include)
 	for _, w := range list {
-		if err := checkWord(s, "a package", w); err != nil {
+		if err := checkWord(s, "include", "a package", w); err != nil {
 			return nil, err
 		}
 	}
@@ -33,9 +33,9 @@ func packageWords(s *deffile.Stage, c Config) ([]string, error) {
 }
 
 // checkWord refuses a value that a program would take for something else.
-func checkWord(s *deffile.Stage, what, w string) error {
+func checkWord(s *deffile.Stage, keyword, what, w string) error {
 	if w == "" || strings.HasPrefix(w, "-") || strings.ContainsAny(w, "\n\r \t\"'") {
-		return fmt.Errorf("line %d: cannot use %q as %s", s.Line, w, what)
+		return fmt.Errorf("line %d: cannot use %q as %s", s.LineOf(keyword), w, what)
 	}
 	return nil
 }
@@ -51,14 +51,14 @@ func mirrorURL(s *deffile.Stage, keyword string, schemes ...string) (string, err
 	for _, mark := range []string{"%{OSVERSION}", "%{osversion}"} {
 		if strings.Contains(url, mark) {
 			if version == "" {
-				return "", fmt.Errorf("line %d: %s has %s in it, and there is no OSVersion", s.Line, keyword, mark)
+				return "", fmt.Errorf("line %d: %s has %s in it, and there is no OSVersion", s.LineOf(keyword), keyword, mark)
 			}
 			url = strings.ReplaceAll(url, mark, version)
 		}
 	}
 	scheme, rest, ok := strings.Cut(url, ":")
 	if !ok || !slices.Contains(schemes, strings.ToLower(scheme)) || !strings.HasPrefix(rest, "/") || strings.ContainsAny(url, "\n\r \t\"'\\") {
-		return "", fmt.Errorf("line %d: cannot use %q as %s: want an address that begins with %s", s.Line, url, keyword, strings.Join(schemes, ":, ")+":")
+		return "", fmt.Errorf("line %d: cannot use %q as %s: want an address that begins with %s", s.LineOf(keyword), url, keyword, strings.Join(schemes, ":, ")+":")
 	}
 	return url, nil
 }

@@ -38,7 +38,7 @@ func newHTTP(s *deffile.Stage, c Config) (Source, error) {
 	}
 	u, err := url.Parse(from)
 	if err != nil || u.Scheme != s.Agent() || u.Host == "" {
-		return nil, fmt.Errorf("line %d: cannot use %q as From: want an address that begins with %s://", s.Line, from, s.Agent())
+		return nil, fmt.Errorf("line %d: cannot use %q as From: want an address that begins with %s://", s.LineOf("from"), from, s.Agent())
 	}
 	require, err := fingerprints(s)
 	return &httpImage{from, imageSource{c: c, origin: Origin{Agent: s.Agent(), URI: u.Redacted()}, require: require, quiet: c.Quiet}}, err

@@ -77,11 +77,11 @@ func fingerprints(s *deffile.Stage) ([]string, error) {
 	for _, f := range list {
 		digits := strings.TrimPrefix(strings.ToLower(f), "0x")
 		if len(digits) != 40 || strings.Trim(digits, "0123456789abcdef") != "" {
-			return nil, fmt.Errorf("line %d: %q in Fingerprints is not a fingerprint: want 40 hexadecimal digits", s.Line, f)
+			return nil, fmt.Errorf("line %d: %q in Fingerprints is not a fingerprint: want 40 hexadecimal digits", s.LineOf("fingerprints"), f)
 		}
 	}
 	if list == nil {
-		return nil, fmt.Errorf("line %d: Fingerprints names no fingerprint", s.Line)
+		return nil, fmt.Errorf("line %d: Fingerprints names no fingerprint", s.LineOf("fingerprints"))
 	}
 	return list, nil
 }

@@ -41,7 +41,7 @@ func newYum(s *deffile.Stage, c Config) (Source, error) {
 		}
 	}
 	if y.release != "" {
-		if err := checkWord(s, "OSVersion", y.release); err != nil {
+		if err := checkWord(s, "osversion", "OSVersion", y.release); err != nil {
 			return nil, err
 		}
 	}

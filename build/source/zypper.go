@@ -16,6 +16,7 @@ type zypper struct {
 	mirrors []string // the first one is the distribution
 	release string
 	include []string
+	noCheck bool // packages need no signatures
 	c       Config
 }
 
@@ -29,7 +30,7 @@ const scriptsFailed = 107
 func newZypper(s *deffile.Stage, c Config) (Source, error) {
 	for _, k := range []string{"product", "user", "regcode", "productpgp", "registerurl", "modules"} {
 		if s.Value(k) != "" {
-			return nil, fmt.Errorf("line %d: registration of SUSE Linux Enterprise (%s) is not part of this version: name repositories by MirrorURL and OtherURL0", s.Line, k)
+			return nil, fmt.Errorf("line %d: registration of SUSE Linux Enterprise (%s) is not part of this version: name repositories by MirrorURL and OtherURL0", s.LineOf(k), k)
 		}
 	}
 	if s.Value("mirrorurl") == "" {
@@ -54,7 +55,16 @@ func newZypper(s *deffile.Stage, c Config) (Source, error) {
 		}
 		z.mirrors = append(z.mirrors, url)
 	}
-	var err error
+	options, err := settings(s)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range options {
+		if o != "gpgcheck=0" {
+			return nil, fmt.Errorf("line %d: cannot use %q as SetOpt: for zypper there is \"gpgcheck=0\" alone", s.LineOf("setopt"), o)
+		}
+		z.noCheck = true
+	}
 	z.include, err = packageWords(s, c)
 	return z, err
 }
@@ -107,8 +117,12 @@ func (z *zypper) commands(program, rootfs string) [][]string {
 		return append([]string{program, "--root", rootfs, "--non-interactive"}, args...)
 	}
 	var list [][]string
+	add := []string{"addrepo"}
+	if z.noCheck {
+		add = append(add, "--no-gpgcheck")
+	}
 	for i, url := range z.mirrors {
-		list = append(list, call("addrepo", url, fmt.Sprintf("repo-%d", i)))
+		list = append(list, call(slices.Concat(add, []string{url, fmt.Sprintf("repo-%d", i)})...))
 	}
 	// The keys of the repositories are taken from them, as with other builders:
 	// the writer of the definition trusts the mirror.
