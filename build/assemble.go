@@ -63,10 +63,12 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 	_, err = sif.Create(f, o,
 		sif.Input{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
 		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)},
 		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
 			return b.pack(ctx, w)
-		}})
+		}},
+		// Last, so that the objects before it have the ids that they have with
+		// other builders, which scripts rely on.
+		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
 	return err
 }
 
