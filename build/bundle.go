@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/build/stepcache"
+	"singularity/host"
 )
 
 // bundle is the temporary directory of a build. Security: its mode is 0700
@@ -32,7 +33,7 @@ func (b *builder) open() error {
 	if !b.o.Sandbox {
 		// A sandbox is renamed into place, so it grows beside its target.
 		var err error
-		if parent, err = tempParent(b.o.TempDir, b.o.getenv("TMPDIR")); err != nil {
+		if parent, err = filepath.Abs(host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR"))); err != nil {
 			return err
 		}
 		prefix = tempPrefix
@@ -190,25 +191,6 @@ func removeStale(parent, prefix string) {
 			lock.Close()
 		}
 	}
-}
-
-// tempParent chooses where to work. A directory that was asked for is taken
-// as it is; otherwise /var/tmp is better than a /tmp that is kept in memory.
-func tempParent(asked, env string) (string, error) {
-	for _, dir := range []string{asked, env} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	if inMemory("/tmp") && !inMemory("/var/tmp") && unix.Access("/var/tmp", unix.W_OK|unix.X_OK) == nil {
-		return "/var/tmp", nil
-	}
-	return "/tmp", nil
-}
-
-func inMemory(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) != nil || st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
 }
 
 // removeTree removes dir, also where modes in it forbid that.
