@@ -29,8 +29,9 @@ func (b *builder) filesStep(name string, fromStage bool) step {
 			var parts []string
 			err := b.eachCopy(fromStage, func(c *copyLine) error {
 				digests, err := c.copy(ctx, nil)
+				// Where exactly a copy goes depends on the steps before.
 				for _, d := range digests {
-					parts = append(parts, d.Destination, d.key)
+					parts = append(parts, d.Source, c.dest, d.key)
 				}
 				return err
 			})

@@ -208,9 +208,11 @@ func TestCachedSteps(t *testing.T) {
 	}
 	counter := filepath.Join(h.dir, "ran")
 	h.write("input", "one")
+	h.write("more", "of a directory")
 	def := "Bootstrap: localimage\nFrom: " + h.dir + "/base.sif\n%files\n" + h.dir + `/input /input
+    ` + h.dir + `/more /bin
 %post
-    cat /input > /copy; echo label value >> $SINGULARITY_LABELS
+    test -f /bin/more; cat /input > /copy; echo label value >> $SINGULARITY_LABELS
     echo "export A=1" >> $SINGULARITY_ENVIRONMENT
 %runscript
     echo run
@@ -283,6 +285,19 @@ func TestCachedSteps(t *testing.T) {
 	}
 	before := n
 	h.cacheBuild("changed.sif", def, count)
+	// Signatures are asked for even if nothing of the base is needed.
+	signed := strings.Replace(def, "%files", "Fingerprints: "+strings.Repeat("AB", 20)+"\n%files", 1)
+	changed("fingerprints", signed, func(o *Options) {
+		o.Verify = func(context.Context, string, []string) ([]string, error) { return nil, nil }
+	})
+	refuse := func(o *Options) {
+		o.StepCache, o.Force = filepath.Join(h.dir, "cache"), true
+		o.Env = append(o.Env, "SOURCE_DATE_EPOCH=1700000000")
+	}
+	if err := h.build("changed.sif", signed, refuse); err == nil || !strings.Contains(err.Error(), "as Fingerprints demands") {
+		t.Errorf("got %v for a base without signatures", err)
+	}
+	before = n
 	if ran() != before {
 		t.Error("the same definition again ran the post")
 	}

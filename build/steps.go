@@ -93,7 +93,8 @@ func (b *builder) baseStep() step {
 		if err != nil {
 			return "", err
 		}
-		parts := []string{strings.Join(apps, " "), pre.Text, b.stage.Agent()}
+		// From is what the provenance tells.
+		parts := []string{strings.Join(apps, " "), pre.Text, b.stage.Agent(), b.stage.Value("from"), b.stage.Value("fingerprints")}
 		if keyed, ok := src.(source.Keyed); ok {
 			key, err := keyed.Key(ctx)
 			parts = append(parts, key)
@@ -187,15 +188,18 @@ func (b *builder) take(ctx context.Context, steps []step) error {
 	chain := stepcache.NewKey(stepFormat, b.o.Version, runtime.GOARCH, strconv.Itoa(int(b.o.Owners)), epoch)
 	for len(steps) > 0 {
 		n := slices.IndexFunc(steps, func(s step) bool { return s.key == nil })
-		if n == 0 {
+		if b.cache == nil || n == 0 {
 			if err := steps[0].run(ctx); err != nil {
 				return err
+			}
+			if steps = steps[1:]; b.cache == nil {
+				continue
 			}
 			digest, err := treeDigest(ctx, b.root)
 			if err != nil {
 				return err
 			}
-			chain, steps = stepcache.NewKey(stepFormat, b.o.Version, "tree", digest, epoch), steps[1:]
+			chain = stepcache.NewKey(stepFormat, b.o.Version, "tree", digest, epoch)
 			continue
 		}
 		if n < 0 {
@@ -210,97 +214,123 @@ func (b *builder) take(ctx context.Context, steps []step) error {
 	return nil
 }
 
-// takeKnown takes steps whose keys can be known, from the last one on that the
-// cache has. It returns how many it took, at least one, and the chain to go on
-// with.
-func (b *builder) takeKnown(ctx context.Context, chain stepcache.Key, steps []step) (int, stepcache.Key, error) {
-	keys, parts := make([]stepcache.Key, len(steps)), make([]string, len(steps))
-	first := 0 // step that has to be run
-	var entry *stepcache.Entry
-	defer func() {
-		if entry != nil {
-			entry.Close()
-		}
-	}()
-	start := chain
+// known is what the cache tells about steps.
+type known struct {
+	steps []step // those whose keys are known
+	parts []string
+	keys  []stepcache.Key
+	chain stepcache.Key    // to go on with behind them
+	entry *stepcache.Entry // of the last step that was kept, nil for none
+	first int              // the step after that one
+}
+
+// look computes the keys of steps and looks for what was kept.
+func (b *builder) look(ctx context.Context, chain stepcache.Key, steps []step) (k known, err error) {
+	k.steps, k.chain = steps, chain
 	for i, s := range steps {
-		var err error
-		if parts[i], err = s.key(ctx); err != nil {
-			return 0, chain, err
+		part, err := s.key(ctx)
+		if err != nil {
+			return k, err
 		}
-		chain = stepcache.NewKey(chain.String(), s.name, parts[i])
-		keys[i] = chain
+		k.chain = stepcache.NewKey(k.chain.String(), s.name, part)
+		k.keys, k.parts = append(k.keys, k.chain), append(k.parts, part)
 		if !s.stored {
 			continue
 		}
-		e := b.cache.Find(chain)
+		e := b.cache.Find(k.chain)
 		if e != nil && s.mirror && time.Since(e.Made) > mirrorAge {
 			e.Close()
 			e = nil
 		}
-		if e == nil && s.mirror {
-			steps = steps[:i+1]
-			break
-		}
-		if e == nil {
+		switch {
+		case e == nil && s.mirror:
+			k.steps = steps[:i+1]
+			return k, nil
+		case e == nil:
 			continue
+		case s.mirror:
+			k.chain = stepcache.NewKey("of", hex.EncodeToString(e.Digest[:]))
 		}
-		if entry != nil {
-			entry.Close()
-		}
-		entry, first = e, i+1
-		if s.mirror {
-			chain = stepcache.NewKey("of", hex.EncodeToString(e.Digest[:]))
-		}
+		k.close()
+		k.entry, k.first = e, i+1
 	}
-	if entry != nil {
-		if err := b.restore(ctx, entry); err != nil {
-			if ctx.Err() != nil {
-				return 0, chain, err
-			}
-			b.o.Log.Warning(fmt.Sprintf("Not using the cached result of %s: %v", steps[first-1].name, err))
-			b.cache.Remove(keys[first-1])
+	return k, nil
+}
+
+func (k *known) close() {
+	if k.entry != nil {
+		k.entry.Close()
+	}
+}
+
+// takeKnown takes steps whose keys can be known, from the last one on that the
+// cache has. It returns how many it took, at least one, and the chain to go on
+// with.
+func (b *builder) takeKnown(ctx context.Context, chain stepcache.Key, steps []step) (int, stepcache.Key, error) {
+	k, err := b.look(ctx, chain, steps)
+	defer k.close()
+	if err != nil {
+		return 0, chain, err
+	}
+	if k.entry != nil {
+		name := steps[k.first-1].name
+		err := b.restore(ctx, k.entry)
+		if ctx.Err() != nil {
+			return 0, chain, ctx.Err()
+		}
+		if err != nil {
+			b.o.Log.Warning(fmt.Sprintf("Not using the cached result of %s: %v", name, err))
+			b.cache.Remove(k.keys[k.first-1])
 			if err := b.clearRoot(); err != nil {
 				return 0, chain, err
 			}
-			return b.takeKnown(ctx, start, steps)
+			return b.takeKnown(ctx, chain, steps)
 		}
-		b.o.Log.Info(fmt.Sprintf("Using the cached result of %s (step %d of %d)", steps[first-1].name, first, len(steps)))
+		b.o.Log.Info(fmt.Sprintf("Using the cached result of %s (step %d of %d)", name, k.first, len(steps)))
 	}
-	for i := first; i < len(steps); i++ {
-		if err := steps[i].run(ctx); err != nil {
+	for i := k.first; i < len(k.steps); i++ {
+		s := &k.steps[i]
+		if err := s.run(ctx); err != nil {
 			return 0, chain, err
 		}
-		// Security: a file that was changed between the two looks at it would
-		// be kept under the key of what it was.
-		if again, err := steps[i].again(ctx, parts[i]); err != nil || !again {
-			b.o.Log.Verbose("Not keeping " + steps[i].name + ": its input changed during the build")
-			b.cache = nil
-			for _, s := range steps[i+1:] {
-				if err := s.run(ctx); err != nil {
-					return 0, chain, err
-				}
-			}
-			return len(steps), chain, nil
-		}
-		if !steps[i].stored {
+		if b.cache == nil {
 			continue
 		}
-		digest, err := b.keep(ctx, keys[i])
-		switch {
-		case ctx.Err() != nil:
+		if err := b.keepStep(ctx, &k, i); err != nil {
 			return 0, chain, err
-		case err != nil:
-			b.o.Log.Warning(fmt.Sprintf("Cannot keep the result of %s: %v", steps[i].name, err))
-		}
-		if steps[i].mirror {
-			chain = stepcache.NewKey("of", hex.EncodeToString(digest[:]))
-			if err != nil {
-				b.cache = nil // nobody can tell any more what later steps depend on
-			}
 		}
 	}
-	return len(steps), chain, nil
+	return len(k.steps), k.chain, nil
+}
+
+// keepStep keeps what step number i gave, if it is worth it and nothing is in
+// the way.
+func (b *builder) keepStep(ctx context.Context, k *known, i int) error {
+	s := &k.steps[i]
+	// Security: a file that was changed between the two looks at it would be
+	// kept under the key of what it was.
+	if again, err := s.again(ctx, k.parts[i]); err != nil || !again {
+		b.o.Log.Verbose("Not keeping " + s.name + " and what follows: its input changed during the build")
+		b.cache = nil
+		return ctx.Err()
+	}
+	if !s.stored {
+		return nil
+	}
+	digest, err := b.keep(ctx, k.keys[i])
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		b.o.Log.Warning(fmt.Sprintf("Cannot keep the result of %s: %v", s.name, err))
+	}
+	if s.mirror {
+		k.chain = stepcache.NewKey("of", hex.EncodeToString(digest[:]))
+		if err != nil {
+			b.cache = nil // nobody can tell any more what later steps depend on
+		}
+	}
+	return nil
 }
 
 // again tells whether the key of a step is still what it was.

@@ -44,11 +44,19 @@ func (l *localImage) Fetch(ctx context.Context, rootfs string) error {
 }
 
 // Key implements Keyed.
+//
+// Security: signatures that the definition demands are checked here too, as
+// Fetch is left out where a later step is kept.
 func (l *localImage) Key(ctx context.Context) (string, error) {
 	f, path, err := l.open()
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	if len(l.require) > 0 {
+		if _, err := l.verify(ctx, l.path, path); err != nil {
+			return "", err
+		}
+	}
 	return l.c.Digest(ctx, path)
 }
