@@ -213,12 +213,12 @@ func (f *buildFlags) bindSpecs() ([]build.Bind, error) {
 
 // steps says where the results of steps are kept.
 func (f *buildFlags) steps(o *build.Options) error {
+	if !f.cacheSteps || f.source.disableCache {
+		return nil
+	}
 	_, size, err := plan.ParseTmpfs(f.stepsSize)
 	if err != nil || size == 0 {
 		return fmt.Errorf("cannot use --cache-steps-size %q: want a size such as 512m or 20g", f.stepsSize)
-	}
-	if !f.cacheSteps || f.source.disableCache {
-		return nil
 	}
 	dir := os.Getenv("SINGULARITY_CACHEDIR")
 	if dir == "" {

@@ -68,14 +68,14 @@ func (e *events) progress(s build.Progress, now time.Time) {
 	e.write(event{Event: "progress", Phase: s.Phase, Bytes: s.Bytes, Total: s.Total, Done: s.Done})
 }
 
-// killed is the exit status from which on a process was ended by a signal.
-const killed = 128
+// wasKilled tells whether a process with this exit status was ended by a signal.
+func wasKilled(s exitStatus) bool { return s > 128 && s <= 128+64 }
 
 // end writes the last line, and returns err. The process that builds has
 // written it unless it was killed; the one that started it knows its status.
 func (e *events) end(target string, err error) error {
 	status, isStatus := errors.AsType[exitStatus](err)
-	if _, _, inside := rootKind(); !inside && (err == nil || isStatus && status < killed) {
+	if _, _, inside := rootKind(); !inside && (err == nil || isStatus && !wasKilled(status)) {
 		return err
 	}
 	ok := err == nil

@@ -21,7 +21,7 @@ type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
 	listApps, json, all, provenance bool
-	app                 string
+	app                             string
 }
 
 func newInspectCommand(log *action.Log) *cobra.Command {
