@@ -111,7 +111,7 @@ func download(ctx context.Context, log Log, address string, f *os.File, limit in
 		return "", fail(fmt.Errorf("the server answered %s", resp.Status))
 	}
 	if resp.ContentLength > limit {
-		return "", fail(fmt.Errorf("it has %d MiB, more than the %d that are free or allowed", resp.ContentLength>>20, limit>>20))
+		return "", fail(fmt.Errorf("it has more than the %d bytes that are free or allowed: %d", limit, resp.ContentLength))
 	}
 	stall := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("nothing came for %v", stallTimeout)) })
 	defer stall.Stop()
@@ -161,7 +161,7 @@ func copyBounded(f *os.File, r io.Reader, limit int64) (string, error) {
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(r, limit+1))
 	if err == nil && n > limit {
-		err = fmt.Errorf("it has more than the %d MiB that are free or allowed", limit>>20)
+		err = fmt.Errorf("it has more than the %d bytes that are free or allowed", limit)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)), err
 }

@@ -80,7 +80,7 @@ func fingerprints(s *deffile.Stage) ([]string, error) {
 			return nil, fmt.Errorf("line %d: %q in Fingerprints is not a fingerprint: want 40 hexadecimal digits", s.LineOf("fingerprints"), f)
 		}
 	}
-	if list == nil {
+	if len(list) == 0 {
 		return nil, fmt.Errorf("line %d: Fingerprints names no fingerprint", s.LineOf("fingerprints"))
 	}
 	return list, nil
