@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -63,13 +64,10 @@ type copyLine struct {
 // eachCopy calls do for the lines of %files, and of %appfiles.
 func (b *builder) eachCopy(fromStage bool, do func(*copyLine) error) error {
 	at := func(c *copyLine) error {
-		err := do(c)
-		if err != nil {
-			if _, ok := errors.AsType[*deffile.Error](err); !ok {
-				err = b.locate(c.line.Line, err)
-			}
+		if err := do(c); err != nil {
+			return fmt.Errorf("%s:%d: %w", b.o.Spec, c.line.Line, err)
 		}
-		return err
+		return nil
 	}
 	for _, set := range b.stage.Files {
 		if (set.From != "") != fromStage {
@@ -109,26 +107,6 @@ func (b *builder) eachCopy(fromStage bool, do func(*copyLine) error) error {
 	return nil
 }
 
-// locate adds the place in the definition to err.
-func (b *builder) locate(line int, err error) error {
-	if line == 0 || b.o.Spec == "" {
-		return err
-	}
-	return &lineError{file: b.o.Spec, line: line, err: err}
-}
-
-// lineError is an error with its place in the definition.
-type lineError struct {
-	file string
-	line int
-	err  error
-}
-
-func (e *lineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.file, e.line, e.err) }
-
-// Unwrap returns the cause.
-func (e *lineError) Unwrap() error { return e.err }
-
 // copy copies what the line names below root, and returns what was copied. With
 // a nil root it only looks at it.
 func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error) {
@@ -154,7 +132,7 @@ func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error
 		case strings.HasSuffix(dest, "/"), len(sources) > 1, l.b.isDir(dest):
 			dest = path.Join(dest, filepath.Base(src))
 		}
-		c := &copier{ctx: ctx, root: root}
+		c := &copier{ctx: ctx, root: root, tree: sha256.New()}
 		if root != nil {
 			l.b.o.Log.Verbose(fmt.Sprintf("Copying %q to %q", src, dest))
 		}
@@ -166,9 +144,9 @@ func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error
 		if err != nil {
 			return list, fmt.Errorf("cannot copy %q to %q: %w", src, dest, err)
 		}
-		// A pattern stands in the definition for the same names, whatever the
-		// directory of the host that they are in.
-		list = append(list, fileOrigin{Stage: l.stageName, Source: src, Destination: path.Join("/", dest), Digest: c.digest(), key: c.tree.String()})
+		list = append(list, fileOrigin{
+			Stage: l.stageName, Source: src, Destination: path.Join("/", dest), Digest: c.digest(), key: hex.EncodeToString(c.tree.Sum(nil)),
+		})
 	}
 	return list, nil
 }
@@ -187,10 +165,10 @@ func (b *builder) isDir(name string) bool {
 // the digest of what it copies.
 type copier struct {
 	ctx  context.Context
-	root *os.File // nil: only the digest is wanted
-	tree strings.Builder
-	file string // hexadecimal digest of the last file
-	all  int    // entries
+	root *os.File  // nil: only the digest is wanted
+	tree hash.Hash // of all entries
+	file string    // hexadecimal digest of the last file
+	all  int       // entries
 }
 
 // digest is that of the file that was copied, or of the list of a directory's
@@ -199,13 +177,13 @@ func (c *copier) digest() string {
 	if c.all == 1 && c.file != "" {
 		return "sha256:" + c.file
 	}
-	return fmt.Sprintf("tree-sha256:%x", sha256.Sum256([]byte(c.tree.String())))
+	return fmt.Sprintf("tree-sha256:%x", c.tree.Sum(nil))
 }
 
 // note adds an entry to the digest.
 func (c *copier) note(at string, mode uint32, more string) {
 	c.all++
-	fmt.Fprintf(&c.tree, "%q %o %s\n", at, mode, more)
+	fmt.Fprintf(c.tree, "%q %o %s\n", at, mode, more)
 }
 
 // copy copies src, a path of the host, to dest, a path of the image; at is the

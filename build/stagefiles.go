@@ -132,7 +132,7 @@ func (c *copier) stageEntry(dir *os.File, name, dest, at string, depth int) erro
 		if err := readXattrs(f, &n); err != nil {
 			return err
 		}
-		c.tree.WriteString(owner + fmt.Sprint(n.xattrs))
+		fmt.Fprint(c.tree, owner, n.xattrs)
 		return c.content(f, dest, at, st.Mode&0o7777, func(out *os.File) error { return n.apply(out) })
 	case unix.S_IFDIR:
 		f, err := openAt(dir, name, unix.O_DIRECTORY)
