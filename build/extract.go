@@ -603,12 +603,10 @@ func (x *extractor) sandbox(root *os.File) error {
 			}
 			n.content, n.closeAfter = f, f
 		case unix.S_IFLNK:
-			buf := make([]byte, unix.PathMax)
-			k, err := unix.Readlinkat(int(dir.Fd()), name, buf)
-			if err != nil {
+			var err error
+			if n.target, err = readLinkAt(dir, name); err != nil {
 				return err
 			}
-			n.target = string(buf[:k])
 		case unix.S_IFSOCK:
 			return nil
 		}

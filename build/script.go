@@ -360,9 +360,8 @@ func readLink(root *os.File, name string) (string, bool) {
 		return "", false
 	}
 	defer dir.Close()
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(dir.Fd()), path.Base(name), buf)
-	return string(buf[:max(n, 0)]), err == nil
+	target, err := readLinkAt(dir, path.Base(name))
+	return target, err == nil
 }
 
 // removeEntry removes name from the image, whatever it is, if it is there.

@@ -142,7 +142,10 @@ func (c *copier) stageEntry(dir *os.File, name, dest, at string, depth int) erro
 		defer f.Close()
 		return c.stageDir(f, n, dest, depth)
 	case unix.S_IFLNK:
-		target, _ := readLinkAt(dir, name)
+		target, err := readLinkAt(dir, name)
+		if err != nil {
+			return err
+		}
 		c.note(at, st.Mode, owner+" "+target)
 		if c.root == nil {
 			return nil
@@ -175,16 +178,10 @@ func (c *copier) stageDir(f *os.File, n node, dest string, depth int) error {
 			defer made.Close()
 		}
 	}
-	list, err := openAt(f, ".", unix.O_DIRECTORY)
+	names, err := sortedNames(f)
 	if err != nil {
 		return err
 	}
-	names, err := list.Readdirnames(-1)
-	list.Close()
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
 	for _, name := range names {
 		if err := c.stageEntry(f, name, path.Join(dest, name), path.Join(n.path, name), depth+1); err != nil {
 			return err
@@ -250,12 +247,6 @@ func (n *node) apply(f *os.File) error {
 		}
 	}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), n.times(), 0)
-}
-
-func readLinkAt(dir *os.File, name string) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
-	return string(buf[:max(n, 0)]), err
 }
 
 // treeDigest is the digest of everything below root but the times.

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/build/stepcache"
@@ -410,12 +408,7 @@ func (b *builder) clearRoot() error {
 	if err := unmountBelow(b.bundle.rootfs); err != nil {
 		return err
 	}
-	list, err := openAt(b.root, ".", unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer list.Close()
-	names, err := list.Readdirnames(-1)
+	names, err := sortedNames(b.root)
 	if err != nil {
 		return err
 	}

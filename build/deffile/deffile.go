@@ -20,9 +20,9 @@
 //
 // The writer of the file is the person who builds, so its scripts are trusted;
 // its size is not: Parse bounds bytes, stages, sections and keywords, never
-// panics, and names file and line in every error. The package knows no paths
+// panics, and names file, line and column in errors. The package knows no paths
 // and opens nothing. The grammar is that of section 7.1 of the command line
-// specification, whole: what a caller cannot build yet it must refuse itself.
+// specification, whole.
 package deffile
 
 import (
