@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,7 +56,7 @@ func TestScripts(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
-			"holders": holdersCommand,
+			"holders": holdersCommand, "serve": serveCommand,
 		},
 	})
 }
@@ -225,6 +227,14 @@ func holdersCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(syscall.Kill(pid, syscall.Signal(n)))
 		}
 	}
+}
+
+// serveCommand serves a directory by http on the loopback device, and sets URL:
+// serve DIR.
+func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	ts.Defer(s.Close)
+	ts.Setenv("URL", s.URL)
 }
 
 // nothingCommand waits until no build has left anything temporary: here, in the
