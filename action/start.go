@@ -67,6 +67,9 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -74,6 +77,9 @@ func (s *starter) start(path string) (int, error) {
 		return 0, err
 	}
 	if err := allowed(s.conf, s.image); err != nil {
+		return 0, err
+	}
+	if err := readable(s.image, o); err != nil {
 		return 0, err
 	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
@@ -156,6 +162,26 @@ func LoadConfig(file string) (*conf.Config, error) {
 		return conf.Default(), nil
 	}
 	return c, err
+}
+
+// native refuses what belongs to OCI mode.
+func (s *starter) native() error {
+	notes, err := plan.Native(s.o, s.conf.OCIMode)
+	for _, n := range notes {
+		s.log.Warning(n)
+	}
+	return err
+}
+
+// readable refuses an encrypted image, with or without a key for it.
+func readable(im *image.Image, o *plan.Options) error {
+	switch {
+	case im.Format != image.FormatEncrypted:
+		return nil
+	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
+		return errors.New("no key was provided, cannot access encrypted container")
+	}
+	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the

@@ -116,7 +116,7 @@ func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 		return b.process()
 	}
 	b.detachMounts()
-	if b.p.IDs.Mode == plan.Ranges {
+	if b.p.IDs.Mode == plan.Ranges && !b.p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	b.namespaces()

@@ -185,6 +185,7 @@ func (m *maker) ids() error {
 		ids.InsideUID, ids.InsideGID = 0, 0
 		if len(h.UIDRanges) > 0 && len(h.GIDRanges) > 0 {
 			ids.Mode, ids.UIDMap, ids.GIDMap = Ranges, h.UIDRanges, h.GIDRanges
+			ids.KeepGroups = m.o.NoSetgroups
 		} else {
 			ids.FakeOwners = true
 		}

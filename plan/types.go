@@ -90,6 +90,10 @@ type IDs struct {
 	// FakeOwners asks for the seccomp filter that lets changes of ownership
 	// succeed quietly: fakeroot without ranges.
 	FakeOwners bool
+	// KeepGroups leaves the process in the caller's supplementary groups with
+	// Ranges, which has them dropped otherwise. No such group has a number
+	// inside. A SingleID map cannot drop any.
+	KeepGroups bool
 	// FakeDevices asks for the filter that lets only the making of device
 	// nodes succeed quietly: fakeroot with ranges, where owners are real.
 	FakeDevices bool
