@@ -134,7 +134,7 @@ func (s *starter) start(path string) (int, error) {
 // only those share that have no rights there at all.
 func (s *starter) share() {
 	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return // layers and locks are the container's own
 	}
 	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
@@ -392,7 +392,7 @@ func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
-		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl, Fusemount: c.EnableFusemount,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}

@@ -26,7 +26,7 @@
 // (mounts that containers share), join.go (running containers), layers.go
 // (overlays and images), programs.go (programs that write to images), caps.go (ids and
 // capabilities), confine.go (LSM labels, Landlock and seccomp profiles),
-// monitor.go (signals and exit status), server.go (the FUSE server, in this
+// fuse.go (FUSE file systems that programs serve), monitor.go (signals and exit status), server.go (the FUSE server, in this
 // process or its own).
 package container
 
@@ -34,6 +34,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -124,8 +125,14 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 		}
 	}
 	ws, err := m.wait(c)
-	c.programs.end(h)
+	c.end(h)
 	return ws, err
+}
+
+// end ends the programs that serve file systems.
+func (c *child) end(h Hooks) {
+	c.programs.end(h)
+	c.fuse.end()
 }
 
 // started waits until the program runs and tells f.
@@ -152,6 +159,7 @@ type child struct {
 	server   *serverProcess // nil: none, or in this process
 	failed   chan error     // the child's report: nil once the program runs
 	programs programs       // that write to images
+	fuse     fusePrograms   // of the host
 }
 
 // start clones the child and brings the server up.
@@ -206,7 +214,8 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	}
 	b.enterGroups()
 	devs, err := b.openDevices(images, ready[1])
-	for _, d := range devs {
+	err = errors.Join(err, b.openFuse(ready[1]))
+	for _, d := range slices.Concat(devs, b.fuse) {
 		if d != nil {
 			fds = append(fds, d.fd)
 		}
@@ -214,7 +223,8 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	if len(devs) > 0 {
+	shared := len(devs)+len(b.fuse) > 0
+	if shared {
 		flags |= unix.CLONE_FILES
 	}
 	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
@@ -225,7 +235,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	if len(devs) == 0 {
+	if !shared {
 		closeFD(errs[1])
 	}
 	if hold != nil && p.Namespaces.PID {
@@ -241,7 +251,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
-		c.programs.end(h)
+		c.end(h)
 		return nil, err
 	}
 	if p.IDs.Mode == plan.Ranges {
@@ -250,12 +260,17 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
-	if len(devs) > 0 {
+	if shared {
 		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
-		if c.server, err = b.serveAll(images, devs, fds); err != nil {
+		if len(devs) > 0 {
+			if c.server, err = b.serveAll(images, devs, fds); err != nil {
+				return abort(err)
+			}
+		}
+		if err := c.fuse.start(b, closeFD); err != nil {
 			return abort(err)
 		}
 	}
@@ -273,7 +288,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
 			reap(pid)
-			c.programs.end(h)
+			c.end(h)
 			return nil, b.explain(err)
 		}
 		c.failed <- nil
@@ -302,7 +317,7 @@ func joined(p *plan.Plan, images []*Served, h Hooks) *Hold {
 	img := images[0]
 	hold := img.Hold
 	img.Hold = nil
-	if len(images) > 1 || len(p.Layers) > 0 || p.Root.Kind != plan.ServedRoot {
+	if len(images) > 1 || len(p.Layers)+len(p.Fuse) > 0 || p.Root.Kind != plan.ServedRoot {
 		hold.Close()
 		return nil
 	}

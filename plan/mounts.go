@@ -43,6 +43,9 @@ func (m *maker) mounts() (string, error) {
 		return "", err
 	}
 	m.cwd()
+	if err := m.fuse(); err != nil {
+		return "", err
+	}
 	return home, nil
 }
 

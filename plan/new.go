@@ -97,7 +97,7 @@ type Settings struct {
 	MountDev                                                           string   // yes, no or minimal
 	BindPaths                                                          []string // "src[:dest]"
 	ConfigResolv                                                       bool
-	UserBinds                                                          bool
+	UserBinds, Fusemount                                               bool
 	AllowPID, AllowIPC, AllowUTS, AllowUser                            bool
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64

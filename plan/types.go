@@ -16,6 +16,7 @@ type Plan struct {
 	HostDirs []HostDir
 	Files    []File  // generated files and empty mount points, in order
 	Mounts   []Mount // in the order they are made
+	Fuse     []FuseMount
 	Process  Process
 	Home     string // inside
 	// Rights are the rights of the process; nil leaves it those that its user
@@ -158,6 +159,9 @@ const (
 	// ImageBind is a directory or file in an image; Image is its number, and
 	// Source the path in it.
 	ImageBind
+	// FuseFS is a file system that a program serves; Image is its number in
+	// Plan.Fuse.
+	FuseFS
 	// Mqueue shows the message queues of the container's IPC namespace.
 	Mqueue
 )
@@ -166,13 +170,13 @@ const (
 type Mount struct {
 	Kind        MountKind
 	Source      string // HostBind: absolute, on the host; SessionDir: in the session
-	Image       int    // ImageBind
+	Image       int    // ImageBind, FuseFS
 	Destination string // absolute, inside
 	Dir         bool   // the source is a directory that is still to be made
 	ReadOnly    bool
 	Devices     bool   // device nodes work: only /dev and what is in it
 	Optional    bool   // a missing destination is skipped with a warning
-	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, dev, device, user
+	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, dev, device, user, fusemount
 }
 
 // Process is the program and how it is started.
