@@ -154,14 +154,18 @@ func (s *starter) served() *container.Served {
 // LoadConfig reads singularity.conf: file, or the installed one, or the
 // defaults if there is none.
 func LoadConfig(file string) (*conf.Config, error) {
-	if file != "" {
-		return conf.Load(file)
+	path := file
+	if file == "" {
+		path = conf.Path()
 	}
-	c, err := conf.Load(conf.Path())
-	if errors.Is(err, os.ErrNotExist) {
+	c, err := conf.Load(path)
+	switch {
+	case err == nil:
+		return c, nil
+	case file == "" && errors.Is(err, os.ErrNotExist):
 		return conf.Default(), nil
 	}
-	return c, err
+	return nil, fmt.Errorf("While initializing: %w", err)
 }
 
 // native refuses what belongs to OCI mode.
@@ -214,7 +218,7 @@ func imageError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	text := errors.New("could not open image " + path + ": " + err.Error())
+	text := errors.New("While checking image: could not open image " + path + ": " + err.Error())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))

@@ -32,6 +32,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -256,7 +257,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	}
 	if p.IDs.Mode == plan.Ranges {
 		if err := writeRanges(pid, &p.IDs); err != nil {
-			return abort(err)
+			return abort(fmt.Errorf("could not use fakeroot: %w", err))
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
