@@ -185,3 +185,65 @@ func (m *module) tables(f *ast.File, info *types.Info) {
 		return true
 	})
 }
+
+// TestFlagsHaveRows: doc/flags.md has a row for each flag, with its variables, and
+// the script that the row names uses the flag.
+func TestFlagsHaveRows(t *testing.T) {
+	text, err := os.ReadFile("doc/flags.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string][]string{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if name, ok := strings.CutPrefix(cells[0], "| `--"); ok && len(cells) == 4 {
+			rows[strings.TrimSuffix(name, "`")] = []string{cells[1], strings.TrimSuffix(cells[3], " |")}
+		}
+	}
+	for _, table := range [][]action.Flag{action.Flags, action.GlobalFlags} {
+		for _, f := range table {
+			row := rows[f.Name]
+			delete(rows, f.Name)
+			variables := strings.Join(f.Env, ", ")
+			if variables == "" {
+				variables = "-"
+			}
+			switch {
+			case row == nil:
+				t.Errorf("--%s has no row in doc/flags.md", f.Name)
+			case row[0] != variables:
+				t.Errorf("--%s has the variables %s; doc/flags.md says %s", f.Name, variables, row[0])
+			case row[1] == "-" && unread[f.Name] == "":
+				t.Errorf("--%s: doc/flags.md names no script", f.Name)
+			case row[1] != "-" && !uses(t, row[1], &f):
+				t.Errorf("--%s: the script %s of doc/flags.md does not use it", f.Name, row[1])
+			}
+		}
+	}
+	for name := range rows {
+		t.Errorf("doc/flags.md has a row for --%s, which is not there", name)
+	}
+}
+
+// uses tells whether a word of a line of the script that starts a container is
+// the flag.
+func uses(t *testing.T, script string, f *action.Flag) bool {
+	text, err := os.ReadFile(filepath.Join("e2e", "testdata", script+".txtar"))
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "singularity") {
+			continue
+		}
+		for _, word := range strings.Fields(line) {
+			name, _, _ := strings.Cut(word, "=")
+			short := f.Short != "" && len(word) > 1 && word[0] == '-' && word[1] != '-' && strings.Contains(word, f.Short)
+			if name == "--"+f.Name || short {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", home)
 			e.Setenv("PATH", path)
 			e.Setenv("PREFIX", prefix)
+			e.Setenv("E2E_IGNORE_FLAG", os.Getenv("E2E_IGNORE_FLAG")) // see e2e/flags
 			e.Setenv("UID", strconv.Itoa(os.Getuid()))
 			e.Setenv("GID", strconv.Itoa(os.Getgid()))
 			e.Setenv("MARK", fmt.Sprintf("9%07d%03d", os.Getpid(), marks.Add(1)))
