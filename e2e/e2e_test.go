@@ -19,6 +19,13 @@ import (
 var marks atomic.Int64
 
 func TestScripts(t *testing.T) {
+	p := params(t)
+	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// params makes the images and says how scripts run.
+func params(t *testing.T) testscript.Params {
 	prefix := os.Getenv("SINGULARITY_E2E_PREFIX")
 	if prefix == "" {
 		t.Skip("needs an installed copy: run e2e/run")
@@ -31,8 +38,7 @@ func TestScripts(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(images) })
 	env := makeImages(t, images)
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	return testscript.Params{
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			// A directory that everybody could read would be a different case.
@@ -57,7 +63,7 @@ func TestScripts(t *testing.T) {
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
 			"holders": holdersCommand,
 		},
-	})
+	}
 }
 
 // condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
