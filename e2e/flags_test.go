@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -47,6 +48,10 @@ func TestIgnoredFlags(t *testing.T) {
 // place is where a script failed.
 var place = regexp.MustCompile(`txtar:\d+: [^\n]*`)
 
+// scriptTime bounds a script: one that waits for what a flag does would not end
+// without the flag.
+const scriptTime = time.Minute
+
 // result is a testscript.T that notes what became of a script.
 type result struct {
 	log    strings.Builder
@@ -58,6 +63,7 @@ type failure struct{}
 // runScript runs the script of p while the programs ignore flag.
 func runScript(p testscript.Params, flag string) *result {
 	os.Setenv("E2E_IGNORE_FLAG", flag)
+	p.Deadline = time.Now().Add(scriptTime)
 	r := new(result)
 	r.Run("", func(t testscript.T) { testscript.RunT(t, p) })
 	return r
