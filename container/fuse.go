@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/linux/entry"
 	"singularity/linux/script"
 	"singularity/plan"
 )
@@ -96,7 +97,7 @@ func (fs *fusePrograms) start(b *builder, closeFD func(int)) error {
 		syscall.Close(b.s.Result(d.fsopen))
 		syscall.Close(b.s.Result(d.mount))
 		if f := &b.p.Fuse[i]; f.Host {
-			if err := fs.run(f, d.fd); err != nil {
+			if err := fs.run(b, f, d.fd); err != nil {
 				return err
 			}
 		}
@@ -107,43 +108,93 @@ func (fs *fusePrograms) start(b *builder, closeFD func(int)) error {
 
 // run starts one program. It has a session of its own, so that keys meant for
 // the container do not end it.
-func (fs *fusePrograms) run(f *plan.FuseMount, device int) error {
+func (fs *fusePrograms) run(b *builder, f *plan.FuseMount, device int) error {
 	argv := f.Argv(fuseFD)
 	refuse := func(why string) error {
 		return errors.New("cannot mount " + f.Destination + " with the program " + strconv.Quote(argv[0]) + " of the host: " + why)
 	}
-	path := ""
-	for _, p := range plan.Search(argv[0], os.Environ()) {
-		var st unix.Stat_t
-		if unix.Stat(p, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && unix.Access(p, unix.X_OK) == nil {
-			path = p
-			break
+	t, err := b.startOnHost(argv, device, !f.Daemon)
+	if err != nil {
+		if se := new(script.Error); errors.As(err, &se) && se.Exec {
+			err = se.Errno
+			if se.Errno == syscall.ENOENT {
+				err = errors.New("executable file not found in $PATH")
+			}
 		}
-	}
-	if path == "" {
-		return refuse("executable file not found in $PATH")
-	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{null.Fd(), 2, 2, uintptr(device)}, Sys: &syscall.SysProcAttr{Setsid: true}}
-	if !f.Daemon {
-		attr.Sys.Pdeathsig = syscall.SIGTERM
-	}
-	pid, err := syscall.ForkExec(path, argv, attr)
-	if err != nil {
 		return refuse(err.Error())
 	}
 	if !f.Daemon {
-		*fs = append(*fs, &toolProcess{name: argv[0], pid: pid})
+		*fs = append(*fs, t)
 		return nil
 	}
-	if ws := reap(pid); ws != 0 {
-		return refuse("it did not go to the background, but ended with status " + itoa(ws.ExitStatus()))
+	for begin := time.Now(); !t.ended(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > mountTimeout {
+			syscall.Kill(t.pid, syscall.SIGKILL)
+			reap(t.pid)
+			return refuse("it does not go to the background; name the kind host if it shall not")
+		}
+	}
+	if t.ws != 0 {
+		return refuse("it did not go to the background, but ended with status " + itoa(t.ws.ExitStatus()))
 	}
 	return nil
+}
+
+// startOnHost starts a program of the caller's PATH, with the caller's rights,
+// signals and variables, and the device as descriptor fuseFD. With bound it is
+// asked to end when this process does.
+func (b *builder) startOnHost(argv []string, device int, bound bool) (*toolProcess, error) {
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(null)
+	var errs [2]int
+	if err := unix.Pipe2(errs[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	defer unix.Close(errs[0])
+	s := new(script.Script)
+	// Copies are out of the way of the numbers that the program gets.
+	var copies []int
+	defer func() {
+		for _, fd := range copies {
+			unix.Close(fd)
+		}
+	}()
+	files := []int{null, 2, 2, device}
+	for _, fd := range append(files, errs[1]) {
+		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 16)
+		if err != nil {
+			unix.Close(errs[1])
+			return nil, err
+		}
+		copies = append(copies, c)
+	}
+	unix.Close(errs[1])
+	errfd := copies[len(files)]
+	s.Call("leave the session", unix.SYS_SETSID)
+	s.Call("restore the blocked signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), s.Words([]uint64{b.mask(entry.Read())}), script.Int(0), script.Int(8))
+	for i := range files {
+		s.Call("set a descriptor", unix.SYS_DUP3, script.Int(copies[i]), script.Int(i), script.Int(0))
+	}
+	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(len(files)), script.Uint(1<<32-1), script.Int(unix.CLOSE_RANGE_CLOEXEC))
+	if bound {
+		s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGTERM)))
+		s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), syscall.Getpid())
+	}
+	s.Exec(plan.Search(argv[0], os.Environ()), argv, os.Environ(), "")
+	t := &toolProcess{name: argv[0]}
+	if t.pid, err = s.Start(0, errfd); err != nil {
+		return nil, err
+	}
+	unix.Close(errfd)
+	copies = copies[:len(files)]
+	if err := s.ReadFailure(errs[0]); err != nil {
+		reap(t.pid)
+		return nil, err
+	}
+	return t, nil
 }
 
 // end waits for the programs, which end with their file systems.
