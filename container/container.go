@@ -138,6 +138,16 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	return ws, err
 }
 
+// serve starts to answer on the devices.
+func (c *child) serve(b *builder, images []*Served, devs []*device, fds []int, closeFD func(int)) (err error) {
+	if len(devs) > 0 {
+		if c.server, err = b.serveAll(images, devs, fds); err != nil {
+			return err
+		}
+	}
+	return c.fuse.start(b, closeFD)
+}
+
 // end ends the programs that serve file systems.
 func (c *child) end(h Hooks) {
 	c.programs.end(h)
@@ -274,12 +284,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 			return abort(err)
 		}
 		closeFD(errs[1])
-		if len(devs) > 0 {
-			if c.server, err = b.serveAll(images, devs, fds); err != nil {
-				return abort(err)
-			}
-		}
-		if err := c.fuse.start(b, closeFD); err != nil {
+		if err := c.serve(b, images, devs, fds, closeFD); err != nil {
 			return abort(err)
 		}
 	}

@@ -59,3 +59,46 @@ func FuzzParseFuseMounts(f *testing.F) {
 		}
 	})
 }
+
+func TestFuse(t *testing.T) {
+	for _, tt := range []struct {
+		spec   []string
+		change func(*Options, *Facts)
+		want   string // of the error
+	}{
+		{[]string{"host:x /new"}, nil, ""},
+		{[]string{"host:x /home/u/work/mnt"}, nil, ""},
+		{[]string{"container:x /new", "host:y /mnt"}, nil, ""},
+		{[]string{"container:x /new", "host:y /new"}, nil, "something else is mounted there"},
+		{[]string{"host:x /tmp"}, nil, "something else is mounted there"},
+		{[]string{"host:x"}, nil, "are wanted"},
+		{[]string{"host:x /new"}, func(_ *Options, f *Facts) { f.Conf.Fusemount = false }, "enable fusemount = no"},
+		{[]string{"host:x /new"}, func(o *Options, _ *Facts) { o.NoPID = true }, ""},
+		{[]string{"container:x /new"}, func(o *Options, _ *Facts) { o.NoPID = true }, "without a PID namespace"},
+		{[]string{"container:x /new"}, func(_ *Options, f *Facts) { f.Conf.AllowPID = false }, "without a PID namespace"},
+	} {
+		o, f := &Options{FuseMount: tt.spec}, facts()
+		f.Conf.Fusemount = true
+		if tt.change != nil {
+			tt.change(o, f)
+		}
+		o.Imply()
+		p, _, err := New("exec", o, []string{"true"}, f)
+		if tt.want != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%q: %v, want an error with %q", tt.spec, err, tt.want)
+			}
+			continue
+		}
+		if err != nil || len(p.Fuse) != len(tt.spec) {
+			t.Errorf("%q: %v, %+v", tt.spec, err, p)
+			continue
+		}
+		for i, want := range p.Fuse {
+			m := p.Mounts[len(p.Mounts)-len(p.Fuse)+i]
+			if m.Kind != FuseFS || m.Image != i || m.Destination != want.Destination || m.ReadOnly || m.Devices {
+				t.Errorf("%q: mount %+v for %+v", tt.spec, m, want)
+			}
+		}
+	}
+}
