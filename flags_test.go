@@ -26,7 +26,6 @@ var unread = map[string]string{
 	"no-https":        "as authfile",
 	"nohttps":         "as authfile",
 	"disable-cache":   "nothing fetches images yet, and a file on this host is not cached",
-	"env-file":        "not written yet",
 }
 
 // TestFlagsAreRead: the field that a flag writes to is read somewhere, so that no

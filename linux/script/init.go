@@ -141,7 +141,9 @@ func launch(l *launchData) syscall.Errno {
 			child, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		}
 		if e == 0 && child == 0 {
-			e = become(l)
+			if e = prepare(l); e == 0 {
+				e = execute(l.exec)
+			}
 		}
 		failed := uint64(e)
 		if e != 0 {
@@ -190,11 +192,12 @@ func awaitLaunch(child, from uintptr) uint64 {
 	}
 }
 
-// become makes the process the program of l. It returns only on failure.
+// prepare makes the process ready to execute the program of l. The stack is
+// small: execute is not called from here.
 //
 //go:norace
 //go:nosplit
-func become(l *launchData) syscall.Errno {
+func prepare(l *launchData) syscall.Errno {
 	const setFD = 2 // F_SETFD
 	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
 	if null, _, e := syscall.RawSyscall6(syscall.SYS_OPENAT, atCwd, l.null, syscall.O_RDONLY, 0, 0, 0); e == 0 {
@@ -207,7 +210,7 @@ func become(l *launchData) syscall.Errno {
 	if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, l.fd, setFD, 0); e != 0 {
 		return e
 	}
-	return execute(l.exec)
+	return 0
 }
 
 // reap waits for every child that has ended.
