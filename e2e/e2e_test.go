@@ -21,6 +21,13 @@ import (
 var marks atomic.Int64
 
 func TestScripts(t *testing.T) {
+	p := params(t)
+	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// params makes the images and says how scripts run.
+func params(t *testing.T) testscript.Params {
 	prefix := os.Getenv("SINGULARITY_E2E_PREFIX")
 	if prefix == "" {
 		t.Skip("needs an installed copy: run e2e/run")
@@ -33,8 +40,7 @@ func TestScripts(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(images) })
 	env := makeImages(t, images)
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	return testscript.Params{
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			// A directory that everybody could read would be a different case.
@@ -45,6 +51,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", home)
 			e.Setenv("PATH", path)
 			e.Setenv("PREFIX", prefix)
+			e.Setenv("E2E_IGNORE_FLAG", os.Getenv("E2E_IGNORE_FLAG")) // see e2e/flags
 			e.Setenv("UID", strconv.Itoa(os.Getuid()))
 			e.Setenv("GID", strconv.Itoa(os.Getgid()))
 			e.Setenv("MARK", fmt.Sprintf("9%07d%03d", os.Getpid(), marks.Add(1)))
@@ -58,7 +65,7 @@ func TestScripts(t *testing.T) {
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
 			"holders": holdersCommand, "serve": serveCommand,
 		},
-	})
+	}
 }
 
 // condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
