@@ -25,7 +25,6 @@ var unread = map[string]string{
 	"docker-username": "as authfile",
 	"no-https":        "as authfile",
 	"nohttps":         "as authfile",
-	"disable-cache":   "nothing fetches images yet, and a file on this host is not cached",
 }
 
 // TestFlagsAreRead: the field that a flag writes to is read somewhere, so that no
