@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +21,7 @@ import (
 
 const (
 	soakWorkers = 3
-	soakShare   = 0.7                    // of the starts during which something is killed
+	soakPercent = 70                     // of the starts during which something is killed
 	soakSpan    = 120 * time.Millisecond // within which that happens
 	soakTime    = 60 * time.Second       // for one start
 	settleTime  = 40 * time.Second       // for what ends by itself: holders, programs that write
@@ -133,7 +132,7 @@ func (s *soaker) prepare(ctx context.Context) error {
 
 // work starts containers until enough have been.
 func (s *soaker) work(ctx context.Context, w int) {
-	r := rand.New(rand.NewPCG(uint64(s.b.seed), uint64(w)))
+	r := &dice{uint64(s.b.seed)<<8 + uint64(w)}
 	for ctx.Err() == nil {
 		n := s.next.Add(1)
 		if n > int64(s.b.soakN) {
@@ -142,7 +141,7 @@ func (s *soaker) work(ctx context.Context, w int) {
 		if n%500 == 0 {
 			say("%d starts, %d processes killed", n, s.killed.Load())
 		}
-		k := s.kinds[r.IntN(len(s.kinds))]
+		k := s.kinds[r.n(len(s.kinds))]
 		if !k.instance {
 			words := strings.Fields(k.argv)
 			for i := range words {
@@ -175,22 +174,22 @@ func (s *soaker) word(word string, w int) string {
 
 // program is what runs in a container: something short, or something that the
 // kill finds alive.
-func (s *soaker) program(r *rand.Rand) string {
-	if r.IntN(3) == 0 {
+func (s *soaker) program(r *dice) string {
+	if r.n(3) == 0 {
 		return "true"
 	}
-	return fmt.Sprintf("sleep 0.%02d; :", r.IntN(10))
+	return fmt.Sprintf("sleep 0.%02d; :", r.n(10))
 }
 
 // start runs our program, kills a process of ours meanwhile, and notes how it
 // ended.
-func (s *soaker) start(ctx context.Context, r *rand.Rand, kind string, args ...string) {
+func (s *soaker) start(ctx context.Context, r *dice, kind string, args ...string) {
 	ctx, cancel := context.WithTimeout(ctx, soakTime)
 	defer cancel()
 	c := s.command(ctx, args...)
 	var said bytes.Buffer
 	c.Stderr = &said
-	kill, after, pick := r.Float64() < soakShare, time.Duration(r.Int64N(int64(soakSpan))), r.IntN(1<<20)
+	kill, after, pick := r.n(100) < soakPercent, time.Duration(r.n(int(soakSpan))), r.n(1<<20)
 	if err := c.Start(); err != nil {
 		s.note(kind, "not started", err.Error())
 		return
@@ -418,6 +417,19 @@ func (s *soaker) locks(out map[string]bool) {
 var numbers = regexp.MustCompile(`[0-9]+`)
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// dice makes the same numbers from the same seed (splitmix64); no secret hangs on
+// them.
+type dice struct{ state uint64 }
+
+// n returns a number below limit.
+func (d *dice) n(limit int) int {
+	d.state += 0x9e3779b97f4a7c15
+	z := d.state
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return int((z ^ z>>31) % uint64(limit))
+}
 
 // soakProcess is a process of this run.
 type soakProcess struct {

@@ -147,6 +147,7 @@ type Running struct {
 	Caps       Caps
 	LSM, Label string
 	Seccomp    string
+	Landlock   *Landlock
 }
 
 // Join decides how verb is done in a running container. Its mounts, namespaces
@@ -171,6 +172,9 @@ func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, 
 	}
 	if have.Seccomp == "" {
 		have.Seccomp = r.Seccomp
+	}
+	if have.Landlock == nil { // else it allows less: a join brings no mounts along
+		have.Landlock = r.Landlock
 	}
 	m.process(verb, args, r.Home)
 	m.p.Process.Init = false

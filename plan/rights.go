@@ -37,6 +37,11 @@ type Landlock struct {
 	Devices []string // trees in which existing files may be written and controlled
 }
 
+// NewLandlock lets the trees be written to, and devices be used.
+func NewLandlock(write []string) *Landlock {
+	return &Landlock{Write: write, Devices: []string{"/dev"}}
+}
+
 // Supported is what a kernel can confine a process with.
 type Supported struct {
 	AppArmor, SELinux, Seccomp, Landlock bool
@@ -170,8 +175,8 @@ func (m *maker) confine(r *Rights, s *Security) error {
 // landlock lists the places that are writable by design: the ones that the
 // caller brought along for writing, and shared memory.
 func (m *maker) landlock() *Landlock {
-	l := &Landlock{Write: []string{"/dev/shm", "/dev/mqueue"}, Devices: []string{"/dev"}}
-	if m.p.Root.Writable {
+	l := NewLandlock([]string{"/dev/shm", "/dev/mqueue"})
+	if m.p.Root.Writable || m.p.Upper() != nil {
 		l.Write = append(l.Write, "/")
 	}
 	for i := range m.p.Mounts {
