@@ -67,6 +67,9 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if o.Linger && s.instance != "" && s.ext.Leave != nil {
+		s.ext.Leave(s.conf, s.log) // before a holder is started, which stays where it began
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}

@@ -51,3 +51,17 @@ func readLimits(flags *cgroup.Flags, file string, log *action.Log) (*cgroup.Limi
 	}
 	return l, err
 }
+
+// leave moves this process, which watches an instance, out of the control groups
+// of its batch job, or says why the instance will end with them.
+func leave(c *conf.Config, log *action.Log) {
+	err := cgroup.Leave(c.SystemdCgroups)
+	if err == nil {
+		return
+	}
+	text := "The instance may end with this job or login in spite of --linger: " + err.Error()
+	if lack, ok := errors.AsType[*cgroup.MissingError](err); ok {
+		text += " (" + lack.Cure + ")"
+	}
+	log.Warning(text)
+}

@@ -113,6 +113,7 @@ type maker struct {
 	o     *Options
 	f     *Facts
 	p     *Plan
+	sec   Security
 	have  map[string]bool // destinations that are taken
 	notes []string
 	lost  int // files of the host that a writable image has no place for
@@ -122,7 +123,7 @@ type maker struct {
 // user.
 func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []string, err error) {
 	m := &maker{o: o, f: f, p: new(Plan), have: map[string]bool{}}
-	for _, step := range []func() error{m.ids, m.namespaces, m.contained, m.layers} {
+	for _, step := range []func() error{m.security, m.ids, m.namespaces, m.contained, m.layers} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
@@ -160,8 +161,10 @@ func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, 
 	if o.Limits.Any() || o.ApplyCgroups != "" {
 		m.note("Ignoring resource limits: the instance has its own")
 	}
-	if err := m.rights(); err != nil {
-		return nil, nil, err
+	for _, step := range []func() error{m.security, m.rights} {
+		if err := step(); err != nil {
+			return nil, nil, err
+		}
 	}
 	have := m.p.Rights
 	have.Caps &= r.Caps

@@ -54,8 +54,13 @@ const (
 	RootCapsNone = "no"
 )
 
-// needsRoot refuses what only root may ask for.
-func (m *maker) needsRoot(s *Security) error {
+// security reads --security, and refuses what only root may ask for. It comes
+// first, so that nothing else that root alone may have is named instead.
+func (m *maker) security() (err error) {
+	s := &m.sec
+	if *s, err = ParseSecurity(m.o.Security); err != nil {
+		return err
+	}
 	if m.f.Host.UID == 0 {
 		return nil
 	}
@@ -75,13 +80,7 @@ func (m *maker) needsRoot(s *Security) error {
 
 // rights decides the rights of the process. The ids and the mounts are known.
 func (m *maker) rights() error {
-	s, err := ParseSecurity(m.o.Security)
-	if err != nil {
-		return err
-	}
-	if err := m.needsRoot(&s); err != nil {
-		return err
-	}
+	s := &m.sec
 	if m.o.NoSetgroups && !m.o.Fakeroot {
 		m.note("--no-setgroups has no effect without --fakeroot")
 	}
@@ -108,7 +107,7 @@ func (m *maker) rights() error {
 	r.Drop = m.f.Host.KnownCaps &^ r.Caps
 	r.Ambient = r.Caps != 0 && (ids.InsideUID != 0 || r.UID != 0)
 	m.p.Rights = r
-	return m.confine(r, &s)
+	return m.confine(r, s)
 }
 
 // caps decides the capabilities.

@@ -185,6 +185,7 @@ func delegated(h *cgroupfs.Host, own string, s *settings) (*cgroupfs.Dir, error)
 			continue
 		}
 		sweep(d, groupPrefix)
+		sweep(d, leavePrefix)
 		return d, nil
 	}
 	return nil, nil
