@@ -46,9 +46,11 @@ type starter struct {
 	image *image.Image
 	files image.Files
 	hold  *container.Hold // of the shared mount; may be nil
-	fsys  any
-	user  host.User
-	facts plan.Facts
+	// noFUSE is set if this process may not mount images itself.
+	noFUSE *host.Finding
+	fsys   any
+	user   host.User
+	facts  plan.Facts
 
 	images   images
 	overlays []plan.Partition // in the image
@@ -82,6 +84,9 @@ func (s *starter) start(path string) (int, error) {
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
+	}
+	if s.image.Kind != image.Sandbox {
+		s.noFUSE = missingFUSE()
 	}
 	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
@@ -134,13 +139,23 @@ func (s *starter) share() {
 	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return // layers and locks are the container's own
 	}
-	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
+	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.TmpSandbox || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
 		return
 	}
 	var err error
-	if s.hold, err = container.Share(s.served(), os.Getuid() == 0 && !o.Userns); err != nil {
+	if s.hold, err = container.Share(s.served(), os.Getuid() == 0 && !o.Userns, s.noFUSE == nil); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
+}
+
+// missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
+func missingFUSE() *host.Finding {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return host.Explain(host.ErrNoFUSE)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // served is the image as a server of ours shows it.

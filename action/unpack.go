@@ -16,7 +16,7 @@ import (
 
 // unpack replaces the image by a temporary sandbox, if that is wanted.
 func (s *starter) unpack() error {
-	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid()},
+	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid(), NoFUSE: s.noFUSE != nil && s.hold == nil},
 		Image: plan.ImageFacts{Path: s.image.Path, Ext: s.image.Kind == image.Ext3, Kind: plan.ServedRoot, Overlays: s.overlays}}
 	if s.image.Kind == image.Sandbox {
 		f.Image.Kind = plan.DirRoot
@@ -28,6 +28,9 @@ func (s *starter) unpack() error {
 	r, ok := s.fsys.(*squashfs.Reader)
 	if !ok {
 		return errors.New("cannot unpack " + s.image.Path + " to a temporary sandbox: it holds no squashfs")
+	}
+	if note == "" && s.noFUSE != nil && !s.o.TmpSandbox {
+		note = "The image is unpacked instead of mounted, which takes time and space: " + s.noFUSE.Cause + " (" + s.noFUSE.Cure + ")"
 	}
 	if note != "" {
 		s.log.Warning(note)

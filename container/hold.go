@@ -34,7 +34,7 @@ type Hold struct {
 // maxMessage bounds a message between a start and a holder, in bytes.
 const maxMessage = 1 << 20
 
-// Share connects to the holder of img, or starts one. With a nil Hold the
+// Share connects to the holder of img, or, with begin, starts one. With a nil Hold the
 // container must mount the image itself; the error says why, for those who
 // debug.
 //
@@ -46,7 +46,7 @@ const maxMessage = 1 << 20
 // see. So each side asks the kernel who the other is, and takes only a process of
 // the same user in the same user and mount namespace, which no program in a
 // container is.
-func Share(img *Served, hostIDs bool) (*Hold, error) {
+func Share(img *Served, hostIDs, begin bool) (*Hold, error) {
 	name, err := holdName(img, hostIDs)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func Share(img *Served, hostIDs bool) (*Hold, error) {
 	for range 3 {
 		if fd, err := connect(name); err == nil {
 			return &Hold{fd: fd, user: -1, mnt: -1}, nil
-		} else if err != unix.ECONNREFUSED {
+		} else if err != unix.ECONNREFUSED || !begin {
 			return nil, err
 		}
 		err := spawnHolder(name, img, hostIDs)

@@ -124,7 +124,7 @@ func TestSC050Stranger(t *testing.T) {
 			}
 			t.Fatal("the other side did not start")
 		}
-		h, err := Share(img, false)
+		h, err := Share(img, false, true)
 		if err == nil {
 			err = h.request(img, &plan.Plan{}, Hooks{})
 			h.Close()

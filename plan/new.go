@@ -42,6 +42,8 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// NoFUSE tells that the caller may not mount by FUSE.
+	NoFUSE bool
 	// NoOverlay tells that the kernel lacks overlays; nil if not known.
 	NoOverlay func() bool
 	// TTY is the path of the caller's terminal, "" for none.

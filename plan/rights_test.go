@@ -154,6 +154,22 @@ func TestSecurity(t *testing.T) {
 	}
 }
 
+// What a writable layer takes may be written.
+func TestLandlockWritable(t *testing.T) {
+	for name, edit := range map[string]func(*Options, *Facts){
+		"--writable":       func(o *Options, f *Facts) { o.Writable, f.Image.Kind = true, DirRoot },
+		"--writable-tmpfs": func(o *Options, _ *Facts) { o.WritableTmpfs = "true" },
+	} {
+		r, _, err := rightsOf(1000, func(o *Options, f *Facts) {
+			edit(o, f)
+			o.Security, f.Host.Supported.Landlock, f.Conf.Overlay = []string{"landlock"}, true, "yes"
+		})
+		if err != nil || !slices.Contains(r.Landlock.Write, "/") {
+			t.Errorf("%s: %v, %+v", name, err, r)
+		}
+	}
+}
+
 func TestNeedsRoot(t *testing.T) {
 	for name, edit := range map[string]func(*Options){
 		"--keep-privs":   func(o *Options) { o.KeepPrivs = true },
