@@ -275,6 +275,7 @@ func instanceOf(argv []string, leader bool, ext Extensions, log *Log, status *os
 		if leader {
 			go watchLeader(id)
 		}
+		container.CloseInherited(leaderFD + 1) // options may have named some until now
 		status.Write([]byte{0})
 		log.Out = os.Stderr
 		status.Close()

@@ -152,6 +152,7 @@ func (b *sandbox) end() bool {
 
 // cleanerMain is the life of a cleaner: it returns the exit status.
 func cleanerMain(dir string) int {
+	container.CloseInherited(3)
 	io.Copy(io.Discard, os.Stdin)
 	if err := removeTree(dir); err != nil {
 		NewLog().Warning("Cannot remove the temporary sandbox: " + err.Error())

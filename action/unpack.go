@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +37,10 @@ func (s *starter) unpack() error {
 		s.log.Warning(note)
 	}
 	s.log.Info("Converting SIF file to temporary sandbox...")
-	if s.sandbox, err = newSandbox(s.tempDir()); err != nil {
+	switch s.sandbox, err = newSandbox(s.tempDir()); {
+	case errors.Is(err, syscall.EAGAIN):
+		return err
+	case err != nil:
 		return Fatal(errors.New("cannot make a temporary sandbox: "+err.Error()), "let SINGULARITY_TMPDIR name a directory that you may write to")
 	}
 	dir := s.sandbox.dir

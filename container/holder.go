@@ -80,6 +80,7 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
+	CloseInherited(5)
 	uid, gid := os.Getuid(), os.Getgid()
 	h := &holder{mnt: -1, user: -1, ended: make(chan error, 1), ids: plan.IDs{Mode: plan.SingleID, UID: uid, GID: gid, InsideUID: uid, InsideGID: gid}}
 	if n[3] == 1 {
