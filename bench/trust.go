@@ -11,7 +11,7 @@ const allowance = 5 * time.Millisecond
 
 // trust: sign and verify of a whole image, against the hash of its file.
 func (b *bench) trust(ctx context.Context) error {
-	if !b.hasVerb(ctx, "sign") {
+	if _, err := b.output(ctx, b.program("singularity"), "help", "sign"); err != nil {
 		b.skip("sign and verify", "no command sign")
 		return nil
 	}
