@@ -235,7 +235,7 @@ func (s *starter) gather() error {
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
-		h.TTY = terminalName()
+		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
 	if err := s.rights(&h); err != nil {
 		return err

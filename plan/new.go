@@ -48,6 +48,8 @@ type HostFacts struct {
 	NoOverlay func() bool
 	// TTY is the path of the caller's terminal, "" for none.
 	TTY string
+	// Terminal tells that the caller has a controlling terminal.
+	Terminal bool
 	// Caps are the capabilities that the caller could pass on, KnownCaps those
 	// that the kernel knows, FileCaps the names that the capability file grants
 	// root.

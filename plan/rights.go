@@ -107,6 +107,8 @@ func (m *maker) rights() error {
 	r.Drop = m.f.Host.KnownCaps &^ r.Caps
 	r.Ambient = r.Caps != 0 && (ids.InsideUID != 0 || r.UID != 0)
 	m.p.Rights = r
+	// The kernel takes a filter only from those who gain nothing by it.
+	m.p.Process.GuardTerminal = m.o.Contain && m.f.Host.Terminal && (r.NoNewPrivs || r.Caps.Has("SYS_ADMIN"))
 	return m.confine(r, s)
 }
 

@@ -64,6 +64,7 @@ var (
 //go:nosplit
 func reapAll(child uintptr, stay bool) {
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
+	wipeEnvironment()
 	if !stay {
 		// Security: /proc/1/exe is our program on the host. Root of the user
 		// namespace must not get at it, keep it open and write to it when it

@@ -242,6 +242,7 @@ func (s *Script) strings(list []string) uintptr {
 // the namespace, and when none is left process 1 ends. Any other goes to the
 // child's process group; the child must have made one.
 func (s *Script) Init(stay bool) {
+	findEnvironment()
 	st := step{op: opInit}
 	if stay {
 		st.a[0] = 1
@@ -250,7 +251,10 @@ func (s *Script) Init(stay bool) {
 }
 
 // Idle ends the script as process 1 of an instance that starts no program.
-func (s *Script) Idle() { s.add("wait as process 1", step{op: opIdle}) }
+func (s *Script) Idle() {
+	findEnvironment()
+	s.add("wait as process 1", step{op: opIdle})
+}
 
 // Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
 // and ends. The child has the same parent as that process had; so a process
