@@ -101,6 +101,7 @@ func TestCaps(t *testing.T) {
 	}
 }
 
+// SC-046 among them: what this kernel cannot confine with is refused.
 func TestSecurity(t *testing.T) {
 	all := Supported{AppArmor: true, SELinux: true, Seccomp: true, Landlock: true}
 	for _, c := range []struct {
