@@ -20,7 +20,8 @@ import (
 // signOptions are the flags of sign.
 type signOptions struct {
 	sign.Selection
-	key int // number in the secret keyring, -1: ask
+	key    int // number in the secret keyring, -1: ask
+	noTree bool
 }
 
 func newSignCommand(log *action.Log) *cobra.Command {
@@ -29,7 +30,9 @@ func newSignCommand(log *action.Log) *cobra.Command {
 		Use:   "sign [options] <image>",
 		Short: "Sign an image",
 		Long: "Add a digital signature to a SIF image, for each group of its data objects, with a key of your secret keyring. " +
-			"The signature covers all data objects, and what the image says about them.",
+			"The signature covers all data objects, and what the image says about them." +
+			"\n\nAn image without a signature also gets a hash tree (0.8 percent of its size), so that every block that is read while the image runs is checked, without reading all of it first. " +
+			"Programs that know nothing of the tree ignore it.",
 		Example: "  $ singularity sign debian.sif\n" +
 			"  $ singularity sign --keyidx 1 debian.sif",
 		Args: cobra.ExactArgs(1),
@@ -43,6 +46,7 @@ func newSignCommand(log *action.Log) *cobra.Command {
 	addSelectionFlags(c, &o.Selection, "sign")
 	f := c.Flags()
 	f.IntVarP(&o.key, "keyidx", "k", -1, "`number` of the key, as key list --secret shows it")
+	f.BoolVar(&o.noTree, "no-tree", false, "add no hash tree, by which what is read of the image is checked while it runs")
 	f.BoolP("all", "a", false, "sign all objects")
 	f.MarkDeprecated("all", "it is the default now")
 	return c
@@ -92,13 +96,27 @@ func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) er
 	if err == nil {
 		unix.Fadvise(int(w.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
 		now := time.Now()
-		_, err = sign.Sign(context.Background(), w, fi.Size(), o.Selection, sign.OpenPGP(key, passphrase, now), now)
+		var done *sign.Signed
+		done, err = sign.Sign(context.Background(), w, fi.Size(), sign.Request{Selection: o.Selection,
+			Signer: sign.OpenPGP(key, passphrase, now), Now: now, Trees: !o.noTree})
+		logTrees(log, done)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return fail(err)
 	}
 	log.Info("Signature created and applied to image '" + path + "'")
 	return nil
+}
+
+// logTrees tells what became of the hash trees.
+func logTrees(log *action.Log, done *sign.Signed) {
+	switch {
+	case done == nil:
+	case done.NoTrees != "":
+		log.Info("No hash tree was added to the image: " + done.NoTrees)
+	case done.Trees > 0:
+		log.Verbose("Hash trees added: what is read of the image is checked while it runs")
+	}
 }
 
 // signingKey returns the secret key numbered index, or if that is -1 the only
@@ -108,18 +126,18 @@ func signingKey(log *action.Log, p *prompter, index int) (*pgp.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := k.read()
+	r, err := k.Read()
 	if err != nil {
 		return nil, err
 	}
 	keys := r.Keys()
 	switch {
 	case len(keys) == 0:
-		return nil, action.Fatal(fmt.Errorf("no secret key in %q", k.path()), "singularity key newpair makes one")
+		return nil, action.Fatal(fmt.Errorf("no secret key in %q", k.Path()), "singularity key newpair makes one")
 	case index == -1:
 		return chooseKey(p, keys, "private")
 	case index < 0 || index >= len(keys):
-		return nil, action.Fatal(fmt.Errorf("no key number %d in %q, which has %d", index, k.path(), len(keys)),
+		return nil, action.Fatal(fmt.Errorf("no key number %d in %q, which has %d", index, k.Path(), len(keys)),
 			"singularity key list --secret shows the numbers")
 	}
 	return keys[index], nil

@@ -21,8 +21,8 @@ import (
 // verifyOptions are the flags of verify.
 type verifyOptions struct {
 	sign.Options
-	require     []string
-	local, json bool
+	require             []string
+	local, json, byTree bool
 }
 
 func newVerifyCommand(log *action.Log) *cobra.Command {
@@ -49,6 +49,7 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 	addSelectionFlags(c, &o.Selection, "verify")
 	f := c.Flags()
 	f.BoolVarP(&o.LegacyAll, "all", "a", false, "with --legacy-insecure, verify all objects")
+	f.BoolVar(&o.byTree, "by-tree", false, "check partitions by their hash trees alone, on all processors")
 	f.BoolVar(&o.Any, "any", false, "one good signature of each group is enough")
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
 	f.BoolVar(&o.Legacy, "legacy-insecure", false, "verify signatures made before version 3.6, which protect the data only")
@@ -64,6 +65,9 @@ func (o *verifyOptions) check() error {
 			return err
 		}
 		o.Require = append(o.Require, fp)
+	}
+	if o.byTree {
+		o.How = sign.ByTree
 	}
 	return checkSelection(o.Selection)
 }
@@ -87,6 +91,9 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 	log.Info("Verifying image with PGP key material")
 	o.Now = time.Now()
 	result, err := sign.Verify(context.Background(), f, o.Options)
+	for _, w := range result.Warnings {
+		log.Warning(w)
+	}
 	if o.json {
 		err = errors.Join(err, writeTwoSpaces(c.OutOrStdout(), verifyResult(result)))
 	} else {
@@ -96,6 +103,11 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 		return fail(err)
 	}
 	log.Info("Verified signature(s) from image '" + path + "'")
+	if o.byTree && len(result.Trees) > 0 {
+		log.Info("Partitions were verified by their hash trees")
+	} else if o.byTree {
+		log.Info("The image has no hash tree: it was verified by its digests")
+	}
 	return nil
 }
 
@@ -103,7 +115,7 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 // global ring that cannot be trusted is left out, with a warning.
 func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	var list []sign.Keyring
-	global, err := globalKeyring(log).read()
+	global, err := globalKeyring(log).Read()
 	if err != nil {
 		log.Warning(err.Error())
 	} else if len(global.Keys()) > 0 {
@@ -113,7 +125,7 @@ func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := k.read()
+	local, err := k.Read()
 	return append(list, sign.Keyring{Origin: sign.Local, Ring: local}), err
 }
 

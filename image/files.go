@@ -29,7 +29,11 @@ func (im *Image) Files() (files Files, fsys any, err error) {
 		}
 		return &Dir{root: fd}, nil, nil
 	}
-	return OpenFiles(im.Format, io.NewSectionReader(im.File, im.Off, im.Size))
+	r, err := im.section(im.Root, im.Off, im.Size)
+	if err != nil {
+		return nil, nil, err
+	}
+	return OpenFiles(im.Format, r)
 }
 
 // OpenFiles opens the file tree of a partition that holds format.

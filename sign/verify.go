@@ -26,11 +26,31 @@ type Options struct {
 	// partition if nothing is selected, or of every object with LegacyAll. They
 	// cover neither header nor descriptors.
 	Legacy, LegacyAll bool
+	// How says how much of the data of partitions with a hash tree is read.
+	How How
 }
+
+// How much of the data of partitions Verify reads. All else of a group is always
+// read and compared.
+type How int
+
+// The ways to verify partitions that have a hash tree.
+const (
+	// Full compares the digest in the signature, and builds the tree again.
+	Full How = iota
+	// ByTree reads every block too, on all processors, but compares it with the
+	// tree alone: as good for anyone who trusts the signer.
+	ByTree
+	// Lazy reads neither partition nor tree: whoever uses them reads through
+	// Result.Trees, where the signature's promise is kept block by block.
+	Lazy
+)
 
 // Result tells what became of each signature that Verify looked at.
 type Result struct {
 	Signatures []Signature
+	Trees      []Tree   // the hash trees of what was verified
+	Warnings   []string // about hash trees that are not used
 }
 
 // Signature is what became of one signature.
@@ -97,12 +117,14 @@ func verify(ctx context.Context, f *sif.File, o Options, r *Result) error {
 	if err != nil {
 		return err
 	}
+	trees := r.findTrees(f, tasks, o.Legacy)
 	list, fault := candidates(f, o, tasks, signatures)
-	if err := hashPending(ctx, f, list); err != nil {
+	if err := hashPending(ctx, f, list, trees, o.How); err != nil {
 		return err
 	}
 	for _, c := range list {
 		c.compare()
+		c.compareTrees(trees)
 		r.Signatures = append(r.Signatures, c.Signature)
 		if c.Err != nil && !o.Any {
 			return c.Err
@@ -248,19 +270,35 @@ func (c *candidate) checkIDs(st *statement) error {
 	return nil
 }
 
-// hashPending hashes all data that a candidate waits for.
-func hashPending(ctx context.Context, f *sif.File, list []*candidate) error {
+// hashPending hashes all data that a candidate waits for, and checks trees.
+func hashPending(ctx context.Context, f *sif.File, list []*candidate, trees []*treeCheck, how How) error {
 	h := newHashing(f)
-	for _, c := range list {
-		if c.Err != nil {
+	for _, t := range trees {
+		if !slices.ContainsFunc(list, func(c *candidate) bool { return c.Err == nil && c.task == t.task }) {
 			continue
 		}
-		for i := range c.pending {
-			p := &c.pending[i]
-			p.job = h.want(p.want.hash, p.objects...)
+		if err := t.start(f, h, how); err != nil {
+			return err
 		}
 	}
-	return h.run(ctx)
+	for _, c := range list {
+		if c.Err == nil {
+			c.pending = slices.DeleteFunc(c.pending, func(p pendingDigest) bool {
+				return slices.ContainsFunc(trees, func(t *treeCheck) bool { return t.spares(p, how) })
+			})
+			for i := range c.pending {
+				p := &c.pending[i]
+				p.job = h.want(p.want.hash, p.objects...)
+			}
+		}
+	}
+	err := h.run(ctx)
+	for _, t := range trees {
+		if endErr := t.end(ctx, err != nil); err == nil {
+			err = endErr
+		}
+	}
+	return err
 }
 
 // compare checks the data digests of c, once they are there.
