@@ -221,11 +221,7 @@ func (m *maker) absolute(p string) string {
 func missingSource(src string) error { return errors.New("mount source " + src + " doesn't exist") }
 
 func (m *maker) userBinds() error {
-	binds, err := m.o.Binds()
-	if err != nil {
-		return err
-	}
-	for _, b := range binds {
+	for _, b := range m.binds {
 		src, dst := m.absolute(b.Source), b.Dest
 		if dst == "" {
 			dst = src

@@ -118,6 +118,7 @@ type maker struct {
 	f     *Facts
 	p     *Plan
 	sec   Security
+	binds []Bind          // what the user asked for
 	have  map[string]bool // destinations that are taken
 	notes []string
 	lost  int // files of the host that a writable image has no place for
@@ -127,7 +128,7 @@ type maker struct {
 // user.
 func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []string, err error) {
 	m := &maker{o: o, f: f, p: new(Plan), have: map[string]bool{}}
-	for _, step := range []func() error{m.security, m.ids, m.namespaces, m.contained, m.layers} {
+	for _, step := range []func() error{m.security, m.parseBinds, m.ids, m.namespaces, m.contained, m.layers} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
@@ -186,6 +187,11 @@ func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, 
 	m.process(verb, args, r.Home)
 	m.p.Process.Init = false
 	return m.p, m.notes, nil
+}
+
+func (m *maker) parseBinds() (err error) {
+	m.binds, err = m.o.Binds()
+	return err
 }
 
 func (m *maker) ids() error {
