@@ -16,6 +16,8 @@ type Extensions struct {
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
 	// Leave moves this process out of the control groups of its batch job.
 	Leave func(c *conf.Config, log *Log)
+	// Program is the path of singularity-cli for that program itself.
+	Program string
 }
 
 // A Group is a control group for a container.

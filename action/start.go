@@ -298,7 +298,8 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
-		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+		Script: s.isScript,
+		Ext:    s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
 	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
 		o, err := s.open(r)
 		if err != nil {
@@ -430,7 +431,7 @@ func settings(c *conf.Config) plan.Settings {
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
 	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
-	in.User = append(env.UserVariables(in.Host), s.o.Env...)
+	in.User = s.userVariables(in.Host)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
 		home = "/root"
@@ -467,6 +468,9 @@ func (s *starter) environment() {
 	r := env.Make(in)
 	for _, w := range r.Warnings {
 		s.log.Warning(w)
+	}
+	for _, name := range r.Changed {
+		s.log.Verbose("The value of " + name + " is not set as it stands, but as a shell reads it between double quotes: --no-eval sets it literally")
 	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
 }
@@ -510,6 +514,9 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs, Panic: func() { os.Exit(255) }}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
