@@ -10,8 +10,10 @@ import (
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/container/hot"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/plan"
 )
 
 // VersionLine returns the output of --version.
@@ -47,6 +49,8 @@ func Serve(argv []string) (status int, served bool) {
 		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
+	case len(argv) > 2 && argv[1] == hot.WriterName:
+		return hot.WriterMain(argv[2:], openServed), true
 	}
 	return 0, false
 }
@@ -60,6 +64,12 @@ func run(argv []string, log *Log) (int, error) {
 	if v.Version {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
+	}
+	if verb != nil && !v.Help {
+		// Nothing is fetched for a start that is refused then.
+		if _, err := plan.Native(&v.Options, false); err != nil {
+			return 0, err
+		}
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	switch {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/host"
 	"singularity/image"
 	"singularity/plan"
 	"singularity/squashfs"
@@ -65,12 +66,7 @@ func (s *starter) unpack() error {
 
 // tempDir is where temporary sandboxes are made.
 func (s *starter) tempDir() string {
-	for _, dir := range []string{s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return os.TempDir()
+	return host.TempDir(s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR"), os.Getenv("TMPDIR"))
 }
 
 func checkRoom(dir string, size int64) error {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/extfs"
 	"singularity/fusefs"
 	"singularity/plan"
@@ -44,6 +45,8 @@ type Served struct {
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
+	// Hot is what a holder keeps of the blocks that it serves.
+	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
 	// Writable leaves the image to a program of the system, fuse2fs: File is
@@ -389,5 +392,5 @@ func detach() {
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
 	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
-		len(p.Session.Entries) == 0 && !needsStage(p)
+		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }
