@@ -64,6 +64,10 @@ func explain(err error) *Failure {
 		f.Hint = "free some space, or let SINGULARITY_TMPDIR name a directory on a larger file system"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		f.Hint = "close programs, or raise the limit on open files (ulimit -n)"
+	case errors.Is(err, syscall.EAGAIN):
+		f.Hint = "end some processes of this user, or raise the limit on their number (ulimit -u)"
+	case errors.Is(err, syscall.E2BIG):
+		f.Hint = "pass fewer or shorter arguments and variables, or raise the limit on the stack, which bounds them (ulimit -s)"
 	case errors.Is(err, syscall.EACCES):
 		f.Hint = "ask the owner for permission, or use a copy of your own"
 	}

@@ -30,9 +30,6 @@ func Main(argv []string) int {
 	if status, served := Serve(argv); served {
 		return status
 	}
-	if len(argv) == 3 && argv[1] == cleanerName {
-		return cleanerMain(argv[2])
-	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {
@@ -41,13 +38,15 @@ func Main(argv []string) int {
 	return code
 }
 
-// Serve lives the life of a server of mounts if argv asks for one, and returns
-// its exit status. Every program that starts containers calls it first, since it
-// starts servers from its own file.
+// Serve lives the life of a server of mounts, or of a cleaner, if argv asks for
+// one, and returns its exit status. Every program that starts containers calls it
+// first, since it starts these from its own file.
 func Serve(argv []string) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
 		return container.ServeMain(openServed), true
+	case len(argv) == 3 && argv[1] == cleanerName:
+		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
 	case len(argv) > 2 && argv[1] == hot.WriterName:

@@ -47,8 +47,10 @@ type starter struct {
 	image *image.Image
 	files image.Files
 	hold  *container.Hold // of the shared mount; may be nil
-	fsys  any
-	user  host.User
+	// noFUSE is set if this process may not mount images itself.
+	noFUSE *host.Finding
+	fsys   any
+	user   host.User
 	// hotConfig is what is kept of the image's blocks, hot the session of this
 	// start if it serves the image itself.
 	hotConfig hot.Config
@@ -75,6 +77,9 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.native(); err != nil {
 		return 0, err
 	}
+	if o.Linger && s.instance != "" && s.ext.Leave != nil {
+		s.ext.Leave(s.conf, s.log) // before a holder is started, which stays where it began
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -93,6 +98,9 @@ func (s *starter) start(path string) (int, error) {
 	}
 	if s.hotConfig, err = s.hotCache(); err != nil {
 		return 0, err
+	}
+	if s.image.Kind != image.Sandbox {
+		s.noFUSE = missingFUSE()
 	}
 	if err := s.integrity(); err != nil {
 		return 0, err
@@ -161,7 +169,7 @@ func (s *starter) share(judge func() error) error {
 	}
 	v := s.served()
 	var err error
-	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, check); err != nil {
+	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, s.noFUSE == nil, check); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
 	switch {
@@ -179,7 +187,17 @@ func (s *starter) mayShare() bool {
 	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+}
+
+// missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
+func missingFUSE() *host.Finding {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return host.Explain(host.ErrNoFUSE)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // served is the image as a server of ours shows it.
@@ -283,7 +301,7 @@ func (s *starter) gather() error {
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
-		h.TTY = terminalName()
+		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
 	if err := s.rights(&h); err != nil {
 		return err

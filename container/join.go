@@ -76,6 +76,7 @@ func startJoined(p *plan.Plan, r *Running, flags int, h Hooks) (*child, error) {
 	b.files = entry.Read().Files
 	b.joinsPID = flags&unix.CLONE_NEWPID != 0
 	b.label()
+	b.enterGroups()
 	// The kernel checks at once that the process is still there and that this
 	// one may join it.
 	b.s.Call("join the namespaces of the instance", unix.SYS_SETNS, script.Int(r.FD), script.Int(flags))

@@ -377,24 +377,29 @@ func (b *builder) idle() {
 	b.s.Idle()
 }
 
-// filter installs the seccomp filter of fakeroot: changes of ownership, or
-// only the making of devices, succeed without effect.
+// filter installs the seccomp filters of our own: that of fakeroot, by which
+// changes of ownership, or only the making of devices, succeed without effect,
+// and that of a shared terminal.
 func (b *builder) filter() error {
-	var code []unix.SockFilter
-	var err error
-	switch {
-	case b.p.IDs.FakeOwners:
-		code, err = seccomp.Fakeroot()
-	case b.p.IDs.FakeDevices:
-		code, err = seccomp.Devices()
-	default:
-		return nil
+	for _, f := range []struct {
+		on   bool
+		name string
+		make func() ([]unix.SockFilter, error)
+	}{
+		{b.p.IDs.FakeOwners, "fakeroot", seccomp.Fakeroot},
+		{b.p.IDs.FakeDevices && !b.p.IDs.FakeOwners, "fakeroot", seccomp.Devices},
+		{b.p.Process.GuardTerminal, "terminal", seccomp.Terminal},
+	} {
+		if !f.on {
+			continue
+		}
+		code, err := f.make()
+		if err != nil {
+			return err
+		}
+		program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
+		b.s.Call("install the "+f.name+" filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
 	}
-	if err != nil {
-		return err
-	}
-	program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
-	b.s.Call("install the fakeroot filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
 	return nil
 }
 

@@ -45,8 +45,8 @@ func (m *maker) network() error {
 		}
 	case none:
 		m.p.Namespaces.Net = true
-	case o.Fakeroot && !root:
-		m.note("Only --network=none is there with --fakeroot: the container gets a loopback device and nothing else")
+	case o.Fakeroot && !root, o.Boot && len(o.Network) == 0:
+		m.note("Only --network=none is there: the container gets a loopback device and nothing else")
 		m.p.Namespaces.Net = true
 	case !root:
 		return errors.New("network requires root or --fakeroot, non-root users can only use --network=none unless permitted by the administrator")

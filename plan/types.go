@@ -200,6 +200,9 @@ type Process struct {
 	// Stay keeps process 1 when the program ends: an instance. Idle starts no
 	// program at all.
 	Stay, Idle bool
+	// GuardTerminal refuses the program to put keystrokes into a terminal, which
+	// the caller's shell would read (SC-044).
+	GuardTerminal bool
 	// Console is a terminal to open again in place of the standard descriptors
 	// that are terminals, since the container has its own /dev/pts.
 	Console string

@@ -55,6 +55,9 @@ type Config struct {
 	Caps       uint64 // capabilities, bit n for number n
 	LSM, Label string
 	Seccomp    string // path of the profile
+	// Landlock tells that writing is confined to the trees Write.
+	Landlock bool
+	Write    []string
 }
 
 // Errors of this package. ErrNone and ErrExists are wrapped with the name.

@@ -68,6 +68,7 @@ var (
 func reapAll(child, how uintptr) {
 	stay := how&initStays != 0
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
+	wipeEnvironment()
 	if !stay {
 		// Security: /proc/1/exe is our program on the host. Root of the user
 		// namespace must not get at it, keep it open and write to it when it

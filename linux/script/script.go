@@ -287,6 +287,7 @@ func (s *Script) strings(list []string) uintptr {
 // With polite, process 1 asks all others to end when the child has ended, and
 // gives them some seconds.
 func (s *Script) Init(stay, polite bool) {
+	findEnvironment()
 	st := step{op: opInit}
 	if stay {
 		st.a[0] |= initStays
@@ -298,7 +299,10 @@ func (s *Script) Init(stay, polite bool) {
 }
 
 // Idle ends the script as process 1 of an instance that starts no program.
-func (s *Script) Idle() { s.add("wait as process 1", step{op: opIdle}) }
+func (s *Script) Idle() {
+	findEnvironment()
+	s.add("wait as process 1", step{op: opIdle})
+}
 
 // Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
 // and ends. The child has the same parent as that process had; so a process
