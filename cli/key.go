@@ -28,7 +28,7 @@ func newKeyCommand(log *action.Log) *cobra.Command {
 			"  $ singularity key export --armor mykey.asc\n" +
 			"  $ singularity key import theirkey.asc",
 	}
-	c.AddCommand(newKeyNewpairCommand(log), newKeyListCommand(log), newKeyImportCommand(log),
+	c.AddCommand(newKeyNewpairCommand(log), newKeyCosignCommand(log), newKeyListCommand(log), newKeyImportCommand(log),
 		newKeyExportCommand(log), newKeyRemoveCommand(log))
 	return c
 }

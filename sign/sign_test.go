@@ -465,7 +465,7 @@ func TestAnyAndRequire(t *testing.T) {
 	s.sign(t, alice(), Selection{})
 	s.sign(t, bob(), Selection{})
 	s.add(t, []byte(`{"payloadType":"application/vnd.sylabs.sif-metadata+json","payload":"","signatures":[]}`), pgp.Fingerprint{})
-	if _, err := s.verify(t, Options{}); err == nil || err.Error() != "integrity: "+errNoKey.Error() {
+	if _, err := s.verify(t, Options{}); err == nil || err.Error() != "integrity: "+ErrNoKey.Error() {
 		t.Errorf("DSSE signature: %v", err)
 	}
 	r, err := s.verify(t, Options{Any: true, Keyrings: keyrings(t, bob())})

@@ -79,7 +79,7 @@ func Keyrings(dir string) []Keyring {
 func onlyUnknown(r *Result) bool {
 	for _, s := range r.Signatures {
 		var unknown *pgp.UnknownKeyError
-		if s.Err != nil && !errors.As(s.Err, &unknown) && !errors.Is(s.Err, errNoKey) && !errors.Is(s.Err, errNoKeyring) {
+		if s.Err != nil && !errors.As(s.Err, &unknown) && !errors.Is(s.Err, ErrNoKey) && !errors.Is(s.Err, errNoKeyring) {
 			return false
 		}
 	}

@@ -15,7 +15,10 @@ import (
 type Options struct {
 	Selection
 	Keyrings []Keyring // in the order in which they are asked
-	Now      time.Time // when everything is judged
+	// Keys are for DSSE signatures. If there are any, one of them must have made a
+	// good signature of each group: that is what the caller asks about.
+	Keys []*PublicKey
+	Now  time.Time // when everything is judged
 	// Any makes one good signature for each group enough. Otherwise all must
 	// be good, those made with unknown keys too.
 	Any bool
@@ -55,10 +58,11 @@ type Result struct {
 
 // Signature is what became of one signature.
 type Signature struct {
-	ID     uint32   // of the signature object
-	Group  uint32   // that it was checked for
-	Key    *pgp.Key // the signer, nil if the signature itself is not valid
-	Origin Origin   // where Key was found
+	ID     uint32     // of the signature object
+	Group  uint32     // that it was checked for
+	Key    *pgp.Key   // the signer; nil without a valid OpenPGP signature
+	Origin Origin     // where Key was found
+	Public *PublicKey // the signer; nil without a valid DSSE signature
 	// Verified are the objects found as they were signed, Damaged those whose
 	// data are not.
 	Verified, Damaged []sif.Object
@@ -206,15 +210,15 @@ func (s *signatureObject) covers(t *task, legacy bool) bool {
 // check verifies the signature and everything that the statement says but the
 // digests of data, which it notes.
 func (c *candidate) check(f *sif.File, s *signatureObject, o Options) error {
-	signed, origin, err := s.verify(o.Keyrings, o.Now)
+	signed, err := s.verify(o)
 	if err != nil {
 		return err
 	}
-	c.Key, c.Origin = signed.Key, origin
+	c.Key, c.Origin, c.Public = signed.key, signed.origin, signed.public
 	if o.Legacy {
-		return c.checkLegacy(s, signed.Text)
+		return c.checkLegacy(s, signed.text)
 	}
-	st, err := decodeStatement(signed.Text)
+	st, err := decodeStatement(signed.text)
 	if err != nil {
 		return &InvalidError{ID: s.ID, Err: err}
 	}
@@ -321,23 +325,32 @@ func (c *candidate) compare() {
 // judge decides whether t is signed: by anyone, and by all that o requires.
 func judge(t *task, list []*candidate, o Options) error {
 	signers := map[pgp.Fingerprint]bool{}
+	good, byKeys := false, false
 	var first error
 	for _, c := range list {
 		if c.task != t {
 			continue
 		}
-		if c.Err == nil {
-			signers[c.Key.Fingerprint()] = true
-		} else if first == nil {
+		switch {
+		case c.Err != nil && first == nil:
 			first = c.Err
+		case c.Err != nil:
+		case c.Public != nil:
+			good, byKeys = true, true
+		default:
+			good = true
+			signers[c.Key.Fingerprint()] = true
 		}
 	}
 	// Security: no signature at all, or none that is good, never passes.
-	if len(signers) == 0 && first == nil {
+	if !good && first == nil {
 		return notFound(t, o.Legacy)
 	}
-	if len(signers) == 0 {
+	if !good {
 		return first
+	}
+	if len(o.Keys) > 0 && !byKeys {
+		return fmt.Errorf("%s: %w", t, errDSSE)
 	}
 	for _, fp := range o.Require {
 		if !signers[fp] {
