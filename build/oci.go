@@ -85,7 +85,7 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 // streams tells whether nothing of the build needs the files of the base system
 // on disk.
 func (b *builder) streams() bool {
-	if b.o.Sandbox || b.o.FixPerms || len(b.stage.Files) > 0 || len(b.stage.Apps) > 0 {
+	if b.o.Sandbox || b.o.FixPerms || len(b.def.Stages) > 1 || len(b.stage.Files) > 0 || len(b.stage.Apps) > 0 {
 		return false
 	}
 	for _, name := range []string{"setup", "post", "test"} {
