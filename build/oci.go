@@ -82,6 +82,14 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 	return oci.Open(ctx, ref, oci.Options{Platform: &p, DockerHost: b.o.DockerHost, TempDir: temp, Getenv: b.o.getenv})
 }
 
+// NeedsNoRoot tells that the build is one from an image of layers alone, which
+// become a file: anybody can do that, without a user namespace too.
+func (o *Options) NeedsNoRoot() bool {
+	_, _, ok := oci.Split(o.Spec)
+	_, err := os.Lstat(o.Spec)
+	return ok && err != nil && !o.Sandbox
+}
+
 // streams tells whether nothing of the build needs the files of the base system
 // on disk.
 func (b *builder) streams() bool {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -86,11 +87,17 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec str
 	}
 	var inside bool
 	if o.Owners, o.Umask, inside = rootKind(); !inside {
+		mask := syscall.Umask(0o022)
+		syscall.Umask(mask)
 		status, err := asRoot(log, os.Args)
-		if err != nil {
+		if err == nil {
+			return exitStatus(status)
+		}
+		if os.Getuid() == 0 || !o.NeedsNoRoot() {
 			return err
 		}
-		return exitStatus(status)
+		log.Verbose("Building as an ordinary user: " + err.Error())
+		o.Owners, o.Umask = build.SingleID, uint32(mask)
 	}
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
