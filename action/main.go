@@ -69,6 +69,12 @@ func run(argv []string, log *Log) (int, error) {
 	case joins && verb.Set&Instances != 0:
 		return 0, Fatal(errors.New("cannot start an instance from an instance"), "name an image")
 	}
+	if done, err := v.EnvFiles(nil); err != nil || !done {
+		if err == nil {
+			err = handOver(argv)
+		}
+		return 0, err
+	}
 	if joins {
 		for _, note := range v.Notes {
 			log.Warning(note)

@@ -280,7 +280,8 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
-		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+		Script: s.isScript,
+		Ext:    s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
 	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
 		o, err := s.open(r)
 		if err != nil {
@@ -412,7 +413,7 @@ func settings(c *conf.Config) plan.Settings {
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
 	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
-	in.User = append(env.UserVariables(in.Host), s.o.Env...)
+	in.User = s.userVariables(in.Host)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
 		home = "/root"
@@ -450,25 +451,10 @@ func (s *starter) environment() {
 	for _, w := range r.Warnings {
 		s.log.Warning(w)
 	}
+	for _, name := range r.Changed {
+		s.log.Verbose("The value of " + name + " is not set as it stands, but as a shell reads it between double quotes: --no-eval sets it literally")
+	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
-	s.facts.Program = s.program()
-}
-
-// program returns what the runscript of an OCI image starts, if there is no
-// shell in the image that could run it.
-func (s *starter) program() []string {
-	if s.verb != "run" && s.verb != "instance run" || s.o.App != "" {
-		return nil
-	}
-	if _, err := s.files.Stat("/bin/sh"); err == nil {
-		return nil
-	}
-	script, err := s.files.ReadFile("/.singularity.d/runscript", maxEnvScript)
-	if err != nil {
-		return nil
-	}
-	words, _ := env.Program(string(script), s.args, s.facts.Env, s.o.NoEval)
-	return words
 }
 
 func orRoot(home string) string {
@@ -510,6 +496,9 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs, Panic: func() { os.Exit(255) }}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/linux/script"
+	"singularity/linux/syslog"
 	"singularity/plan"
 	"singularity/verity"
 )
@@ -60,7 +61,7 @@ func (f *faults) add(err error) {
 	defer f.mu.Unlock()
 	if len(f.list) < maxFaults {
 		f.list = append(f.list, text[:min(len(text), 400)])
-		logSystem("the image is damaged: " + text)
+		syslog.Send("the image is damaged: " + text)
 	}
 }
 
@@ -72,17 +73,6 @@ func (f *faults) text() string {
 		b += t + "\n"
 	}
 	return b
-}
-
-// logSystem writes a line to the system's log, where there is one.
-func logSystem(line string) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	const userError = "<11>" // facility user, priority error
-	unix.Sendto(fd, []byte(userError+"singularity["+strconv.Itoa(os.Getpid())+"]: "+line), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: "/dev/log"})
 }
 
 // HoldMain is the life of a holder process: descriptor 3 is its listening

@@ -91,6 +91,8 @@ type Options struct {
 	Env []string
 	// EnvFile are files that set variables; a later one wins.
 	EnvFile []string
+	// FileEnv is what they set, "NAME=value"; a name occurs once.
+	FileEnv []string
 	// NoEval sets environment values as they stand, without one evaluation by
 	// a shell.
 	NoEval bool
