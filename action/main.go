@@ -10,6 +10,7 @@ import (
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/container/hot"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
 )
@@ -48,6 +49,8 @@ func Serve(argv []string) (status int, served bool) {
 		return container.ServeMain(openServed), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
+	case len(argv) > 2 && argv[1] == hot.WriterName:
+		return hot.WriterMain(argv[2:], openServed), true
 	}
 	return 0, false
 }

@@ -15,6 +15,7 @@ import (
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
+	"singularity/container/hot"
 	"singularity/host"
 	"singularity/image"
 	"singularity/linux/entry"
@@ -48,7 +49,11 @@ type starter struct {
 	hold  *container.Hold // of the shared mount; may be nil
 	fsys  any
 	user  host.User
-	facts plan.Facts
+	// hotConfig is what is kept of the image's blocks, hot the session of this
+	// start if it serves the image itself.
+	hotConfig hot.Config
+	hot       *hot.Session
+	facts     plan.Facts
 
 	images   images
 	overlays []plan.Partition // in the image
@@ -80,12 +85,16 @@ func (s *starter) start(path string) (int, error) {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
 	}
+	if s.hotConfig, err = s.hotCache(); err != nil {
+		return 0, err
+	}
 	if err := s.integrity(); err != nil {
 		return 0, err
 	}
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
+	s.watch()
 	defer func() {
 		s.images.release()
 		s.sandbox.remove(log)
@@ -169,7 +178,7 @@ func (s *starter) mayShare() bool {
 
 // served is the image as a server of ours shows it.
 func (s *starter) served() *container.Served {
-	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Tree: s.image.Trees[s.image.Root]}
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
@@ -514,6 +523,8 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.hot.End()
+	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()
 	s.sandbox.remove(s.log)
 	if err != nil {

@@ -11,9 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/linux/script"
 	"singularity/linux/syslog"
 	"singularity/plan"
+	"singularity/squashfs"
 	"singularity/verity"
 )
 
@@ -41,6 +43,7 @@ type holder struct {
 	mnt     int  // the namespaces, -1 before the mount
 	user    int
 	ended   chan error
+	hot     *hot.Session // of the program that came first
 	faults  faults
 }
 
@@ -88,6 +91,7 @@ func HoldMain(args []string, open Opener) int {
 	if !h.serveClients() {
 		return 255
 	}
+	h.hot.End()
 	unix.Close(3)
 	if h.mnt < 0 {
 		return 0
@@ -103,8 +107,12 @@ func HoldMain(args []string, open Opener) int {
 }
 
 func newHolder(args []string, open Opener) (*holder, error) {
-	if len(args) != 5 {
+	if len(args) != 5+hot.ConfigArgs {
 		return nil, errMessage
+	}
+	config, err := hot.ParseConfig(args[5:])
+	if err != nil {
+		return nil, err
 	}
 	tree, err := verity.ParseParams(args[4])
 	if err != nil {
@@ -127,6 +135,10 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2], Tree: tree}
 	h.img.FS, err = h.img.open(open)
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
+	if r, ok := h.img.FS.(*squashfs.Reader); ok {
+		config.Blocks = config.Blocks && tree == nil
+		h.hot = hot.Begin(config, hot.Image{File: h.img.File, Format: h.img.Format, Off: h.img.Off, Size: h.img.Size, Reader: r})
+	}
 	return h, err
 }
 
