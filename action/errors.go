@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"singularity/conf"
+	"singularity/plan"
 )
 
 // Failure is an error with the exit status it causes and an optional hint: one
@@ -57,6 +58,8 @@ func explain(err error) *Failure {
 	switch {
 	case badConfig:
 		f.Hint = "correct the file, or ask the administrator of this host to"
+	case errors.Is(err, plan.ErrOCIMode):
+		f.Hint = "use native mode: leave out --oci and SINGULARITY_OCI; where 'oci mode = yes' is set in singularity.conf add --no-oci"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		f.Hint = "free some space, or let SINGULARITY_TMPDIR name a directory on a larger file system"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):

@@ -336,7 +336,7 @@ func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instanc
 	return &instance.Record{
 		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
 		LogOutPath: out, LogErrPath: errs, Cgroup: s.group,
-		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init,
+		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, KeepGroups: p.IDs.KeepGroups, Init: p.Process.Init,
 			Caps: uint64(rights.Caps), LSM: rights.LSM, Label: rights.Label, Seccomp: rights.Seccomp},
 	}, nil
 }
@@ -381,6 +381,9 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
 	dir, err := image.OpenDir("/proc/" + strconv.Itoa(i.PID) + "/root")
 	if err != nil {
 		return 0, Fatal(errors.New("cannot look into the instance "+name+": "+err.Error()), "")
@@ -391,7 +394,7 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	}
 	c := &i.Config
 	ids := s.facts.Host
-	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners}}
+	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners, KeepGroups: c.KeepGroups}}
 	r.Caps, r.LSM, r.Label, r.Seccomp = plan.Caps(c.Caps), c.LSM, c.Label, c.Seccomp
 	if c.Fakeroot || c.Ranges {
 		r.IDs.InsideUID, r.IDs.InsideGID = 0, 0

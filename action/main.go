@@ -13,6 +13,7 @@ import (
 	"singularity/container/hot"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/plan"
 )
 
 // VersionLine returns the output of --version.
@@ -64,6 +65,12 @@ func run(argv []string, log *Log) (int, error) {
 	if v.Version {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
+	}
+	if verb != nil && !v.Help {
+		// Nothing is fetched for a start that is refused then.
+		if _, err := plan.Native(&v.Options, false); err != nil {
+			return 0, err
+		}
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	switch {

@@ -72,6 +72,9 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -79,6 +82,9 @@ func (s *starter) start(path string) (int, error) {
 		return 0, err
 	}
 	if err := allowed(s.conf, s.image); err != nil {
+		return 0, err
+	}
+	if err := readable(s.image, o); err != nil {
 		return 0, err
 	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
@@ -170,7 +176,7 @@ func (s *starter) share(judge func() error) error {
 
 func (s *starter) mayShare() bool {
 	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
 	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
@@ -184,14 +190,38 @@ func (s *starter) served() *container.Served {
 // LoadConfig reads singularity.conf: file, or the installed one, or the
 // defaults if there is none.
 func LoadConfig(file string) (*conf.Config, error) {
-	if file != "" {
-		return conf.Load(file)
+	path := file
+	if file == "" {
+		path = conf.Path()
 	}
-	c, err := conf.Load(conf.Path())
-	if errors.Is(err, os.ErrNotExist) {
+	c, err := conf.Load(path)
+	switch {
+	case err == nil:
+		return c, nil
+	case file == "" && errors.Is(err, os.ErrNotExist):
 		return conf.Default(), nil
 	}
-	return c, err
+	return nil, fmt.Errorf("While initializing: %w", err)
+}
+
+// native refuses what belongs to OCI mode.
+func (s *starter) native() error {
+	notes, err := plan.Native(s.o, s.conf.OCIMode)
+	for _, n := range notes {
+		s.log.Warning(n)
+	}
+	return err
+}
+
+// readable refuses an encrypted image, with or without a key for it.
+func readable(im *image.Image, o *plan.Options) error {
+	switch {
+	case im.Format != image.FormatEncrypted:
+		return nil
+	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
+		return errors.New("no key was provided, cannot access encrypted container")
+	}
+	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the
@@ -224,7 +254,7 @@ func imageError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	text := errors.New("could not open image " + path + ": " + err.Error())
+	text := errors.New("While checking image: could not open image " + path + ": " + err.Error())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))
@@ -403,7 +433,7 @@ func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
-		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl, Fusemount: c.EnableFusemount,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}

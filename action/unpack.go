@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/container"
+	"singularity/host"
 	"singularity/image"
 	"singularity/plan"
 	"singularity/squashfs"
@@ -74,14 +75,9 @@ func (s *starter) unpack() error {
 	return err
 }
 
-// tempDir is where temporary sandboxes are made, "" for the system's place.
+// tempDir is where temporary sandboxes are made.
 func (s *starter) tempDir() string {
-	for _, dir := range []string{s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return ""
+	return host.TempDir(s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR"), os.Getenv("TMPDIR"))
 }
 
 func checkRoom(dir string, size int64) error {

@@ -372,5 +372,5 @@ func detach() {
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
 	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
-		len(p.Session.Entries) == 0 && !needsStage(p)
+		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }

@@ -43,6 +43,9 @@ func (m *maker) mounts() (string, error) {
 		return "", err
 	}
 	m.cwd()
+	if err := m.fuse(); err != nil {
+		return "", err
+	}
 	return home, nil
 }
 
@@ -84,11 +87,16 @@ func (m *maker) bind(b Mount) {
 	b.Destination = resolved
 	if kind == Missing && !m.covered(resolved) {
 		dir := b.Dir || b.Kind != ImageBind && (b.Kind != HostBind || m.f.Host.Path(b.Source) == Directory)
-		if m.p.Root.Writable && !dir {
+		switch {
+		case !m.p.Root.Writable || dir:
+			m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
+		case b.Optional:
 			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
 			return
+		default:
+			// Package container refuses what has no destination.
+			m.note("By using --writable, only directories are created as mount points: " + resolved + " must be in the image")
 		}
-		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
 	}
 	m.sessionPoint(&b)
 	m.p.Mounts = append(m.p.Mounts, b)

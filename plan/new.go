@@ -99,7 +99,7 @@ type Settings struct {
 	MountDev                                                           string   // yes, no or minimal
 	BindPaths                                                          []string // "src[:dest]"
 	ConfigResolv                                                       bool
-	UserBinds                                                          bool
+	UserBinds, Fusemount                                               bool
 	AllowPID, AllowIPC, AllowUTS, AllowUser                            bool
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64
@@ -187,6 +187,7 @@ func (m *maker) ids() error {
 		ids.InsideUID, ids.InsideGID = 0, 0
 		if len(h.UIDRanges) > 0 && len(h.GIDRanges) > 0 {
 			ids.Mode, ids.UIDMap, ids.GIDMap = Ranges, h.UIDRanges, h.GIDRanges
+			ids.KeepGroups = m.o.NoSetgroups
 		} else {
 			ids.FakeOwners = true
 		}

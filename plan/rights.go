@@ -177,7 +177,7 @@ func (m *maker) landlock() *Landlock {
 	for i := range m.p.Mounts {
 		b := &m.p.Mounts[i]
 		switch b.Tag {
-		case "home", "tmp", "cwd", "user", "scratch":
+		case "home", "tmp", "cwd", "user", "scratch", "fusemount":
 			if !b.ReadOnly {
 				l.Write = append(l.Write, b.Destination)
 			}

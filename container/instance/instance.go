@@ -49,6 +49,7 @@ type Config struct {
 	Fakeroot   bool
 	Ranges     bool // subordinate ids are mapped
 	FakeOwners bool
+	KeepGroups bool // the supplementary groups of the caller
 	Init       bool // process 1 is ours
 	// What confines the instance confines who joins it.
 	Caps       uint64 // capabilities, bit n for number n
