@@ -60,15 +60,20 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 		return err
 	}
 	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
-	_, err = sif.Create(f, o,
-		sif.Input{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
+	objects := []sif.Input{
+		{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
+		{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
+	}
+	if b.base != nil {
+		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "oci-config.json", Data: bytes.NewReader(b.base.source.RawConfig)})
+	}
+	_, err = sif.Create(f, o, append(objects,
 		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
 			return b.pack(ctx, w)
 		}},
 		// Last, so that the objects before it have the ids that they have with
 		// other builders, which scripts rely on.
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
+		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})...)
 	return err
 }
 
@@ -91,6 +96,9 @@ func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error)
 		AllRoot: b.o.Owners == SingleID || b.o.Squashfs.AllRoot, CapabilityV2: b.o.Owners != RealRoot,
 		Progress: func(_ int, bytes int64) { b.o.progress(phase, bytes, 0) },
 	})
+	if err == nil {
+		err = b.emit(ctx, w, wo.ModTime, func(bytes int64) { totals.Bytes = bytes; b.o.progress(phase, bytes, 0) })
+	}
 	if err != nil {
 		w.Abort()
 		return 0, err

@@ -25,7 +25,7 @@
 // builds), options.go, bundle.go (temporary directories), script.go (%pre,
 // %setup, %post, %test), files.go and stagefiles.go (%files), apps.go (SCIF
 // apps), metadata.go and inspect.go (/.singularity.d), provenance.go, extract.go
-// (images to directories), tree.go (walks), pack.go and assemble.go (directory
+// (images to directories), oci.go (layers), tree.go (walks), pack.go and assemble.go (directory
 // to SIF), compress.go, target.go (names and what is there already), arch.go,
 // data.go (data containers), skeleton/ (scripts that every image holds).
 package build
@@ -60,7 +60,8 @@ type builder struct {
 	root    *os.File // of the image to be
 	arch    string
 	labels  map[string]string
-	inspect []byte // JSON for the SIF object inspect-metadata.json
+	inspect []byte   // JSON for the SIF object inspect-metadata.json
+	base    *layered // nil unless the base system came as layers
 }
 
 // stageRoot is the root file system of a stage.
@@ -130,6 +131,10 @@ func (b *builder) buildStage(ctx context.Context, i int) error {
 func (b *builder) enter(i int) error {
 	b.stage = &b.def.Stages[i]
 	b.labels, b.inspect, b.arch = nil, nil, ""
+	if err := b.base.close(); err != nil {
+		return err
+	}
+	b.base = nil
 	b.bundle.rootfs = filepath.Join(b.bundle.dir, "rootfs")
 	if last := len(b.def.Stages) - 1; i < last {
 		b.bundle.rootfs = filepath.Join(b.bundle.dir, fmt.Sprintf("stage%d", i))
@@ -168,14 +173,14 @@ func (b *builder) describe(context.Context) error {
 	if err := b.layout(); err != nil {
 		return err
 	}
-	b.arch = detectArch(b.root)
+	b.arch = b.detectArch()
 	return b.metadata()
 }
 
 // newSource returns the source of a stage.
 func (b *builder) newSource(s *deffile.Stage) (source.Source, error) {
 	return source.New(s, source.Config{
-		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, Digest: digestOf, Verify: b.verify, Run: b.runTool,
+		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil, Digest: digestOf, Verify: b.verify, Run: b.runTool,
 		Quiet:   !b.fromFile,
 		Record:  func(o source.Origin) { b.origin().Source = o },
 		WorkDir: b.workDir,

@@ -100,6 +100,9 @@ func (b *builder) close() error {
 	for _, s := range b.stages {
 		s.root.Close()
 	}
+	if err := b.base.close(); err != nil {
+		b.o.Log.Verbose("Cannot close the image of layers: " + err.Error())
+	}
 	defer b.bundle.lock.Close()
 	if b.o.Keep {
 		b.o.Log.Info("Build directory kept: " + b.bundle.dir)

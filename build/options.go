@@ -8,6 +8,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/oci"
 )
 
 // Owners tells what kind of root the build is, and so which owners files can
@@ -100,6 +101,12 @@ type Options struct {
 	Sections []string // names, without "%"; empty means all
 	Binds    []Bind   // for %post and %test
 
+	// Which image to take where there are several, as --arch and --platform name
+	// it, and the Docker daemon to ask.
+	Arch, Platform, DockerHost string
+	// OpenImage, if not nil, opens an image of a registry by a reference that
+	// begins with docker://. Without it there are no such images.
+	OpenImage func(ctx context.Context, ref string, p oci.Platform) (*oci.Image, error)
 	Drivers   Drivers
 	TestTmpfs int64 // %test may write so many bytes, which are lost; 0: none
 

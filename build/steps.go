@@ -174,7 +174,9 @@ func (b *builder) openCache() {
 
 // take takes the steps, or finds what they gave an earlier build.
 func (b *builder) take(ctx context.Context, steps []step) error {
-	if b.cache == nil {
+	// Layers need no step kept: to merge them again costs less than to restore
+	// their files, and the image needs their configuration.
+	if b.cache == nil || b.fromLayers() {
 		for _, s := range steps {
 			if err := s.run(ctx); err != nil {
 				return err

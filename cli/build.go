@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ import (
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/conf"
+	"singularity/oci"
 	"singularity/pgp"
 	"singularity/plan"
 )
@@ -32,7 +35,7 @@ type buildFlags struct {
 
 	sections, binds, mounts, args, argFiles []string
 
-	compression, squashfsArgs, tmpDir, writableTmpfs, stepsSize string
+	arch, platform, compression, squashfsArgs, tmpDir, writableTmpfs, stepsSize string
 
 	source  sourceFlags
 	refused refusedFlags
@@ -44,7 +47,7 @@ var buildEnv = []flagEnv{
 	{"notest", "NOTEST", false}, {"fakeroot", "FAKEROOT", false}, {"fix-perms", "FIXPERMS", false}, {"no-cleanup", "NO_CLEANUP", false},
 	{"bind", "BIND", true}, {"bind", "BINDPATH", true}, {"mount", "MOUNT", true},
 	{"json", "JSON", false}, {"cache-steps", "CACHE_STEPS", false}, {"cache-steps-size", "CACHE_STEPS_SIZE", false},
-	{"nv", "NV", false}, {"nvccli", "NVCCLI", false}, {"rocm", "ROCM", false}, {"writable-tmpfs", "WRITABLE_TMPFS", false},
+	{"arch", "BUILD_ARCH", false}, {"nv", "NV", false}, {"nvccli", "NVCCLI", false}, {"rocm", "ROCM", false}, {"writable-tmpfs", "WRITABLE_TMPFS", false},
 	{"no-setgroups", "NO_SETGROUPS", false}, {"mksquashfs-args", "MKSQUASHFS_ARGS", false}, {"tmpdir", "TMPDIR", false}, {"compression", "COMPRESSION", false},
 }
 
@@ -53,7 +56,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [options] <target> <spec>",
 		Short: "Build an image",
-		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file or a sandbox directory. The target is a SIF file, or a directory with --sandbox." +
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]) or of a Docker daemon (docker-daemon:NAME:TAG). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
 			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
@@ -75,6 +78,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringArrayVarP(&o.binds, "bind", "B", nil, "mount a path of the host for %post and %test: `spec` is src[:dest[:opts]]")
 	f.StringArrayVar(&o.args, "build-arg", nil, "set a template variable: `NAME=value`")
 	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
+	f.StringVar(&o.arch, "arch", "", "take the image for an `architecture` such as arm64 out of an archive or layout that holds several")
 	f.BoolVar(&o.cacheSteps, "cache-steps", false, "keep what each step of a definition gave, and use what an earlier build kept")
 	f.StringVar(&o.stepsSize, "cache-steps-size", "20g", "let kept steps take so many `bytes`; the ones used longest ago go first")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
@@ -86,6 +90,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringArrayVar(&o.mounts, "mount", nil, "mount for %post and %test: `spec` is type=bind,src=PATH,dst=PATH[,ro]")
 	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
 	f.BoolVarP(&o.noTest, "notest", "T", false, "do not run %test")
+	f.StringVar(&o.platform, "platform", "", "the same as --arch for a `platform` such as linux/arm/v7")
 	f.BoolVar(&o.nv, "nv", false, "show the NVIDIA driver to %post and %test")
 	f.BoolVar(&o.nvccli, "nvccli", false, "as --nv")
 	f.BoolVar(&o.rocm, "rocm", false, "show the AMD driver to %post and %test")
@@ -111,11 +116,17 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	}
 	var inside bool
 	if o.Owners, o.Umask, inside = rootKind(); !inside {
+		mask := syscall.Umask(0o022)
+		syscall.Umask(mask)
 		status, err := asRoot(log, os.Args)
-		if err != nil {
+		if err == nil {
+			return exitStatus(status)
+		}
+		if os.Getuid() == 0 || !o.NeedsNoRoot() {
 			return err
 		}
-		return exitStatus(status)
+		log.Verbose("Building as an ordinary user: " + err.Error())
+		o.Owners, o.Umask = build.SingleID, uint32(mask)
 	}
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
@@ -143,6 +154,9 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 
 // options turns flags into what package build takes.
 func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Options, error) {
+	if _, _, layers := oci.Split(spec); f.arch != "" && f.arch != runtime.GOARCH && !layers && !strings.HasPrefix(spec, "docker:") {
+		return nil, fmt.Errorf("cannot build for %q: programs of the image run during the build, and this host is %s", f.arch, runtime.GOARCH)
+	}
 	if f.update && !f.sandbox {
 		return nil, errors.New("--update needs --sandbox: only a sandbox can be changed")
 	}
@@ -152,6 +166,7 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
+		Arch: f.arch, Platform: f.platform, DockerHost: f.source.dockerHost,
 	}
 	var err error
 	if o.Args, err = f.variables(log); err != nil {

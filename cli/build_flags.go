@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 
@@ -51,17 +49,16 @@ func (s *sourceFlags) add(f *pflag.FlagSet) {
 type refusedFlags struct {
 	encrypt, passphrase, remote, detached, oci, noOCI, keepLayers bool
 
-	pemPath, builder, arch string
+	pemPath, builder string
 }
 
 // refusedEnv are the keys of environment variables for refusedFlags.
 var refusedEnv = []flagEnv{
-	{"remote", "REMOTE", false}, {"builder", "BUILDER", false}, {"detached", "DETACHED", false}, {"arch", "BUILD_ARCH", false},
+	{"remote", "REMOTE", false}, {"builder", "BUILDER", false}, {"detached", "DETACHED", false},
 	{"oci", "OCI", false}, {"no-oci", "NO_OCI", false}, {"keep-layers", "KEEP_LAYERS", false},
 }
 
 func (r *refusedFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&r.arch, "arch", runtime.GOARCH, "`architecture` of the image: that of this host")
 	f.BoolVarP(&r.encrypt, "encrypt", "e", false, "encrypt the image")
 	f.BoolVar(&r.passphrase, "passphrase", false, "ask for the passphrase of an encrypted image")
 	f.StringVar(&r.pemPath, "pem-path", "", "RSA key `file` of an encrypted image")
@@ -71,7 +68,7 @@ func (r *refusedFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&r.oci, "oci", false, "make an OCI-SIF from a Dockerfile")
 	f.BoolVar(&r.noOCI, "no-oci", false, "make a native SIF (default)")
 	f.BoolVar(&r.keepLayers, "keep-layers", false, "keep the layers of an OCI-SIF")
-	for _, name := range []string{"encrypt", "passphrase", "pem-path", "remote", "builder", "detached", "oci", "no-oci", "keep-layers", "arch"} {
+	for _, name := range []string{"encrypt", "passphrase", "pem-path", "remote", "builder", "detached", "oci", "no-oci", "keep-layers"} {
 		f.Lookup(name).Hidden = true // none of them can be used yet
 	}
 }
@@ -88,8 +85,6 @@ func (r *refusedFlags) check() error {
 		return action.Fatal(errors.New("cannot build an OCI-SIF: Dockerfiles are not part of this version"), "write a definition file, and leave out --oci")
 	case r.keepLayers:
 		return errors.New("--keep-layers needs --oci")
-	case r.arch != "" && r.arch != runtime.GOARCH:
-		return fmt.Errorf("cannot build for %q: programs of the image run during the build, and this host is %s", r.arch, runtime.GOARCH)
 	}
 	return nil
 }

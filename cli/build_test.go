@@ -53,7 +53,7 @@ func TestBuildOptions(t *testing.T) {
 	}
 	for name, f := range map[string]buildFlags{
 		"encrypt": {refused: refusedFlags{encrypt: true}}, "pem": {refused: refusedFlags{pemPath: "k"}}, "remote": {refused: refusedFlags{builder: "x"}},
-		"oci": {refused: refusedFlags{oci: true}}, "layers": {refused: refusedFlags{keepLayers: true}}, "arch": {refused: refusedFlags{arch: "vax"}},
+		"oci": {refused: refusedFlags{oci: true}}, "layers": {refused: refusedFlags{keepLayers: true}}, "arch": {arch: "vax"},
 		"steps": {cacheSteps: true, stepsSize: "much"}, "tmpfs": {writableTmpfs: "much"}, "args": {squashfsArgs: "-e x"}, "mount": {mounts: []string{"type=tmpfs"}},
 		"update without sandbox": {update: true},
 		"argument":               {args: []string{"x"}},

@@ -19,7 +19,7 @@
 // Files: source.go (the agents), origin.go (where files come from), command.go
 // (running a host program), chroot.go (what package tools need and leave);
 // debootstrap.go, yum.go (and dnf), zypper.go, arch.go, busybox.go, http.go,
-// localimage.go, scratch.go.
+// localimage.go, oci.go, scratch.go.
 package source
 
 import (
@@ -57,6 +57,10 @@ type Config struct {
 	Env []string // environment of host programs
 	// Extract unpacks the image file or directory at path into rootfs.
 	Extract func(ctx context.Context, path, rootfs string) error
+	// OCI fills rootfs with the image of layers that a reference names.
+	OCI func(ctx context.Context, ref, rootfs string) error
+	// Registries tells that OCI knows references that begin with docker://.
+	Registries bool
 	// Digest returns the digest of a file, or of a directory's files.
 	Digest func(ctx context.Context, path string) (string, error)
 	// Verify checks the signatures of the SIF at path, by every key of require,
@@ -88,11 +92,16 @@ func (e *UnsupportedError) Error() string {
 // New returns the source that the header of a stage names. It refuses what the
 // agent could not do, before any work is done.
 func New(s *deffile.Stage, c Config) (Source, error) {
+	if s.Agent() == "docker" && c.Registries {
+		return newOCI(s, c)
+	}
 	switch agent := s.Agent(); agent {
 	case "scratch":
 		return scratch{}, nil
 	case "localimage":
 		return newLocalImage(s, c)
+	case "docker-archive", "docker-daemon", "oci", "oci-archive":
+		return newOCI(s, c)
 	case "http", "https":
 		return newHTTP(s, c)
 	case "debootstrap":
