@@ -14,6 +14,8 @@ type Extensions struct {
 	// Limit makes a control group with the limits that o asks for. It returns
 	// nil where o asks for none and none can be made.
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
+	// Leave moves this process out of the control groups of its batch job.
+	Leave func(c *conf.Config, log *Log)
 	// Program is the path of singularity-cli for that program itself.
 	Program string
 }

@@ -10,8 +10,10 @@ import (
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/container/hot"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/plan"
 )
 
 // VersionLine returns the output of --version.
@@ -28,9 +30,6 @@ func Main(argv []string) int {
 	if status, served := Serve(argv); served {
 		return status
 	}
-	if len(argv) == 3 && argv[1] == cleanerName {
-		return cleanerMain(argv[2])
-	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {
@@ -39,15 +38,19 @@ func Main(argv []string) int {
 	return code
 }
 
-// Serve lives the life of a server of mounts if argv asks for one, and returns
-// its exit status. Every program that starts containers calls it first, since it
-// starts servers from its own file.
+// Serve lives the life of a server of mounts, or of a cleaner, if argv asks for
+// one, and returns its exit status. Every program that starts containers calls it
+// first, since it starts these from its own file.
 func Serve(argv []string) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
 		return container.ServeMain(openServed), true
+	case len(argv) == 3 && argv[1] == cleanerName:
+		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
+	case len(argv) > 2 && argv[1] == hot.WriterName:
+		return hot.WriterMain(argv[2:], openServed), true
 	}
 	return 0, false
 }
@@ -61,6 +64,12 @@ func run(argv []string, log *Log) (int, error) {
 	if v.Version {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
+	}
+	if verb != nil && !v.Help {
+		// Nothing is fetched for a start that is refused then.
+		if _, err := plan.Native(&v.Options, false); err != nil {
+			return 0, err
+		}
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	if verb != nil && !v.Help && Remote(v.Image) {

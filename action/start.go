@@ -15,6 +15,7 @@ import (
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
+	"singularity/container/hot"
 	"singularity/host"
 	"singularity/image"
 	"singularity/linux/entry"
@@ -46,9 +47,15 @@ type starter struct {
 	image *image.Image
 	files image.Files
 	hold  *container.Hold // of the shared mount; may be nil
-	fsys  any
-	user  host.User
-	facts plan.Facts
+	// noFUSE is set if this process may not mount images itself.
+	noFUSE *host.Finding
+	fsys   any
+	user   host.User
+	// hotConfig is what is kept of the image's blocks, hot the session of this
+	// start if it serves the image itself.
+	hotConfig hot.Config
+	hot       *hot.Session
+	facts     plan.Facts
 
 	images   images
 	overlays []plan.Partition // in the image
@@ -67,6 +74,12 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
+	if o.Linger && s.instance != "" && s.ext.Leave != nil {
+		s.ext.Leave(s.conf, s.log) // before a holder is started, which stays where it began
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -76,9 +89,18 @@ func (s *starter) start(path string) (int, error) {
 	if err := allowed(s.conf, s.image); err != nil {
 		return 0, err
 	}
+	if err := readable(s.image, o); err != nil {
+		return 0, err
+	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
+	}
+	if s.hotConfig, err = s.hotCache(); err != nil {
+		return 0, err
+	}
+	if s.image.Kind != image.Sandbox {
+		s.noFUSE = missingFUSE()
 	}
 	if err := s.integrity(); err != nil {
 		return 0, err
@@ -86,6 +108,7 @@ func (s *starter) start(path string) (int, error) {
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
+	s.watch()
 	defer func() {
 		s.images.release()
 		s.sandbox.remove(log)
@@ -146,7 +169,7 @@ func (s *starter) share(judge func() error) error {
 	}
 	v := s.served()
 	var err error
-	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, check); err != nil {
+	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, s.noFUSE == nil, check); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
 	switch {
@@ -161,28 +184,62 @@ func (s *starter) share(judge func() error) error {
 
 func (s *starter) mayShare() bool {
 	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+}
+
+// missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
+func missingFUSE() *host.Finding {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return host.Explain(host.ErrNoFUSE)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // served is the image as a server of ours shows it.
 func (s *starter) served() *container.Served {
-	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Tree: s.image.Trees[s.image.Root]}
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
 // defaults if there is none.
 func LoadConfig(file string) (*conf.Config, error) {
-	if file != "" {
-		return conf.Load(file)
+	path := file
+	if file == "" {
+		path = conf.Path()
 	}
-	c, err := conf.Load(conf.Path())
-	if errors.Is(err, os.ErrNotExist) {
+	c, err := conf.Load(path)
+	switch {
+	case err == nil:
+		return c, nil
+	case file == "" && errors.Is(err, os.ErrNotExist):
 		return conf.Default(), nil
 	}
-	return c, err
+	return nil, fmt.Errorf("While initializing: %w", err)
+}
+
+// native refuses what belongs to OCI mode.
+func (s *starter) native() error {
+	notes, err := plan.Native(s.o, s.conf.OCIMode)
+	for _, n := range notes {
+		s.log.Warning(n)
+	}
+	return err
+}
+
+// readable refuses an encrypted image, with or without a key for it.
+func readable(im *image.Image, o *plan.Options) error {
+	switch {
+	case im.Format != image.FormatEncrypted:
+		return nil
+	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
+		return errors.New("no key was provided, cannot access encrypted container")
+	}
+	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the
@@ -215,7 +272,7 @@ func imageError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	text := errors.New("could not open image " + path + ": " + err.Error())
+	text := errors.New("While checking image: could not open image " + path + ": " + err.Error())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))
@@ -244,7 +301,7 @@ func (s *starter) gather() error {
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
-		h.TTY = terminalName()
+		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
 	if err := s.rights(&h); err != nil {
 		return err
@@ -394,7 +451,7 @@ func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
-		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl, Fusemount: c.EnableFusemount,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
@@ -455,24 +512,6 @@ func (s *starter) environment() {
 		s.log.Verbose("The value of " + name + " is not set as it stands, but as a shell reads it between double quotes: --no-eval sets it literally")
 	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
-	s.facts.Program = s.program()
-}
-
-// program returns what the runscript of an OCI image starts, if there is no
-// shell in the image that could run it.
-func (s *starter) program() []string {
-	if s.verb != "run" && s.verb != "instance run" || s.o.App != "" {
-		return nil
-	}
-	if _, err := s.files.Stat("/bin/sh"); err == nil {
-		return nil
-	}
-	script, err := s.files.ReadFile("/.singularity.d/runscript", maxEnvScript)
-	if err != nil {
-		return nil
-	}
-	words, _ := env.Program(string(script), s.args, s.facts.Env, s.o.NoEval)
-	return words
 }
 
 func orRoot(home string) string {
@@ -532,6 +571,8 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.hot.End()
+	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()
 	s.sandbox.remove(s.log)
 	if err != nil {

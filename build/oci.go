@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/host"
 	"singularity/linux/safepath"
 	"singularity/oci"
 	"singularity/oci/unpack"
@@ -47,6 +48,8 @@ func (b *builder) fillOCI(ctx context.Context, ref, rootfs string) error {
 	if b.base.source, err = img.Source(); err != nil {
 		return fmt.Errorf("cannot use %q: %w", ref, err)
 	}
+	o := &b.origin().Source
+	o.URI, o.Digest = ref, b.base.source.Digest
 	tree, err := unpack.Read(ctx, b.base.source.Layers, unpack.DefaultLimits())
 	if err != nil {
 		return fmt.Errorf("cannot use %q: %w", ref, err)
@@ -68,10 +71,7 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 	if err != nil {
 		return nil, err
 	}
-	temp, err := tempParent(b.o.TempDir, b.o.getenv("TMPDIR"))
-	if err != nil {
-		return nil, err
-	}
+	temp := host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR"))
 	if _, _, here := oci.Split(ref); !here && b.o.OpenImage != nil {
 		img, err := b.o.OpenImage(ctx, ref, p)
 		if err == nil {
@@ -82,10 +82,24 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 	return oci.Open(ctx, ref, oci.Options{Platform: &p, DockerHost: b.o.DockerHost, TempDir: temp, Getenv: b.o.getenv})
 }
 
+// NeedsNoRoot tells that the build is one from an image of layers alone, which
+// become a file: anybody can do that, without a user namespace too.
+func (o *Options) NeedsNoRoot() bool {
+	_, _, ok := oci.Split(o.Spec)
+	_, err := os.Lstat(o.Spec)
+	return ok && err != nil && !o.Sandbox
+}
+
+// fromLayers tells whether the base system of the stage comes as layers.
+func (b *builder) fromLayers() bool {
+	_, _, ok := oci.Split(b.stage.Agent() + ":")
+	return ok || b.stage.Agent() == "docker"
+}
+
 // streams tells whether nothing of the build needs the files of the base system
 // on disk.
 func (b *builder) streams() bool {
-	if b.o.Sandbox || b.o.FixPerms || len(b.stage.Files) > 0 || len(b.stage.Apps) > 0 {
+	if b.o.Sandbox || b.o.FixPerms || len(b.def.Stages) > 1 || len(b.stage.Files) > 0 || len(b.stage.Apps) > 0 {
 		return false
 	}
 	for _, name := range []string{"setup", "post", "test"} {

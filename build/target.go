@@ -13,9 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/build/deffile"
-	"singularity/build/source"
 	"singularity/image"
-	"singularity/oci"
 )
 
 // maxSpecSize bounds what is read to tell a definition file.
@@ -34,16 +32,10 @@ func (b *builder) readSpec() error {
 	}
 	spec := b.o.Spec
 	info, err := os.Stat(spec)
-	if agent, from, ok := oci.Split(spec); err != nil && (ok || agent == "docker" && b.o.OpenImage != nil) {
-		return b.readReference(agent, from)
-	}
-	if scheme, from, _ := strings.Cut(spec, "://"); err != nil && b.o.FetchImage != nil && (scheme == "oras" || scheme == "library" || scheme == "shub") {
-		return b.readReference(scheme, from)
-	}
-	if err != nil {
-		if uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot build from %q: this version builds from definition files, SIF, squashfs and ext3 files and sandbox directories", spec)
-		}
+	switch {
+	case err != nil && uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist):
+		return b.readURI(spec)
+	case err != nil:
 		return fmt.Errorf("cannot read the build specification: %w", err)
 	}
 	isImage := info.IsDir()
@@ -63,37 +55,45 @@ func (b *builder) readSpec() error {
 		}
 		b.def, err = localImage(spec)
 	} else {
+		b.fromFile = true
 		b.def, err = b.readDefinition(info)
 	}
 	if err != nil {
 		return err
 	}
-	for _, w := range b.def.Warnings {
-		b.o.Log.Warning(w)
-	}
-	b.stage = &b.def.Stages[0]
-	err = refuse(b.def)
-	if err == nil {
-		_, err = source.New(b.stage, source.Config{Registries: b.o.OpenImage != nil}) // a late refusal would waste the work of %pre
-	}
-	if err != nil {
-		return fmt.Errorf("cannot build %q: %w", spec, err)
-	}
-	return nil
+	return b.checkSources()
 }
 
-// readReference builds from an image of layers.
-func (b *builder) readReference(agent, from string) (err error) {
+// readURI builds from an image that a scheme says how to get.
+func (b *builder) readURI(spec string) error {
+	scheme, rest, _ := strings.Cut(spec, ":")
+	from := strings.TrimPrefix(rest, "//")
+	if scheme == "http" || scheme == "https" {
+		from = spec
+	}
 	if b.o.Update {
 		return errors.New("cannot update a sandbox from an image: a definition file is needed")
 	}
-	if _, err := oci.ParsePlatform(b.o.Arch, b.o.Platform); err != nil {
+	var err error
+	if b.def, err = oneLine(scheme, from); err != nil {
 		return err
 	}
-	if b.def, err = oneLine(agent, from); err == nil {
-		b.stage = &b.def.Stages[0]
+	return b.checkSources()
+}
+
+// checkSources shows the warnings about the definition, and refuses agents that
+// cannot do what the headers ask for.
+func (b *builder) checkSources() error {
+	for _, w := range b.def.Warnings {
+		b.o.Log.Warning(w)
 	}
-	return err
+	for i := range b.def.Stages {
+		// A late refusal would waste the work of %pre, and of the stages above.
+		if _, err := b.newSource(&b.def.Stages[i]); err != nil {
+			return fmt.Errorf("cannot build %q: %w", b.o.Spec, err)
+		}
+	}
+	return nil
 }
 
 func (b *builder) readDefinition(info fs.FileInfo) (*deffile.Definition, error) {

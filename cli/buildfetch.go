@@ -19,7 +19,7 @@ var secretVariables = []string{"SINGULARITY_DOCKER_USERNAME", "SINGULARITY_DOCKE
 // fromElsewhere lets a build begin with an image of a registry or a library.
 func (f *buildFlags) fromElsewhere(ctx context.Context, log *action.Log, o *build.Options) {
 	opts := f.remote
-	opts.arch, opts.platform, opts.tmpDir, opts.dockerHost = f.arch, f.platform, f.tmpDir, f.dockerHost
+	opts.arch, opts.platform, opts.tmpDir = f.arch, f.platform, f.tmpDir
 	asked := false
 	ask := func(ref *fetch.Ref) error {
 		if asked {

@@ -12,17 +12,11 @@ import (
 
 // fetched is a SIF image from a registry, a library or Singularity Hub.
 type fetched struct {
-	ref     string
-	fetch   func(ctx context.Context, ref string) (path string, done func(), err error)
-	extract func(ctx context.Context, path, rootfs string) error
+	ref string
+	imageSource
 }
 
 func newFetched(s *deffile.Stage, c Config) (Source, error) {
-	// Leaving out a check that the definition asks for would be worse than
-	// refusing to build.
-	if s.Value("fingerprints") != "" {
-		return nil, fmt.Errorf("line %d: the header keyword Fingerprints is not part of this version: pull and verify the image before the build", s.Line)
-	}
 	from := strings.TrimPrefix(s.Value("from"), "//")
 	// A library of another host stands in Library, as a URL or a host.
 	if host := s.Value("library"); s.Agent() == "library" && host != "" {
@@ -35,18 +29,42 @@ func newFetched(s *deffile.Stage, c Config) (Source, error) {
 		}
 		from = path.Join(host, from)
 	}
-	return &fetched{ref: s.Agent() + "://" + from, fetch: c.FetchImage, extract: c.Extract}, nil
+	ref := s.Agent() + "://" + from
+	require, err := fingerprints(s)
+	return &fetched{ref, imageSource{c: c, origin: Origin{Agent: s.Agent(), URI: ref}, require: require, quiet: c.Quiet}}, err
+}
+
+// get returns the path of the image, and what to call when it is not needed any
+// more.
+func (f *fetched) get(ctx context.Context) (string, func(), error) {
+	if f.c.FetchImage == nil {
+		return "", nil, errors.New("images from elsewhere are not fetched here")
+	}
+	return f.c.FetchImage(ctx, f.ref)
 }
 
 // Fetch implements Source.
 func (f *fetched) Fetch(ctx context.Context, rootfs string) error {
-	if f.fetch == nil {
-		return errors.New("images from elsewhere are not fetched here")
-	}
-	file, done, err := f.fetch(ctx, f.ref)
+	file, done, err := f.get(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return f.extract(ctx, file, rootfs)
+	return f.take(ctx, f.ref, file, rootfs)
+}
+
+// Key implements Keyed. Signatures that the definition demands are checked here
+// too, as Fetch is left out where a later step is kept.
+func (f *fetched) Key(ctx context.Context) (string, error) {
+	file, done, err := f.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	if len(f.require) > 0 {
+		if _, err := f.verify(ctx, f.ref, file); err != nil {
+			return "", err
+		}
+	}
+	return f.c.Digest(ctx, file)
 }

@@ -19,8 +19,8 @@
 // the host, the plain ones by the same evaluator.
 //
 // Files: env.go (the order of things), eval.go (the evaluator), file.go
-// (environment files), app.go (the active app), runscript.go (programs
-// of images without a shell), wrap.go (the command for /bin/sh).
+// (environment files), app.go (the active app), wrap.go (the command for
+// /bin/sh).
 package env
 
 import (

@@ -16,8 +16,9 @@ type EmitOptions struct {
 	Progress func(bytes int64) // called with the bytes of contents so far; may be nil
 }
 
-// Emit gives the tree to sink and compares the digests of all layers. The tree
-// can be trusted only if the error is nil.
+// Emit gives the tree to sink and compares the digests of all layers. What sink
+// got can be trusted only if the error is nil. The tree is gone afterwards: with
+// millions of files, there is no memory for it and for what sink makes of it.
 func (t *Tree) Emit(ctx context.Context, sink Sink, o EmitOptions) error {
 	if err := t.emitEmpty(ctx, sink, &o); err != nil {
 		return err
@@ -28,18 +29,24 @@ func (t *Tree) Emit(ctx context.Context, sink Sink, o EmitOptions) error {
 			return fmt.Errorf("cannot read layer %d (%s): %w", i+1, t.layers[i].name(), err)
 		}
 	}
-	return t.walk(func(at string, n *node) error {
-		if n.hasContent() && n.text != at {
-			return sink.Add(squashfs.Entry{Path: at, Mode: n.mode, Hardlink: n.text}, nil)
+	for _, x := range t.names {
+		if err := sink.Add(squashfs.Entry{Path: x.path, Mode: x.n.mode, Hardlink: x.n.text}, nil); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// emitEmpty adds everything that has no contents.
+// emitEmpty adds everything that has no contents, and leaves of the tree the
+// files that have some.
 func (t *Tree) emitEmpty(ctx context.Context, sink Sink, o *EmitOptions) error {
-	return t.walk(func(at string, n *node) error {
+	root := t.root
+	t.root = newDir()
+	return root.walk("", true, func(at string, n *node) error {
 		if n.hasContent() {
+			if n.text != at {
+				t.names = append(t.names, extraName{at, n})
+			}
 			return nil
 		}
 		if err := ctx.Err(); err != nil {

@@ -246,10 +246,10 @@ func tooDeep(name string) error {
 	return fmt.Errorf("cannot add %q: more than %d directories within each other: %w", name, maxDepth, ErrLimit)
 }
 
-// names returns the names in a directory, sorted.
-func (n *node) names() []string {
-	names := make([]string, 0, len(n.children))
-	for name := range n.children {
+// names returns the names of children, sorted.
+func names(children map[string]child) []string {
+	names := make([]string, 0, len(children))
+	for name := range children {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -274,15 +274,24 @@ func (n *node) hasContent() bool {
 // walk calls visit for every name in the tree, directories before their
 // children, in the order of names.
 func (t *Tree) walk(visit func(at string, n *node) error) error {
-	return t.root.walk("", visit)
+	return t.root.walk("", false, visit)
 }
 
-func (n *node) walk(at string, visit func(at string, n *node) error) error {
+// walk is Tree.walk; with drop each name is given up behind its visit.
+func (n *node) walk(at string, drop bool, visit func(at string, n *node) error) error {
 	if err := visit(at, n); err != nil {
 		return err
 	}
-	for _, name := range n.names() {
-		if err := n.children[name].n.walk(path.Join(at, name), visit); err != nil {
+	children := n.children
+	if drop {
+		n.children = nil
+	}
+	for _, name := range names(children) {
+		c := children[name].n
+		if drop {
+			delete(children, name)
+		}
+		if err := c.walk(path.Join(at, name), drop, visit); err != nil {
 			return err
 		}
 	}

@@ -65,7 +65,7 @@ type Limits struct {
 
 // DefaultLimits are far above any image that is of use.
 func DefaultLimits() Limits {
-	return Limits{Layers: 1024, Entries: 1 << 22, Size: 1 << 40, Ratio: 200, FreeSize: 4 << 30}
+	return Limits{Layers: 1024, Entries: 1 << 21, Size: 1 << 40, Ratio: 200, FreeSize: 4 << 30}
 }
 
 const (
@@ -109,6 +109,13 @@ type Tree struct {
 	// linked has every node that an entry gave a further name; in Emit, the
 	// path that it was added under.
 	linked map[*node]string
+	names  []extraName // of files with contents, once Emit has seen the tree
+}
+
+// extraName is a further name of a file.
+type extraName struct {
+	path string
+	n    *node
 }
 
 // fileRef is where the contents of a file are: behind header seq of a layer.
