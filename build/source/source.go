@@ -95,8 +95,11 @@ func (e *UnsupportedError) Error() string {
 // New returns the source that the header of a stage names. It refuses what the
 // agent could not do, before any work is done.
 func New(s *deffile.Stage, c Config) (Source, error) {
-	if s.Agent() == "docker" && c.Registries {
+	switch agent := s.Agent(); {
+	case agent == "docker" && c.Registries:
 		return newOCI(s, c)
+	case (agent == "library" || agent == "oras" || agent == "shub") && c.FetchImage != nil:
+		return newFetched(s, c)
 	}
 	switch agent := s.Agent(); agent {
 	case "scratch":
@@ -105,8 +108,6 @@ func New(s *deffile.Stage, c Config) (Source, error) {
 		return newLocalImage(s, c)
 	case "docker-archive", "docker-daemon", "oci", "oci-archive":
 		return newOCI(s, c)
-	case "library", "oras", "shub":
-		return newFetched(s, c)
 	case "http", "https":
 		return newHTTP(s, c)
 	case "debootstrap":
