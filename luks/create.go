@@ -72,7 +72,8 @@ func Create(ctx context.Context, w io.WriterAt, passphrase []byte, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	defer m.wipeRest()
+	defer clear(m.volume)
+	defer m.wipeSlot()
 	if _, err := rand.Read(m.volume); err != nil {
 		return nil, err
 	}

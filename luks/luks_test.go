@@ -339,8 +339,8 @@ func TestDefaultKDFFits(t *testing.T) {
 	}
 }
 
-// TestKeysAreWiped: the memory for keys holds the expanded keys of the segment
-// and nothing else while a volume is open, and nothing after Close.
+// TestKeysAreWiped: the memory for keys holds the volume key, as it is and
+// expanded, while a volume is open, and nothing after Close.
 func TestKeysAreWiped(t *testing.T) {
 	m := seal(t, pattern(5000), "k", Options{KDF: argon})
 	c, err := Open(bytes.NewReader(m), int64(len(m)))
@@ -356,8 +356,11 @@ func TestKeysAreWiped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !zero(memory[xts.ScheduleSize:]) {
-		t.Error("the key of the slot or the volume is still there")
+	if !zero(memory[xts.ScheduleSize:2*xts.ScheduleSize]) || !zero(memory[2*xts.ScheduleSize+maxKeySize:]) {
+		t.Error("the key of the slot is still there")
+	}
+	if zero(memory[:xts.ScheduleSize]) || zero(memory[2*xts.ScheduleSize:]) {
+		t.Error("the keys are elsewhere")
 	}
 	v.Close()
 	if !zero(memory) {
@@ -370,6 +373,33 @@ func TestKeysAreWiped(t *testing.T) {
 	l.Keys = func(int) ([]byte, error) { return make([]byte, 1), nil }
 	if _, err := c.Unlock(t.Context(), []byte("k"), l); err == nil {
 		t.Error("unlocked with too little memory for keys")
+	}
+}
+
+func TestExportImport(t *testing.T) {
+	payload := pattern(50_000)
+	m := seal(t, payload, "k", Options{SectorSize: 512})
+	b := make([]byte, ExportSize)
+	v := unseal(t, m, "k")
+	v.Export(b)
+	v.Close()
+	v, err := Import(bytes.NewReader(m), b, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(payload))
+	if _, err := v.ReadAt(got, 0); err != nil || !bytes.Equal(got, payload) {
+		t.Errorf("%v, or another payload", err)
+	}
+	if _, err := Import(bytes.NewReader(m), b[1:], Limits{}); err == nil {
+		t.Error("a short one is imported")
+	}
+	for i := range 32 {
+		c := bytes.Clone(b)
+		c[i] ^= 0x80
+		if v, err := Import(bytes.NewReader(m), c, Limits{}); err == nil {
+			v.ReadAt(got, 0) // as harmless as reading any file
+		}
 	}
 }
 

@@ -35,15 +35,15 @@ func newKeyMemory(l Limits) (*keyMemory, error) {
 	return m, nil
 }
 
-// wipeAll wipes everything, wipeRest what reading a volume does not need.
+// wipeAll wipes everything, wipeSlot what was needed on the way.
 func (m *keyMemory) wipeAll() {
 	clear(m.data)
-	m.wipeRest()
+	clear(m.volume)
+	m.wipeSlot()
 }
 
-func (m *keyMemory) wipeRest() {
+func (m *keyMemory) wipeSlot() {
 	clear(m.area)
-	clear(m.volume)
 	clear(m.derived)
 }
 
@@ -72,12 +72,8 @@ func (c *Container) Unlock(ctx context.Context, passphrase []byte, l Limits) (*V
 		if !ok {
 			continue
 		}
-		cipher, err := xts.New(m.data, m.volume[:c.keySize])
-		m.wipeRest()
-		if err != nil {
-			return nil, err
-		}
-		return newVolume(c, cipher), nil
+		m.wipeSlot()
+		return newVolume(c, m)
 	}
 	m.wipeAll()
 	if limited != nil {

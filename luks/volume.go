@@ -15,6 +15,8 @@ type Volume struct {
 	off, size  int64
 	sectorSize int
 	cipher     *xts.Cipher
+	keys       *keyMemory
+	keySize    int
 }
 
 // chunkSize is how much ciphertext is read at a time: a usual squashfs block
@@ -23,15 +25,55 @@ const chunkSize = 136 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-func newVolume(c *Container, cipher *xts.Cipher) *Volume {
-	return &Volume{r: c.r, off: c.DataOff, size: c.DataSize, sectorSize: c.SectorSize, cipher: cipher}
+// newVolume takes m over, which has the volume key.
+func newVolume(c *Container, m *keyMemory) (*Volume, error) {
+	cipher, err := xts.New(m.data, m.volume[:c.keySize])
+	if err != nil {
+		return nil, err
+	}
+	return &Volume{r: c.r, off: c.DataOff, size: c.DataSize, sectorSize: c.SectorSize, cipher: cipher, keys: m, keySize: c.keySize}, nil
 }
 
 // Size returns the bytes of the volume.
 func (v *Volume) Size() int64 { return v.size }
 
-// Close wipes the key. Nobody may read any more.
-func (v *Volume) Close() { v.cipher.Wipe() }
+// Close wipes the keys. Nobody may read any more.
+func (v *Volume) Close() {
+	v.cipher.Wipe()
+	v.keys.wipeAll()
+}
+
+// ExportSize is the length of what Export returns.
+const ExportSize = 4*8 + maxKeySize
+
+// Export writes the key and the place of the volume to b, of ExportSize bytes,
+// for another process that serves the same container. It is as secret as the
+// key, and does not leave the machine.
+func (v *Volume) Export(b []byte) {
+	_ = b[:ExportSize]
+	be.PutUint64(b, uint64(v.off))
+	be.PutUint64(b[8:], uint64(v.size))
+	be.PutUint64(b[16:], uint64(v.sectorSize))
+	be.PutUint64(b[24:], uint64(v.keySize))
+	copy(b[32:], v.keys.volume)
+}
+
+// Import opens the volume of the container in r that b, from Export, tells of.
+func Import(r io.ReaderAt, b []byte, l Limits) (*Volume, error) {
+	if len(b) != ExportSize {
+		return nil, errors.New("this is no exported volume")
+	}
+	c := &Container{r: r, DataOff: int64(be.Uint64(b)), DataSize: int64(be.Uint64(b[8:])), SectorSize: int(be.Uint64(b[16:])), keySize: int(be.Uint64(b[24:]))}
+	if c.DataOff < 0 || c.DataSize < 0 || c.SectorSize < unit || c.SectorSize > 4096 || c.SectorSize&(c.SectorSize-1) != 0 || c.keySize < 0 || c.keySize > maxKeySize {
+		return nil, errors.New("this is no exported volume")
+	}
+	m, err := newKeyMemory(l)
+	if err != nil {
+		return nil, err
+	}
+	copy(m.volume, b[32:])
+	return newVolume(c, m)
+}
 
 // ReadAt reads like any io.ReaderAt. Whole sectors are decrypted right into p.
 func (v *Volume) ReadAt(p []byte, off int64) (int, error) {
