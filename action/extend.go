@@ -1,9 +1,11 @@
 package action
 
 import (
+	"io"
 	"os"
 
 	"singularity/conf"
+	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/plan"
 )
@@ -14,6 +16,10 @@ type Extensions struct {
 	// Limit makes a control group with the limits that o asks for. It returns
 	// nil where o asks for none and none can be made.
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
+	// Unlock finds the key of an encrypted image and opens its root partition.
+	// It returns the squashfs in it, and the secret that a server process of
+	// this program opens it again with.
+	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
 }
 
 // A Group is a control group for a container.
@@ -32,6 +38,47 @@ func (v *Invocation) Limited() bool {
 	return v.Options.ApplyCgroups != "" || v.Options.Limits.Any()
 }
 
+// Encrypted tells whether a start of the image at path needs Extensions.Unlock.
+func Encrypted(path string) bool {
+	im, err := image.Open(path)
+	if err != nil {
+		return false
+	}
+	defer im.Close()
+	return im.Format == image.FormatEncrypted
+}
+
+// KeyVariables are the environment variables that lead to the key of an
+// encrypted image. No container and no script gets to see them.
+func KeyVariables() []string {
+	return []string{"SINGULARITY_ENCRYPTION_PASSPHRASE", "SINGULARITY_ENCRYPTION_PEM_PATH"}
+}
+
+// forgetKeys keeps KeyVariables from the program in the container (SC-125).
+func forgetKeys() {
+	for _, k := range KeyVariables() {
+		os.Unsetenv(k)
+	}
+}
+
+// unlock opens an encrypted image, in a program that can.
+func (s *starter) unlock() error {
+	if s.image.Format != image.FormatEncrypted {
+		forgetKeys()
+		return nil
+	}
+	if s.ext.Unlock == nil {
+		return handOver(s.argv)
+	}
+	defer forgetKeys()
+	// Each container reads its image by itself: a holder would keep the key
+	// for whoever starts the next one.
+	s.o.NoSharedMount = true
+	var err error
+	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.log)
+	return err
+}
+
 // Start starts the container, or the instance, that v and argv ask for and
 // returns the exit status.
 func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) {
@@ -41,7 +88,9 @@ func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) 
 	if verb := LookupVerb(v.Verb); verb != nil && verb.Set&Instances != 0 {
 		return startInstance(v, argv, log)
 	}
-	return newStarter(v, ext, log).start(v.Image)
+	s := newStarter(v, ext, log)
+	s.argv = argv
+	return s.start(v.Image)
 }
 
 func newStarter(v *Invocation, ext Extensions, log *Log) *starter {

@@ -33,6 +33,7 @@ type starter struct {
 	verb  string
 	o     *plan.Options
 	args  []string
+	argv  []string // the command line, to hand over
 	ext   Extensions
 	log   *Log
 	entry entry.State
@@ -53,6 +54,7 @@ type starter struct {
 	images   images
 	overlays []plan.Partition // in the image
 	sandbox  *sandbox         // what the image was unpacked to, if it was
+	secret   []byte           // of an encrypted image: for a server process
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -79,6 +81,9 @@ func (s *starter) start(path string) (int, error) {
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
+	}
+	if err := s.unlock(); err != nil {
+		return 0, err
 	}
 	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
@@ -503,7 +508,7 @@ func StartError(err error) error {
 }
 
 // openServed opens an image's partition in a server process.
-func openServed(format int, r *io.SectionReader) (any, error) {
+func openServed(format int, r *io.SectionReader, secret []byte) (any, error) {
 	_, fsys, err := image.OpenFiles(image.Format(format), r)
 	return fsys, err
 }

@@ -83,17 +83,42 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 		o.Time, o.IDFrom = time.Unix(t, 0), contentID
 	}
 	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
-	_, err := sif.Create(f, o,
-		sif.Input{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
-		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
-			return b.pack(ctx, w)
-		}})
+	write := b.pack
+	if b.o.Seal != nil {
+		part.FS, write = sif.FSEncryptedSquashfs, b.packSealed
+	}
+	var objects []sif.Input
+	if !b.o.StripMetadata {
+		objects = []sif.Input{{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
+			{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)}}
+	}
+	objects = append(objects, sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
+		return write(ctx, w)
+	}})
+	if b.o.Message != nil {
+		m := sif.CryptoMessage{Format: sif.FormatPEM, Message: sif.MessageRSAOAEP}
+		objects = append(objects, sif.Input{Type: sif.DataCryptoMessage, Group: sif.DefaultGroup, Link: uint32(len(objects)), Extra: m.Extra(), Data: bytes.NewReader(b.o.Message)})
+	}
+	_, err := sif.Create(f, o, objects...)
 	return err
 }
 
+// packSealed writes the root file system encrypted: what is plain stays in
+// memory.
+func (b *builder) packSealed(ctx context.Context, out io.WriterAt) (int64, error) {
+	w, err := b.o.Seal(ctx, out)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := b.pack(ctx, w); err != nil {
+		w.Abort()
+		return 0, err
+	}
+	return w.Close()
+}
+
 // pack writes the root file system as squashfs.
-func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error) {
+func (b *builder) pack(ctx context.Context, out io.WriterAt) (int64, error) {
 	wo, err := b.writerOptions()
 	if err != nil {
 		return 0, err

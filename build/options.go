@@ -8,6 +8,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/luks"
 )
 
 // Owners tells what kind of root the build is, and so which owners files can
@@ -95,6 +96,13 @@ type Options struct {
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
+
+	// Seal, if not nil, begins the encrypted container that holds the root file
+	// system, and Message is its key, encrypted for a PEM file; nil for none.
+	Seal    func(ctx context.Context, w io.WriterAt) (*luks.Writer, error)
+	Message []byte
+	// StripMetadata leaves out the definition and the labels beside the root.
+	StripMetadata bool
 
 	Owners  Owners
 	Umask   uint32

@@ -27,6 +27,9 @@ type buildFlags struct {
 
 	sections, binds, args, argFiles []string
 	compression, tmpDir             string
+
+	encrypt, passphrase, strip bool
+	pemPath                    string
 }
 
 // buildEnv are the keys of environment variables for flags of build.
@@ -61,6 +64,10 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
 	f.BoolVarP(&o.fakeroot, "fakeroot", "f", false, "build as root of a user namespace; always so for users other than root")
+	f.BoolVarP(&o.encrypt, "encrypt", "e", false, "encrypt the root file system, with the key of --passphrase, --pem-path or the environment")
+	f.BoolVar(&o.passphrase, "passphrase", false, "encrypt the root file system with a passphrase, and ask for it")
+	f.StringVar(&o.pemPath, "pem-path", "", "encrypt the root file system for the RSA public key in `file`")
+	f.BoolVar(&o.strip, "strip-metadata", false, "leave out the definition and labels that would be readable beside an encrypted root file system")
 	f.BoolVar(&o.fixPerms, "fix-perms", false, "give the owner read and write access to every file of the image")
 	f.BoolVarP(&o.force, "force", "F", false, "replace the target if it exists, and labels and help of a base image")
 	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
@@ -90,12 +97,15 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec str
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
 	}
+	if err := f.seal(log, o); err != nil {
+		return err
+	}
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
 	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
 	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Variables of our own are nobody else's business.
-	o.Env, o.Temporary = without(os.Environ(), ownVariables...), report(parent)
+	o.Env, o.Temporary = without(os.Environ(), append(action.KeyVariables(), ownVariables...)...), report(parent)
 	ctx, stop := buildContext(parent)
 	defer stop()
 	err = build.Build(ctx, *o)
@@ -111,6 +121,9 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
+	}
+	if err := f.checkEncryption(); err != nil {
+		return nil, err
 	}
 	var err error
 	if o.Args, err = f.variables(log); err != nil {

@@ -87,7 +87,7 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	}
 	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2]}
 	var err error
-	h.img.FS, err = open(h.img.Format, io.NewSectionReader(h.img.File, h.img.Off, h.img.Size))
+	h.img.FS, err = open(h.img.Format, io.NewSectionReader(h.img.File, h.img.Off, h.img.Size), nil)
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
 	return h, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"singularity/extfs"
 	"singularity/fusefs"
+	"singularity/linux/secret"
 	"singularity/plan"
 	"singularity/squashfs"
 )
@@ -21,7 +22,11 @@ import (
 const ServerName = "@server"
 
 // Opener opens the file system of a partition: *squashfs.Reader or *extfs.FS.
-type Opener func(format int, r *io.SectionReader) (any, error)
+// secret is that of Served.
+type Opener func(format int, r *io.SectionReader, secret []byte) (any, error)
+
+// maxSecret bounds the secret of an image, in bytes.
+const maxSecret = 4096
 
 // Served is an image file that a FUSE server shows: the root, a layer over it,
 // or where a mount comes from.
@@ -34,6 +39,9 @@ type Served struct {
 	File      *os.File
 	Format    int
 	Off, Size int64
+	// Secret is what else opening an encrypted partition needs. The processes
+	// that have it are hidden from others of the same user.
+	Secret []byte
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
@@ -46,7 +54,7 @@ type Served struct {
 
 // header goes to a server process for each image, before the extras.
 type header struct {
-	Format, Off, Size, UID, GID, Layer, Extras int64
+	Format, Off, Size, UID, GID, Layer, Extras, Secret int64
 }
 
 // extraHeader goes before the two texts of an extra.
@@ -104,6 +112,10 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		}
 		list = append(list, s)
 	}
+	if err := hide(list); err != nil {
+		closeAll(list)
+		return nil, err
+	}
 	if IsTerminal() {
 		defer closeAll(list)
 		return respawn(list)
@@ -119,6 +131,20 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 	}
 	debug.SetGCPercent(50)
 	return nil, nil
+}
+
+// hide hides this process if it serves something secret.
+//
+// Security (SC-125): the program of the container is of the same user, and would
+// find keys and passphrases in this process's memory and environment. It has not
+// started yet; the id maps, which a hidden process cannot write, are written.
+func hide(list []serving) error {
+	for i := range list {
+		if len(list[i].img.Secret) > 0 {
+			return secret.Hide()
+		}
+	}
+	return nil
 }
 
 func closeAll(list []serving) {
@@ -220,7 +246,13 @@ func respawn(list []serving) (*serverProcess, error) {
 	for i := range list {
 		list[i].write(b)
 	}
-	err = errors.Join(b.Flush(), w.Close())
+	err = b.Flush()
+	for i := range list {
+		if err == nil && len(list[i].img.Secret) > 0 {
+			_, err = w.Write(list[i].img.Secret) // not by way of a buffer
+		}
+	}
+	err = errors.Join(err, w.Close())
 	if err != nil {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
@@ -232,7 +264,7 @@ func respawn(list []serving) (*serverProcess, error) {
 // write describes s to a server process.
 func (s *serving) write(b *bufio.Writer) {
 	extras := loadAll(s.extras)
-	h := header{int64(s.img.Format), s.img.Off, s.img.Size, int64(s.uid), int64(s.gid), 0, int64(len(extras))}
+	h := header{int64(s.img.Format), s.img.Off, s.img.Size, int64(s.uid), int64(s.gid), 0, int64(len(extras)), int64(len(s.img.Secret))}
 	if s.img.Layer {
 		h.Layer = 1
 	}
@@ -256,6 +288,10 @@ func readServing(in io.Reader) (*serving, error) {
 		return nil, err
 	}
 	s := &serving{uid: int(h.UID), gid: int(h.GID), img: &Served{Format: int(h.Format), Off: h.Off, Size: h.Size, Layer: h.Layer != 0}}
+	if h.Secret < 0 || h.Secret > maxSecret {
+		return nil, errMessage
+	}
+	s.img.Secret = make([]byte, h.Secret)
 	for range h.Extras {
 		var eh extraHeader
 		if err := binary.Read(in, binary.LittleEndian, &eh); err != nil {
@@ -292,13 +328,17 @@ func ServeMain(open Opener) int {
 		s.img.File = os.NewFile(uintptr(s.fd+1), "image")
 		list = append(list, s)
 	}
+	if err := receiveSecrets(in, list); err != nil {
+		return 255
+	}
 	syscall.Close(descriptionFD)
 	// The terminal is not the server's: a write to it could stop or end it.
 	detach()
 	debug.SetGCPercent(50)
 	ended := make(chan error, len(list))
 	for _, s := range list {
-		fsys, err := open(s.img.Format, io.NewSectionReader(s.img.File, s.img.Off, s.img.Size))
+		fsys, err := open(s.img.Format, io.NewSectionReader(s.img.File, s.img.Off, s.img.Size), s.img.Secret)
+		clear(s.img.Secret)
 		if err != nil {
 			return 255
 		}
@@ -314,6 +354,22 @@ func ServeMain(open Opener) int {
 		}
 	}
 	return 0
+}
+
+// receiveSecrets reads the secrets, which follow the descriptions.
+func receiveSecrets(in io.Reader, list []*serving) error {
+	for _, s := range list {
+		if len(s.img.Secret) == 0 {
+			continue
+		}
+		if err := secret.Hide(); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(in, s.img.Secret); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // detach puts /dev/null in place of the standard descriptors.

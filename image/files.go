@@ -1,7 +1,6 @@
 package image
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -29,6 +28,9 @@ func (im *Image) Files() (files Files, fsys any, err error) {
 		}
 		return &Dir{root: fd}, nil, nil
 	}
+	if im.Format == FormatEncrypted && im.Plain != nil {
+		return OpenFiles(FormatSquashfs, im.Plain)
+	}
 	return OpenFiles(im.Format, io.NewSectionReader(im.File, im.Off, im.Size))
 }
 
@@ -48,7 +50,7 @@ func OpenFiles(format Format, r *io.SectionReader) (files Files, fsys any, err e
 		}
 		return extTree{e}, e, nil
 	case FormatEncrypted:
-		return nil, nil, errors.New("the root partition is encrypted: its key cannot be used yet")
+		return nil, nil, ErrLocked
 	}
 	return nil, nil, ErrFormat
 }

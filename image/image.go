@@ -58,6 +58,8 @@ type Image struct {
 	Size   int64
 	// Arch is the architecture that the image names, as GOARCH, "" if none.
 	Arch string
+	// Plain is the squashfs in an encrypted root partition, once it is unlocked.
+	Plain *io.SectionReader
 
 	parts bool // opened by OpenParts
 }
@@ -66,6 +68,7 @@ type Image struct {
 var (
 	ErrFormat   = errors.New("image format not recognized")
 	ErrRootPath = errors.New("/ as sandbox is not authorized")
+	ErrLocked   = errors.New("the root partition is encrypted")
 )
 
 // ArchError says that the image is for another kind of processor.
