@@ -103,7 +103,8 @@ func newStarter(v *Invocation, ext Extensions, log *Log) *starter {
 
 // limit makes the control group of the container. The returned function ends it.
 func (s *starter) limit(p *plan.Plan) (procs []*os.File, end func(), err error) {
-	if s.ext.Limit == nil {
+	wanted := s.instance != "" || s.o.ApplyCgroups != "" || s.o.Limits.Any()
+	if s.ext.Limit == nil || !wanted {
 		return nil, func() {}, nil
 	}
 	g, err := s.ext.Limit(s.o, s.conf, s.log)
