@@ -45,17 +45,13 @@ func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
 	}
 	limits := keyLimits()
 	var key []byte
-	kdf, err := luks.KDF{}, error(nil)
+	kdf, err := luks.RandomKDF(), error(nil)
 	if source.pem != "" {
 		key, o.Message, err = newWrappedKey(source, limits)
-		kdf = luks.RandomKDF()
-	} else {
-		if key, err = source.passphrase(); err == nil && len(key) == 0 {
+	} else if kdf, err = luks.DefaultKDF(limits); err == nil {
+		if key, err = source.passphrase(true); err == nil && len(key) == 0 {
 			err = errors.New("Cannot encrypt container with empty passphrase")
 		}
-	}
-	if err == nil && kdf.Type == "" {
-		kdf, err = luks.DefaultKDF(limits)
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"errors"
@@ -49,12 +50,23 @@ func findKeySource(pemPath string, ask bool) keySource {
 
 func (k keySource) none() bool { return k == keySource{} }
 
-// passphrase returns the passphrase, and asks for it if need be.
-func (k keySource) passphrase() ([]byte, error) {
+// passphrase returns the passphrase, and asks for it if need be: twice for a
+// new one at a terminal, since nobody could find out what was typed.
+func (k keySource) passphrase(fresh bool) ([]byte, error) {
 	if !k.ask {
 		return []byte(k.phrase), nil
 	}
-	return newPrompter(&cobra.Command{}).secret("Enter encryption passphrase: ")
+	p := newPrompter(&cobra.Command{})
+	first, err := p.secret("Enter encryption passphrase: ")
+	if err != nil || !fresh || p.terminal == nil {
+		return first, err
+	}
+	again, err := p.secret("Retype encryption passphrase: ")
+	defer clear(again)
+	if err == nil && !bytes.Equal(first, again) {
+		err = errors.New("passphrases do not match")
+	}
+	return first, err
 }
 
 // readPEM reads a file with a key.
@@ -134,7 +146,7 @@ func openEncrypted(im *image.Image, source keySource) (*luks.Volume, error) {
 	if source.pem != "" {
 		key, err = unwrapped(im, source)
 	} else {
-		key, err = source.passphrase()
+		key, err = source.passphrase(false)
 	}
 	if err != nil {
 		return nil, err
