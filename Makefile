@@ -20,6 +20,7 @@ ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
 
 demo:
 	e2e/need demo
@@ -56,6 +57,7 @@ install: build
 	install -D -m 755 bin/singularity $(DESTDIR)$(PREFIX)/bin/singularity
 	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
 	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
+	install -D -m 711 bin/starter-verify $(LIBEXEC)/starter-verify
 	install -d $(ETC) $(SHARE)/man/man1
 	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
 	install -D -m 644 container/seccomp/default.json $(ETC)/seccomp-profiles/default.json

@@ -25,6 +25,15 @@ func ConfigDir(getenv func(string) string) (string, error) {
 	return filepath.Join(u.Home, ".singularity"), nil
 }
 
+// KeyringDir returns the directory of the user's keyrings.
+func KeyringDir(getenv func(string) string) (string, error) {
+	if dir := getenv("SINGULARITY_SYPGPDIR"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := ConfigDir(getenv)
+	return filepath.Join(dir, "sypgp"), err
+}
+
 // RealUID returns our uid as it is outside the user namespace we are in.
 func RealUID() int {
 	uid := os.Getuid()

@@ -61,8 +61,9 @@ func forgetKeys() {
 	}
 }
 
-// unlock opens an encrypted image, in a program that can.
-func (s *starter) unlock() error {
+// needKey hands a start of an encrypted image over to the program that can
+// unlock it.
+func (s *starter) needKey() error {
 	if s.image.Format != image.FormatEncrypted {
 		forgetKeys()
 		return nil
@@ -70,10 +71,19 @@ func (s *starter) unlock() error {
 	if s.ext.Unlock == nil {
 		return handOver(s.argv)
 	}
-	defer forgetKeys()
 	// Each container reads its image by itself: a holder would keep the key
 	// for whoever starts the next one.
 	s.o.NoSharedMount = true
+	return nil
+}
+
+// unlock opens an encrypted image. What is checked by a hash tree is the
+// ciphertext, the header among it.
+func (s *starter) unlock() error {
+	if s.image.Format != image.FormatEncrypted {
+		return nil
+	}
+	defer forgetKeys()
 	var err error
 	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.log)
 	return err

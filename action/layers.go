@@ -46,7 +46,7 @@ func (s *starter) addRoot() error {
 		return nil
 	}
 	writable := im.Kind == image.Ext3 && s.o.Writable
-	part := image.Part{Format: im.Format, Off: im.Off, Size: im.Size}
+	part := image.Part{ID: im.Root, Format: im.Format, Off: im.Off, Size: im.Size}
 	switch {
 	case writable:
 		w, err := image.OpenParts(im.Path, true)
@@ -72,7 +72,8 @@ func (s *starter) addRoot() error {
 
 // serve adds an image to those of the container.
 func (s *starter) serve(im *image.Image, p image.Part, fsys any, use plan.ImageUse, writable bool) *container.Served {
-	v := &container.Served{FS: fsys, File: im.File, Format: int(p.Format), Off: p.Off, Size: p.Size, Layer: use == plan.UseOverlay, Writable: writable}
+	v := &container.Served{FS: fsys, File: im.File, Format: int(p.Format), Off: p.Off, Size: p.Size, Layer: use == plan.UseOverlay, Writable: writable,
+		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic}
 	if len(s.images.served) == 0 {
 		v.Hold = s.hold
 	}
@@ -195,6 +196,9 @@ func (s *starter) openNew(r plan.ImageRef) (*openedImage, error) {
 	}
 	if im.Kind == image.Sandbox {
 		return s.openDir(im, r)
+	}
+	if im.Dev == s.image.Dev && im.Ino == s.image.Ino {
+		im.Trees = s.image.Trees
 	}
 	p, err := choosePart(im, r)
 	if err != nil {

@@ -82,10 +82,15 @@ func (s *starter) start(path string) (int, error) {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
 	}
+	if err := s.needKey(); err != nil {
+		return 0, err
+	}
+	if err := s.integrity(); err != nil {
+		return 0, err
+	}
 	if err := s.unlock(); err != nil {
 		return 0, err
 	}
-	s.share()
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -127,27 +132,52 @@ func (s *starter) start(path string) (int, error) {
 }
 
 // share takes a hold on the shared mount of the image, where this start may have
-// one. It comes first, so that the holder starts while the plan is made.
+// one. It comes first, so that the holder starts while the plan is made. If judge
+// is not nil it is called unless a holder has the answer already.
 //
 // Security: containers that share a user namespace have equal rights in it, so
 // only those share that have no rights there at all.
-func (s *starter) share() {
-	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
-		return // layers and locks are the container's own
+func (s *starter) share(judge func() error) error {
+	if !s.mayShare() {
+		if judge != nil {
+			return judge()
+		}
+		return nil
 	}
-	if s.image.Kind == image.Sandbox || o.NoSharedMount || o.Fakeroot || o.Writable || o.AllowSetuid || len(o.AddCaps) > 0 {
-		return
+	var refused error
+	check := judge
+	if judge != nil {
+		check = func() error {
+			refused = judge()
+			return refused
+		}
 	}
+	v := s.served()
 	var err error
-	if s.hold, err = container.Share(s.served(), os.Getuid() == 0 && !o.Userns); err != nil {
+	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, check); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
+	switch {
+	case judge == nil || refused != nil:
+		return refused
+	case v.Tree != nil:
+		s.check(v.Tree)
+		return nil
+	}
+	return judge()
+}
+
+func (s *starter) mayShare() bool {
+	o := s.o
+	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+		return false // layers and locks are the container's own
+	}
+	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
 }
 
 // served is the image as a server of ours shows it.
 func (s *starter) served() *container.Served {
-	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold}
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Tree: s.image.Trees[s.image.Root]}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
@@ -469,7 +499,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs}
+	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs, Panic: func() { os.Exit(255) }}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}

@@ -138,7 +138,11 @@ func unlock(im *image.Image, o *plan.Options, log *action.Log) (*io.SectionReade
 
 // openEncrypted checks the header before it asks for any key.
 func openEncrypted(im *image.Image, source keySource) (*luks.Volume, error) {
-	c, err := luks.Open(io.NewSectionReader(im.File, im.Off, im.Size), im.Size)
+	r, err := im.Section()
+	if err != nil {
+		return nil, err
+	}
+	c, err := luks.Open(r, r.Size())
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"singularity/action"
 	"singularity/pgp"
+	"singularity/sign/keyring"
 )
 
 func newKeyCommand(log *action.Log) *cobra.Command {
@@ -27,7 +28,7 @@ func newKeyCommand(log *action.Log) *cobra.Command {
 			"  $ singularity key export --armor mykey.asc\n" +
 			"  $ singularity key import theirkey.asc",
 	}
-	c.AddCommand(newKeyNewpairCommand(log), newKeyListCommand(log), newKeyImportCommand(log),
+	c.AddCommand(newKeyNewpairCommand(log), newKeyCosignCommand(log), newKeyListCommand(log), newKeyImportCommand(log),
 		newKeyExportCommand(log), newKeyRemoveCommand(log))
 	return c
 }
@@ -49,9 +50,9 @@ func (s *keySelection) addFlags(c *cobra.Command, secret string) {
 }
 
 // keyring returns the ring that s selects.
-func (s *keySelection) keyring(log *action.Log) (keyring, error) {
+func (s *keySelection) keyring(log *action.Log) (keyring.File, error) {
 	if s.global && s.secret {
-		return keyring{}, errors.New("the global keyring has no secret keys")
+		return keyring.File{}, errors.New("the global keyring has no secret keys")
 	}
 	if s.global {
 		return globalKeyring(log), nil
@@ -89,7 +90,7 @@ func newKeyListCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [options]",
 		Short: "List the keys of a keyring",
-		Long:  "List the keys of your public keyring, or of the one that the options select.",
+		Long:  "List the keys of your public keyring.File, or of the one that the options select.",
 		Example: "  $ singularity key list\n" +
 			"  $ singularity key list --secret",
 		Args: cobra.NoArgs,
@@ -101,7 +102,7 @@ func newKeyListCommand(log *action.Log) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := k.read()
+			r, err := k.Read()
 			if err != nil {
 				return err
 			}
@@ -112,7 +113,7 @@ func newKeyListCommand(log *action.Log) *cobra.Command {
 			if s.secret {
 				kind = "Private"
 			}
-			if _, err := fmt.Fprintf(c.OutOrStdout(), "%s key listing (%s):\n\n", kind, oneLine(k.path())); err != nil {
+			if _, err := fmt.Fprintf(c.OutOrStdout(), "%s key listing (%s):\n\n", kind, oneLine(k.Path())); err != nil {
 				return err
 			}
 			return writeKeys(c.OutOrStdout(), r.Keys())
@@ -218,9 +219,9 @@ func newKeyRemoveCommand(log *action.Log) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return k.change(func(r *pgp.Ring) error {
+			return changeRing(k, func(r *pgp.Ring) error {
 				if !r.Remove(fp) {
-					return action.Fatal(fmt.Errorf("cannot remove key: no key with fingerprint %s in %q", fp, k.path()),
+					return action.Fatal(fmt.Errorf("cannot remove key: no key with fingerprint %s in %q", fp, k.Path()),
 						"singularity key list shows fingerprints")
 				}
 				return nil

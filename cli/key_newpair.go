@@ -9,6 +9,7 @@ import (
 
 	"singularity/action"
 	"singularity/pgp"
+	"singularity/sign/keyring"
 )
 
 // newpairOptions are the flags of key newpair.
@@ -59,8 +60,8 @@ func keyNewpair(c *cobra.Command, log *action.Log, o newpairOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range []keyring{secret, public} {
-		if _, err := k.read(); err != nil {
+	for _, k := range []keyring.File{secret, public} {
+		if _, err := k.Read(); err != nil {
 			return err
 		}
 	}
@@ -106,7 +107,7 @@ func askNewpair(c *cobra.Command, o *newpairOptions) ([]byte, error) {
 
 // storeKey puts a secret key in its ring, and the public part in the other one
 // unless it is there. The public part goes first: alone it does no harm.
-func storeKey(secret, public keyring, key *pgp.Key) error {
+func storeKey(secret, public keyring.File, key *pgp.Key) error {
 	open, err := key.Public()
 	if err != nil {
 		return err
@@ -118,14 +119,14 @@ func storeKey(secret, public keyring, key *pgp.Key) error {
 		r.Add(key)
 		return nil
 	}
-	r, err := secret.read()
+	r, err := secret.Read()
 	if err != nil {
 		return err
 	}
 	if err := add(r); err != nil {
 		return err
 	}
-	err = public.change(func(r *pgp.Ring) error {
+	err = changeRing(public, func(r *pgp.Ring) error {
 		if r.Find(key.Fingerprint()) == nil {
 			r.Add(open)
 		}
@@ -134,7 +135,7 @@ func storeKey(secret, public keyring, key *pgp.Key) error {
 	if err != nil {
 		return err
 	}
-	return secret.change(add)
+	return changeRing(secret, add)
 }
 
 // presentError tells that a key is in the ring already.

@@ -18,6 +18,7 @@ import (
 	"singularity/action"
 	"singularity/conf"
 	"singularity/pgp"
+	"singularity/sign/keyring"
 )
 
 // callIn is call with answers on standard input.
@@ -384,19 +385,19 @@ func TestSC164_UserIDWithControls(t *testing.T) {
 // Many imports at a time lose no key.
 func TestKeyringLock(t *testing.T) {
 	dir := ringHome(t)
-	k := keyring{dir: dir, name: "pgp-public", log: &action.Log{Out: &bytes.Buffer{}}}
+	k := keyring.Public(dir, nil)
 	var wg sync.WaitGroup
 	const n = 8
 	for range n {
 		key := onlyKey(armoredKey("N", nil))
 		wg.Go(func() {
-			if err := k.change(func(r *pgp.Ring) error { r.Add(key); return nil }); err != nil {
+			if err := changeRing(k, func(r *pgp.Ring) error { r.Add(key); return nil }); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if r, err := k.read(); err != nil || len(r.Keys()) != n {
+	if r, err := k.Read(); err != nil || len(r.Keys()) != n {
 		t.Errorf("%d keys, want %d (%v)", len(r.Keys()), n, err)
 	}
 }
@@ -416,11 +417,11 @@ func TestKeyringDir(t *testing.T) {
 		"/a":       env("SINGULARITY_SYPGPDIR", "/a", "SINGULARITY_CONFIGDIR", "/b"),
 		"/b/sypgp": env("SINGULARITY_CONFIGDIR", "/b"),
 	} {
-		if got, err := keyringDir(getenv); got != want || err != nil {
+		if got, err := action.KeyringDir(getenv); got != want || err != nil {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	}
-	if got, err := keyringDir(env("HOME", "/elsewhere")); err != nil || strings.HasPrefix(got, "/elsewhere") || !strings.HasSuffix(got, "/.singularity/sypgp") {
+	if got, err := action.KeyringDir(env("HOME", "/elsewhere")); err != nil || strings.HasPrefix(got, "/elsewhere") || !strings.HasSuffix(got, "/.singularity/sypgp") {
 		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"singularity/action"
 	"singularity/pgp"
+	"singularity/sign/keyring"
 )
 
 func newKeyImportCommand(log *action.Log) *cobra.Command {
@@ -85,8 +86,8 @@ func readKeyFile(log *action.Log, path string) ([]*pgp.Key, error) {
 	return r.Keys(), nil
 }
 
-func importPublic(k keyring, key *pgp.Key) error {
-	return k.change(func(r *pgp.Ring) error {
+func importPublic(k keyring.File, key *pgp.Key) error {
+	return changeRing(k, func(r *pgp.Ring) error {
 		if r.Find(key.Fingerprint()) != nil {
 			return &presentError{key.Fingerprint()}
 		}
@@ -164,12 +165,12 @@ func keyExport(c *cobra.Command, log *action.Log, s keySelection, armored bool, 
 	if err != nil {
 		return err
 	}
-	r, err := k.read()
+	r, err := k.Read()
 	if err != nil {
 		return err
 	}
 	if len(r.Keys()) == 0 {
-		return action.Fatal(fmt.Errorf("cannot export: no keys in %q", k.path()), "singularity key newpair makes one")
+		return action.Fatal(fmt.Errorf("cannot export: no keys in %q", k.Path()), "singularity key newpair makes one")
 	}
 	kind := "public"
 	if s.secret {

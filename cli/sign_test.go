@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,7 +59,9 @@ func TestSignVerify(t *testing.T) {
 		"ID  |GROUP   |LINK    |TYPE\n" +
 		"------------------------------------------------\n" +
 		"1   |1       |NONE    |Def.FILE\n" +
-		"2   |1       |NONE    |FS\n"
+		"2   |1       |NONE    |FS\n" +
+		"3   |1       |2       |Generic/Raw\n" +
+		"4   |1       |2       |JSON.Generic\n"
 	if stdout != want {
 		t.Errorf("verify printed\n%s\nwant\n%s", stdout, want)
 	}
@@ -80,7 +83,7 @@ func TestSignVerify(t *testing.T) {
 	if !strings.HasPrefix(stdout, wantJSON) {
 		t.Errorf("JSON\n%s\nwant\n%s", stdout, wantJSON)
 	}
-	for _, args := range [][]string{{"-l"}, {"-g", "1"}, {"-i", "2"}, {"-a"}, {"--require-fingerprint", "0x" + strings.ToLower(fp)}} {
+	for _, args := range [][]string{{"-l"}, {"-g", "1"}, {"-i", "2"}, {"-a"}, {"--by-tree"}, {"--require-fingerprint", "0x" + strings.ToLower(fp)}} {
 		mustRun(t, "", append(append([]string{"verify"}, args...), image)...)
 	}
 	if _, stderr, code := callIn("", "verify", "--require-fingerprint", strings.Repeat("AB", 20), image); code != 255 {
@@ -109,7 +112,7 @@ func TestVerifyFailures(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &out); err != nil || code != 255 {
 		t.Fatalf("status %d, %v: %s", code, err, stdout)
 	}
-	if len(out.SignerKeys) != 2 || out.SignerKeys[1].Signer.DataCheck || !out.SignerKeys[0].Signer.DataCheck {
+	if len(out.SignerKeys) != 4 || out.SignerKeys[3].Signer.DataCheck || !out.SignerKeys[0].Signer.DataCheck {
 		t.Errorf("JSON %+v", out)
 	}
 	if want := "FATAL:   failed to verify container: integrity: data object integrity compromised: 2\n"; !strings.HasSuffix(stderr, want) {
@@ -124,7 +127,7 @@ func TestVerifyFailures(t *testing.T) {
 	if code != 255 || !strings.Contains(stdout, `"Signatures": 1`) || !strings.Contains(stdout, `"SignerKeys": null`) {
 		t.Errorf("unknown key: status %d: %s", code, stdout)
 	}
-	if !strings.Contains(stderr, "signature object 3 not valid: openpgp: signature made by unknown entity") ||
+	if !strings.Contains(stderr, "signature object 5 not valid: openpgp: signature made by unknown entity") ||
 		!strings.Contains(stderr, "hint: ") || !strings.Contains(stderr, fp[24:]) {
 		t.Errorf("unknown key: %s", stderr)
 	}
@@ -254,7 +257,7 @@ func TestSignKilled(t *testing.T) {
 		if err != nil {
 			t.Fatalf("image is damaged: %v", err)
 		}
-		if len(im.Objects()) > 2 {
+		if slices.ContainsFunc(im.Objects(), func(o sif.Object) bool { return o.Type == sif.DataSignature }) {
 			mustRun(t, "", "verify", image)
 		}
 		f.Close()
@@ -269,7 +272,7 @@ func TestSignGPGVerifies(t *testing.T) {
 	importKey(t, keyA())
 	image := signable(t)
 	mustRun(t, "", "sign", image)
-	object, _ := mustRun(t, "", "sif", "dump", "3", image)
+	object, _ := mustRun(t, "", "sif", "dump", "5", image)
 	home, err := os.MkdirTemp("", "gpg")
 	if err != nil {
 		t.Fatal(err)

@@ -21,8 +21,9 @@ import (
 // verifyOptions are the flags of verify.
 type verifyOptions struct {
 	sign.Options
-	require     []string
-	local, json bool
+	certificateOptions
+	require             []string
+	local, json, byTree bool
 }
 
 func newVerifyCommand(log *action.Log) *cobra.Command {
@@ -37,18 +38,20 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 			"  $ singularity verify --require-fingerprint FINGERPRINT debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := setFromEnv(c, verifyEnv); err != nil {
+				return err
+			}
 			if err := o.check(); err != nil {
 				return usageError(c, err)
-			}
-			if err := envBool(c, "local", "LOCAL_VERIFY"); err != nil {
-				return err
 			}
 			return verifyImage(c, log, o, args[0])
 		},
 	}
 	addSelectionFlags(c, &o.Selection, "verify")
+	o.addFlags(c)
 	f := c.Flags()
 	f.BoolVarP(&o.LegacyAll, "all", "a", false, "with --legacy-insecure, verify all objects")
+	f.BoolVar(&o.byTree, "by-tree", false, "check partitions by their hash trees alone, on all processors")
 	f.BoolVar(&o.Any, "any", false, "one good signature of each group is enough")
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
 	f.BoolVar(&o.Legacy, "legacy-insecure", false, "verify signatures made before version 3.6, which protect the data only")
@@ -64,6 +67,12 @@ func (o *verifyOptions) check() error {
 			return err
 		}
 		o.Require = append(o.Require, fp)
+	}
+	if o.byTree {
+		o.How = sign.ByTree
+	}
+	if err := o.certificateOptions.check(); err != nil {
+		return err
 	}
 	return checkSelection(o.Selection)
 }
@@ -84,9 +93,17 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 	if err != nil {
 		return fail(fmt.Errorf("cannot read %q: %w", path, err))
 	}
-	log.Info("Verifying image with PGP key material")
 	o.Now = time.Now()
+	if o.Keys, err = o.load(log, o.Now); err != nil {
+		return fail(err)
+	}
+	if len(o.Keys) == 0 {
+		log.Info("Verifying image with PGP key material")
+	}
 	result, err := sign.Verify(context.Background(), f, o.Options)
+	for _, w := range result.Warnings {
+		log.Warning(w)
+	}
 	if o.json {
 		err = errors.Join(err, writeTwoSpaces(c.OutOrStdout(), verifyResult(result)))
 	} else {
@@ -96,6 +113,11 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 		return fail(err)
 	}
 	log.Info("Verified signature(s) from image '" + path + "'")
+	if o.byTree && len(result.Trees) > 0 {
+		log.Info("Partitions were verified by their hash trees")
+	} else if o.byTree {
+		log.Info("The image has no hash tree: it was verified by its digests")
+	}
 	return nil
 }
 
@@ -103,7 +125,7 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 // global ring that cannot be trusted is left out, with a warning.
 func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	var list []sign.Keyring
-	global, err := globalKeyring(log).read()
+	global, err := globalKeyring(log).Read()
 	if err != nil {
 		log.Warning(err.Error())
 	} else if len(global.Keys()) > 0 {
@@ -113,7 +135,7 @@ func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := k.read()
+	local, err := k.Read()
 	return append(list, sign.Keyring{Origin: sign.Local, Ring: local}), err
 }
 
@@ -121,6 +143,9 @@ func verifyKeyrings(log *action.Log) ([]sign.Keyring, error) {
 func explainVerify(err error) error {
 	if inner, ok := errors.AsType[*action.Failure](err); ok {
 		return action.Fatal(err, inner.Hint)
+	}
+	if errors.Is(err, sign.ErrNoKey) {
+		return action.Fatal(err, "the image was signed with a key file or a certificate: name it with --key or --certificate, or use --any")
 	}
 	if unknown, ok := errors.AsType[*pgp.UnknownKeyError](err); ok {
 		return action.Fatal(err, fmt.Sprintf("get the public key with id %016X from its owner, then: singularity key import FILE", unknown.ID))
@@ -178,11 +203,16 @@ type signerJSON struct {
 func verifyResult(r *sign.Result) verifyJSON {
 	out := verifyJSON{Signatures: len(r.Signatures)}
 	for _, s := range r.Signatures {
-		if s.Key == nil {
+		if s.Key == nil && s.Public == nil {
 			continue
 		}
 		add := func(objects []sif.Object, good bool) {
 			for _, o := range objects {
+				if s.Key == nil {
+					// Other programs read that there is no OpenPGP key.
+					out.SignerKeys = append(out.SignerKeys, signerKeyJSON{signerJSON{Partition: o.Type.String(), Name: "unknown", DataCheck: good}})
+					continue
+				}
 				out.SignerKeys = append(out.SignerKeys, signerKeyJSON{signerJSON{
 					Partition: o.Type.String(), Name: s.Key.UserID(),
 					Fingerprint: strings.ToLower(s.Key.Fingerprint().String()),

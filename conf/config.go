@@ -38,6 +38,7 @@ type Config struct {
 	EnableOverlay     string
 	EnableUnderlay    string
 	TmpSandbox        bool
+	RequireIntegrity  bool
 	SessiondirMaxSize int64
 	MemoryFSType      string
 
@@ -196,6 +197,9 @@ var directives = []directive{
 	{name: "enable underlay", kind: choice, value: "yes", allowed: []string{"yes", "no", "preferred"},
 		doc:   "Make missing mount points without an overlay.",
 		field: func(c *Config) any { return &c.EnableUnderlay }},
+	{name: "require integrity", kind: yesNo, value: "no",
+		doc:   "Run only images that are signed with a key known here and have a hash tree, by which all that is read of them is checked.",
+		field: func(c *Config) any { return &c.RequireIntegrity }},
 	{name: "tmp sandbox", kind: yesNo, value: "yes",
 		doc:   "Allow extraction of an image to a temporary directory.",
 		field: func(c *Config) any { return &c.TmpSandbox }},

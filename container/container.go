@@ -50,6 +50,9 @@ type Hooks struct {
 	// Stdio replaces the standard descriptors of the program. A file's own
 	// number must not be 0, 1 or 2 of another place.
 	Stdio [3]*os.File
+	// Panic ends this process and so the container: a fault was found in an image
+	// that is served with Served.Panic.
+	Panic func()
 	// Done, when closed, kills the container.
 	Done <-chan struct{}
 	// Started is called once the program runs, with the process id of the
@@ -124,6 +127,11 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 		}
 	}
 	ws, err := m.wait(c)
+	if c.hold != nil && images[0].Tree != nil {
+		for _, fault := range c.hold.faults() {
+			warn(h, "The image is damaged: "+fault)
+		}
+	}
 	c.programs.end(h)
 	return ws, err
 }

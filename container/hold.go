@@ -14,6 +14,7 @@ import (
 	"singularity/conf"
 	"singularity/fusefs"
 	"singularity/plan"
+	"singularity/verity"
 )
 
 // Hold is this process's hold on a mount that it shares with other containers
@@ -46,16 +47,33 @@ const maxMessage = 1 << 20
 // see. So each side asks the kernel who the other is, and takes only a process of
 // the same user in the same user and mount namespace, which no program in a
 // container is.
-func Share(img *Served, hostIDs bool) (*Hold, error) {
-	name, err := holdName(img, hostIDs)
+//
+// If judge is not nil, what is read of the image is to be checked: the holder
+// knows by which hash tree, and img.Tree is set to that; judge sets it before a
+// holder is started.
+func Share(img *Served, hostIDs bool, judge func() error) (*Hold, error) {
+	name, err := holdName(img, hostIDs, judge != nil)
 	if err != nil {
 		return nil, err
 	}
 	for range 3 {
 		if fd, err := connect(name); err == nil {
-			return &Hold{fd: fd, user: -1, mnt: -1}, nil
+			h := &Hold{fd: fd, user: -1, mnt: -1}
+			if judge == nil {
+				return h, nil
+			}
+			if img.Tree, err = h.askTree(); err == nil {
+				return h, nil
+			}
+			h.Close()
+			return nil, err
 		} else if err != unix.ECONNREFUSED {
 			return nil, err
+		}
+		if judge != nil && img.Tree == nil {
+			if err := judge(); err != nil {
+				return nil, err
+			}
 		}
 		err := spawnHolder(name, img, hostIDs)
 		if err != nil && err != unix.EADDRINUSE {
@@ -80,7 +98,7 @@ func (h *Hold) Close() {
 // are the user namespace, since only in it can the holder's be joined, the mount
 // namespace, and the control group: a holder ends with the batch job that it was started in, and
 // must not take another job's containers along.
-func holdName(img *Served, hostIDs bool) (string, error) {
+func holdName(img *Served, hostIDs, checked bool) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(img.File.Fd()), &st); err != nil {
 		return "", err
@@ -94,7 +112,7 @@ func holdName(img *Served, hostIDs bool) (string, error) {
 		return "", err
 	}
 	h := fnv.New128a()
-	for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), uint64(img.Off), uint64(img.Size), ns[0], ns[1], uint64(os.Getuid()), uint64(os.Getgid()), btoi(hostIDs)} {
+	for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), uint64(img.Off), uint64(img.Size), ns[0], ns[1], uint64(os.Getuid()), uint64(os.Getgid()), btoi(hostIDs), btoi(checked)} {
 		var b [8]byte
 		binary.LittleEndian.PutUint64(b[:], n)
 		h.Write(b[:])
@@ -206,13 +224,70 @@ func spawnHolder(name string, img *Served, hostIDs bool) error {
 	}
 	defer unix.Close(null)
 	n := uintptr(null)
-	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10)}
+	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10), img.Tree.String()}
 	_, err = syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"SINGULARITY_HOLDER=1"},
 		Files: []uintptr{n, n, n, uintptr(fd), img.File.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	return err
+}
+
+// queryTree is the message that asks a holder for the hash tree by which it
+// checks the image. No list of wants is that short.
+const queryTree = "t"
+
+// queryFaults asks for what is wrong with the image, as far as it was seen.
+const queryFaults = "f"
+
+// askTree asks for the hash tree.
+func (h *Hold) askTree() (*verity.Params, error) {
+	text, err := h.ask(queryTree)
+	if err != nil {
+		return nil, err
+	}
+	p, err := verity.ParseParams(text)
+	if err == nil && p == nil {
+		err = errMessage
+	}
+	return p, err
+}
+
+// faults returns what the holder found wrong with the image.
+func (h *Hold) faults() []string {
+	text, err := h.ask(queryFaults)
+	if err != nil || text == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
+// ask sends a query and returns the answer.
+//
+// Security: an answer from a stranger is refused, as it could name a tree of the
+// stranger's.
+func (h *Hold) ask(query string) (string, error) {
+	if err := send(h.fd, []byte(query)); err != nil {
+		return "", err
+	}
+	b := make([]byte, 8<<10)
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(h.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil {
+			_, err = received(oob[:oobn])
+		}
+		if err == nil && n == 0 {
+			err = errMessage
+		}
+		if err != nil {
+			return "", err
+		}
+		return string(b[1:n]), nil
+	}
 }
 
 // request asks the holder for its namespaces. What the container wants besides

@@ -93,7 +93,7 @@ func TestSC050Stranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	img := &Served{File: f}
-	name, err := holdName(img, false)
+	name, err := holdName(img, false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestSC050Stranger(t *testing.T) {
 			}
 			t.Fatal("the other side did not start")
 		}
-		h, err := Share(img, false)
+		h, err := Share(img, false, nil)
 		if err == nil {
 			err = h.request(img, &plan.Plan{}, Hooks{})
 			h.Close()

@@ -1,10 +1,11 @@
 package container
 
 import (
-	"io"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"singularity/linux/script"
 	"singularity/plan"
+	"singularity/verity"
 )
 
 // HolderName is the first argument of a holder process: a word that no verb is.
@@ -38,6 +40,49 @@ type holder struct {
 	mnt     int  // the namespaces, -1 before the mount
 	user    int
 	ended   chan error
+	faults  faults
+}
+
+// maxFaults bounds how many faults of an image are kept.
+const maxFaults = 16
+
+// faults are what a server found wrong with an image.
+type faults struct {
+	mu   sync.Mutex
+	list []string
+}
+
+// add keeps a fault, and tells the system's log of it: the holder of a mount has
+// no terminal.
+func (f *faults) add(err error) {
+	text := strings.ReplaceAll(err.Error(), "\n", " ")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.list) < maxFaults {
+		f.list = append(f.list, text[:min(len(text), 400)])
+		logSystem("the image is damaged: " + text)
+	}
+}
+
+func (f *faults) text() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := ""
+	for _, t := range f.list {
+		b += t + "\n"
+	}
+	return b
+}
+
+// logSystem writes a line to the system's log, where there is one.
+func logSystem(line string) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	const userError = "<11>" // facility user, priority error
+	unix.Sendto(fd, []byte(userError+"singularity["+strconv.Itoa(os.Getpid())+"]: "+line), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: "/dev/log"})
 }
 
 // HoldMain is the life of a holder process: descriptor 3 is its listening
@@ -68,8 +113,12 @@ func HoldMain(args []string, open Opener) int {
 }
 
 func newHolder(args []string, open Opener) (*holder, error) {
-	if len(args) != 4 {
+	if len(args) != 5 {
 		return nil, errMessage
+	}
+	tree, err := verity.ParseParams(args[4])
+	if err != nil {
+		return nil, err
 	}
 	var n [4]int64
 	for i := range n {
@@ -85,9 +134,8 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	if n[3] == 1 {
 		h.ids.Mode = plan.HostIDs
 	}
-	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2]}
-	var err error
-	h.img.FS, err = open(h.img.Format, io.NewSectionReader(h.img.File, h.img.Off, h.img.Size), nil)
+	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2], Tree: tree}
+	h.img.FS, err = h.img.open(open)
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
 	return h, err
 }
@@ -150,6 +198,12 @@ func (h *holder) answer(fd int) bool {
 		return false
 	}
 	b = b[:n]
+	switch string(b) {
+	case queryTree:
+		return send(fd, []byte(string(replyReady)+h.img.Tree.String())) == nil
+	case queryFaults:
+		return send(fd, []byte(string(replyReady)+h.faults.text())) == nil
+	}
 	if h.extras {
 		if err := h.mount(b); err != nil {
 			send(fd, []byte{replyFailed})
@@ -239,7 +293,7 @@ func (h *holder) mount(b []byte) error {
 	if h.ids.Mode == plan.SingleID {
 		uid, gid = h.ids.InsideUID, h.ids.InsideGID
 	}
-	srv, err := newServer(&serving{img: &h.img, extras: extras, uid: uid, gid: gid}, h.img.FS, nil)
+	srv, err := newServer(&serving{img: &h.img, extras: extras, uid: uid, gid: gid}, h.img.FS, h.faults.add)
 	if err != nil {
 		return err
 	}

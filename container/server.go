@@ -16,6 +16,7 @@ import (
 	"singularity/linux/secret"
 	"singularity/plan"
 	"singularity/squashfs"
+	"singularity/verity"
 )
 
 // ServerName is the first argument of a server process: a word that no verb is.
@@ -42,6 +43,11 @@ type Served struct {
 	// Secret is what else opening an encrypted partition needs. The processes
 	// that have it are hidden from others of the same user.
 	Secret []byte
+	// Tree, if not nil, lets the server check what it reads of the partition.
+	Tree *verity.Params
+	// Panic ends the server, and so the container, at the first thing that is
+	// wrong with the image.
+	Panic bool
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
@@ -54,7 +60,7 @@ type Served struct {
 
 // header goes to a server process for each image, before the extras.
 type header struct {
-	Format, Off, Size, UID, GID, Layer, Extras, Secret int64
+	Format, Off, Size, UID, GID, Layer, Panic, Tree, Extras, Secret int64 // Tree is the length of its text
 }
 
 // extraHeader goes before the two texts of an extra.
@@ -122,7 +128,7 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 	}
 	for i := range list {
 		s := &list[i]
-		srv, err := newServer(s, s.img.FS, b.h.Warning)
+		srv, err := newServer(s, s.img.FS, b.damaged(s.img))
 		if err != nil {
 			closeAll(list[i:])
 			return nil, err
@@ -145,6 +151,16 @@ func hide(list []serving) error {
 		}
 	}
 	return nil
+}
+
+// damaged returns what is done about faults of img.
+func (b *builder) damaged(img *Served) func(error) {
+	return func(err error) {
+		warn(b.h, "The image is damaged: "+err.Error())
+		if img.Panic && b.h.Panic != nil {
+			b.h.Panic()
+		}
+	}
 }
 
 func closeAll(list []serving) {
@@ -198,8 +214,22 @@ func loadFile(img *Served, f *plan.File, h Hooks) []byte {
 	return content
 }
 
-func newServer(s *serving, fsys any, warning func(string)) (*fusefs.Server, error) {
-	c := fusefs.Config{Extras: s.extras, UID: s.uid, GID: s.gid}
+var errDamaged = errors.New("the image is damaged")
+
+// open opens the file system that img names, whose parts are checked as they are
+// read if it has a hash tree.
+func (img *Served) open(open Opener) (any, error) {
+	r, err := img.Tree.Section(img.File, img.Off, img.Size)
+	if err != nil {
+		return nil, err
+	}
+	return open(img.Format, r, img.Secret)
+}
+
+// newServer returns a server of s, which calls damaged, from any goroutine, for
+// each thing that it finds wrong with the image.
+func newServer(s *serving, fsys any, damaged func(error)) (*fusefs.Server, error) {
+	c := fusefs.Config{Extras: s.extras, UID: s.uid, GID: s.gid, OnError: damaged}
 	switch f := fsys.(type) {
 	case *squashfs.Reader:
 		c.FS = fusefs.Squashfs(f)
@@ -210,9 +240,6 @@ func newServer(s *serving, fsys any, warning func(string)) (*fusefs.Server, erro
 	}
 	if s.img.Layer {
 		c.FS = fusefs.Layer(c.FS)
-	}
-	if warning != nil {
-		c.OnError = func(err error) { warning("The image is damaged: " + err.Error()) }
 	}
 	return fusefs.New(c)
 }
@@ -264,11 +291,10 @@ func respawn(list []serving) (*serverProcess, error) {
 // write describes s to a server process.
 func (s *serving) write(b *bufio.Writer) {
 	extras := loadAll(s.extras)
-	h := header{int64(s.img.Format), s.img.Off, s.img.Size, int64(s.uid), int64(s.gid), 0, int64(len(extras)), int64(len(s.img.Secret))}
-	if s.img.Layer {
-		h.Layer = 1
-	}
-	binary.Write(b, binary.LittleEndian, h)
+	tree := s.img.Tree.String()
+	binary.Write(b, binary.LittleEndian, header{Format: int64(s.img.Format), Off: s.img.Off, Size: s.img.Size, UID: int64(s.uid), GID: int64(s.gid),
+		Layer: int64(btoi(s.img.Layer)), Panic: int64(btoi(s.img.Panic)), Tree: int64(len(tree)), Extras: int64(len(extras)), Secret: int64(len(s.img.Secret))})
+	b.WriteString(tree)
 	for i := range extras {
 		e := &extras[i]
 		n := int64(len(e.Content))
@@ -287,11 +313,19 @@ func readServing(in io.Reader) (*serving, error) {
 	if err := binary.Read(in, binary.LittleEndian, &h); err != nil {
 		return nil, err
 	}
-	s := &serving{uid: int(h.UID), gid: int(h.GID), img: &Served{Format: int(h.Format), Off: h.Off, Size: h.Size, Layer: h.Layer != 0}}
+	s := &serving{uid: int(h.UID), gid: int(h.GID), img: &Served{Format: int(h.Format), Off: h.Off, Size: h.Size, Layer: h.Layer != 0, Panic: h.Panic != 0}}
 	if h.Secret < 0 || h.Secret > maxSecret {
 		return nil, errMessage
 	}
 	s.img.Secret = make([]byte, h.Secret)
+	tree := make([]byte, h.Tree)
+	if _, err := io.ReadFull(in, tree); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.img.Tree, err = verity.ParseParams(string(tree)); err != nil {
+		return nil, err
+	}
 	for range h.Extras {
 		var eh extraHeader
 		if err := binary.Read(in, binary.LittleEndian, &eh); err != nil {
@@ -335,14 +369,18 @@ func ServeMain(open Opener) int {
 	// The terminal is not the server's: a write to it could stop or end it.
 	detach()
 	debug.SetGCPercent(50)
-	ended := make(chan error, len(list))
+	ended := make(chan error, 2*len(list))
 	for _, s := range list {
-		fsys, err := open(s.img.Format, io.NewSectionReader(s.img.File, s.img.Off, s.img.Size), s.img.Secret)
+		fsys, err := s.img.open(open)
 		clear(s.img.Secret)
 		if err != nil {
 			return 255
 		}
-		srv, err := newServer(s, fsys, nil)
+		srv, err := newServer(s, fsys, func(error) {
+			if s.img.Panic {
+				ended <- errDamaged
+			}
+		})
 		if err != nil {
 			return 255
 		}

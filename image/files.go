@@ -31,7 +31,11 @@ func (im *Image) Files() (files Files, fsys any, err error) {
 	if im.Format == FormatEncrypted && im.Plain != nil {
 		return OpenFiles(FormatSquashfs, im.Plain)
 	}
-	return OpenFiles(im.Format, io.NewSectionReader(im.File, im.Off, im.Size))
+	r, err := im.Section()
+	if err != nil {
+		return nil, nil, err
+	}
+	return OpenFiles(im.Format, r)
 }
 
 // OpenFiles opens the file tree of a partition that holds format.

@@ -13,6 +13,7 @@ import (
 
 	"singularity/sif"
 	"singularity/squashfs"
+	"singularity/verity"
 )
 
 // Kind is what an image is stored as.
@@ -60,6 +61,11 @@ type Image struct {
 	Arch string
 	// Plain is the squashfs in an encrypted root partition, once it is unlocked.
 	Plain *io.SectionReader
+	// Trees are the hash trees of partitions by their ids: what is read of these
+	// is checked.
+	Trees map[uint32]*verity.Params
+	// Root is the id of the root partition, in a SIF.
+	Root uint32
 
 	parts bool // opened by OpenParts
 }
@@ -176,7 +182,7 @@ func (im *Image) openSIF(size int64) error {
 		return err
 	}
 	p, _ := o.Partition()
-	im.Off, im.Size, im.Arch = o.Off, o.Size, p.Arch
+	im.Off, im.Size, im.Arch, im.Root = o.Off, o.Size, p.Arch, o.ID
 	switch p.FS {
 	case sif.FSSquashfs:
 		im.Format = FormatSquashfs
@@ -196,6 +202,29 @@ func (im *Image) openSIF(size int64) error {
 		return errors.New("the root partition does not hold the file system that the SIF names (" + p.FS.String() + ")")
 	}
 	return nil
+}
+
+// HasTree tells whether the root partition of a SIF has a hash tree, by the names
+// of the objects alone.
+func (im *Image) HasTree() bool {
+	if im.Kind != SIF {
+		return false
+	}
+	for _, o := range im.SIF.Objects() {
+		if o.Type == sif.DataJSON && o.Link == im.Root && !o.LinkIsGroup && strings.HasPrefix(o.Name, "verity.json") {
+			return true
+		}
+	}
+	return false
+}
+
+// Section returns a reader of the root partition as it is stored; what Trees tell
+// of it is checked.
+func (im *Image) Section() (*io.SectionReader, error) { return im.section(im.Root, im.Off, im.Size) }
+
+// section returns a reader of the partition id, which lies at off.
+func (im *Image) section(id uint32, off, size int64) (*io.SectionReader, error) {
+	return im.Trees[id].Section(im.File, off, size)
 }
 
 // detect tells which file system begins with head.

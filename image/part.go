@@ -135,5 +135,9 @@ func (im *Image) Data() (Part, error) {
 
 // Open opens the file tree of p, a part of im, as OpenFiles does.
 func (im *Image) Open(p Part) (files Files, fsys any, err error) {
-	return OpenFiles(p.Format, io.NewSectionReader(im.File, p.Off, p.Size))
+	r, err := im.section(p.ID, p.Off, p.Size)
+	if err != nil {
+		return nil, nil, err
+	}
+	return OpenFiles(p.Format, r)
 }

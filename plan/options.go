@@ -65,6 +65,11 @@ type Options struct {
 	Overlay []string
 	// NoSharedMount mounts the image for this container alone.
 	NoSharedMount bool
+	// Integrity is how much of a signed image is checked: "off", "lazy" (the
+	// default: each block when it is read) or "full" (all of it first).
+	Integrity string
+	// IntegrityPanic ends the container at the first block that is wrong.
+	IntegrityPanic bool
 	// ShareNS asks for what is the default.
 	ShareNS bool
 	// TmpSandbox unpacks the image first; NoTmpSandbox forbids it.

@@ -39,23 +39,43 @@ func (e *Editor) File() *File { return e.f }
 // object, so that holes stay but a deleted last object is overwritten. A full
 // table is an error: it cannot grow.
 func (e *Editor) Add(in Input) (Object, error) {
-	t := e.draft()
-	if e.f.header.Deterministic() {
-		in.Time = time.Time{}
-	}
-	o, err := t.add(in)
-	if err == nil {
-		_, err = t.check()
-	}
+	list, err := e.AddAll(func(added []Object) []Input { return []Input{in}[len(added):] })
 	if err != nil {
-		// Nothing refers to what was written; only the space is given back.
-		_ = e.w.Truncate(e.size)
-		return Object{}, fmt.Errorf("cannot add object: %w", err)
+		return Object{}, err
+	}
+	return list[0], nil
+}
+
+// AddAll adds several objects in one change. It calls next with the objects
+// written so far until that returns no more.
+func (e *Editor) AddAll(next func(added []Object) []Input) ([]Object, error) {
+	t := e.draft()
+	var list []Object
+	for inputs := next(nil); len(inputs) > 0; inputs = next(list) {
+		for _, in := range inputs {
+			if e.f.header.Deterministic() {
+				in.Time = time.Time{}
+			}
+			o, err := t.add(in)
+			if err != nil {
+				return nil, e.giveUp(err)
+			}
+			list = append(list, o)
+		}
+	}
+	if _, err := t.check(); err != nil {
+		return nil, e.giveUp(err)
 	}
 	if err := e.commit(t); err != nil {
-		return Object{}, fmt.Errorf("cannot add object: %w", err)
+		return nil, fmt.Errorf("cannot add object: %w", err)
 	}
-	return o, nil
+	return list, nil
+}
+
+// giveUp gives back the space of objects that nothing refers to yet.
+func (e *Editor) giveUp(err error) error {
+	_ = e.w.Truncate(e.size)
+	return fmt.Errorf("cannot add object: %w", err)
 }
 
 // DeleteOptions says what happens to the data of a deleted object. By default

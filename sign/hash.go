@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"singularity/sif"
+	"singularity/verity"
 )
 
 // chunkSize is how much is read at once, in bytes. While one chunk is hashed the
@@ -30,6 +31,7 @@ type hashJob struct {
 	objects []sif.Object
 	hashes  map[crypto.Hash]hash.Hash
 	sums    map[crypto.Hash][]byte
+	tree    *verity.Writer // builds a hash tree meanwhile, if not nil
 }
 
 func newHashing(f *sif.File) *hashing {
@@ -39,6 +41,14 @@ func newHashing(f *sif.File) *hashing {
 // want asks for the hash of the data of objects, one after the other, and
 // returns where it will be once run has returned.
 func (h *hashing) want(alg crypto.Hash, objects ...sif.Object) *hashJob {
+	j := h.job(objects...)
+	if j.hashes[alg] == nil {
+		j.hashes[alg] = alg.New()
+	}
+	return j
+}
+
+func (h *hashing) job(objects ...sif.Object) *hashJob {
 	key := ""
 	for _, o := range objects {
 		key += fmt.Sprint(o.ID, " ")
@@ -47,9 +57,6 @@ func (h *hashing) want(alg crypto.Hash, objects ...sif.Object) *hashJob {
 	if j == nil {
 		j = &hashJob{objects: objects, hashes: map[crypto.Hash]hash.Hash{}, sums: map[crypto.Hash][]byte{}}
 		h.jobs[key] = j
-	}
-	if j.hashes[alg] == nil {
-		j.hashes[alg] = alg.New()
 	}
 	return j
 }
@@ -97,7 +104,10 @@ func (h *hashing) run(ctx context.Context) error {
 
 // run hashes one run of objects with the given buffers, which it may allocate.
 func (j *hashJob) run(ctx context.Context, f *sif.File, bufs *[2][]byte) error {
-	var all []hash.Hash
+	var all []io.Writer
+	if j.tree != nil {
+		all = append(all, j.tree)
+	}
 	for _, h := range j.hashes {
 		all = append(all, h)
 	}
@@ -119,7 +129,7 @@ type chunk struct {
 }
 
 // hashObject feeds what r holds to all hashes; another goroutine reads ahead.
-func hashObject(ctx context.Context, r *io.SectionReader, bufs *[2][]byte, all []hash.Hash) error {
+func hashObject(ctx context.Context, r *io.SectionReader, bufs *[2][]byte, all []io.Writer) error {
 	size := int(min(r.Size(), chunkSize))
 	for i := range bufs {
 		if len(bufs[i]) < size {
@@ -170,7 +180,8 @@ func hashObject(ctx context.Context, r *io.SectionReader, bufs *[2][]byte, all [
 	return nil
 }
 
-func write(all []hash.Hash, data []byte) {
+// write feeds hashes, which never fail.
+func write(all []io.Writer, data []byte) {
 	for _, h := range all {
 		h.Write(data)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"singularity/pgp"
 	"singularity/sif"
@@ -26,8 +25,10 @@ const (
 	legacyStart      = "SIFHASH:"
 )
 
+// ErrNoKey says that a DSSE signature was met and no key for it was given.
+var ErrNoKey = errors.New("key material not provided for DSSE envelope signature")
+
 var (
-	errNoKey       = errors.New("key material not provided for DSSE envelope signature")
 	errNoKeyring   = errors.New("key material not provided for PGP clear-sign signature")
 	errFormat      = errors.New("signature format not recognized")
 	errFingerprint = errors.New("fingerprint in descriptor does not correspond to signing entity")
@@ -119,25 +120,42 @@ func signatureObjects(f *sif.File) ([]signatureObject, error) {
 	return list, nil
 }
 
+// signedText is what a signature object signs, and by whose key.
+type signedText struct {
+	text   []byte
+	key    *pgp.Key // of an OpenPGP signature
+	origin Origin   // where key was found
+	public *PublicKey
+}
+
 // verify checks the signature itself, and returns the text that was signed.
-func (s *signatureObject) verify(keys []Keyring, now time.Time) (*pgp.Signed, Origin, error) {
-	switch {
-	case s.form == formDSSE:
-		return nil, "", errNoKey
-	case s.form == formUnknown:
-		return nil, "", errFormat
-	case len(keys) == 0:
-		return nil, "", errNoKeyring
-	}
-	r := rings{list: keys}
-	signed, err := pgp.VerifyClear(s.data, r.find, now)
-	if err != nil {
-		return nil, "", &InvalidError{ID: s.ID, Err: err}
-	}
-	// Security: others read the signer off the descriptor, which nothing signs.
+func (s *signatureObject) verify(o Options) (*signedText, error) {
 	meta, ok := s.Signature()
-	if !ok || pgp.Fingerprint(meta.Entity) != signed.Key.Fingerprint() {
-		return nil, "", errFingerprint
+	switch {
+	case s.form == formUnknown:
+		return nil, errFormat
+	case s.form == formDSSE && len(o.Keys) == 0:
+		return nil, ErrNoKey
+	case s.form == formDSSE:
+		payload, key, err := openEnvelope(bytes.TrimSpace(s.data), o.Keys)
+		if err != nil {
+			return nil, &InvalidError{ID: s.ID, Err: err}
+		}
+		// Security: others read the signer off the descriptor, which nothing signs.
+		if !ok || meta.Entity != [20]byte{} {
+			return nil, errFingerprint
+		}
+		return &signedText{text: payload, public: key}, nil
+	case len(o.Keyrings) == 0:
+		return nil, errNoKeyring
 	}
-	return signed, r.found, nil
+	r := rings{list: o.Keyrings}
+	signed, err := pgp.VerifyClear(s.data, r.find, o.Now)
+	if err != nil {
+		return nil, &InvalidError{ID: s.ID, Err: err}
+	}
+	if !ok || pgp.Fingerprint(meta.Entity) != signed.Key.Fingerprint() {
+		return nil, errFingerprint
+	}
+	return &signedText{text: signed.Text, key: signed.Key, origin: r.found}, nil
 }

@@ -128,57 +128,102 @@ func (sel Selection) tasks(f *sif.File) ([]*task, error) {
 	return list[i : i+1], nil
 }
 
-// Sign adds a signature for each group that sel selects to the image of size
-// bytes in w, and returns the signature objects. A locked or read-only file is
-// the caller's matter. If Sign is interrupted, the image is readable, and each
-// signature in it is whole.
-func Sign(ctx context.Context, w sif.Storage, size int64, sel Selection, s Signer, now time.Time) ([]sif.Object, error) {
+// Request says what Sign does.
+type Request struct {
+	Selection
+	Signer Signer
+	Now    time.Time
+	// Trees asks for a hash tree of each file system in the groups, where there
+	// is none yet. A group that has signatures gets none: they would break.
+	Trees bool
+}
+
+// Signed is what Sign added to an image.
+type Signed struct {
+	Signatures []sif.Object
+	Trees      int // hash trees
+	// NoTrees says why partitions have no hash tree although some were asked for.
+	NoTrees string
+}
+
+// Sign adds a signature for each group that r selects to the image of size
+// bytes in w. A hash tree that is there already is built again, and must be the
+// same. A locked or read-only file is the caller's matter. If Sign is
+// interrupted, the image is readable, and each signature in it is whole.
+func Sign(ctx context.Context, w sif.Storage, size int64, r Request) (*Signed, error) {
 	e, err := sif.Edit(w, size)
 	if err != nil {
 		return nil, err
 	}
-	e.Time = now
-	tasks, err := sel.tasks(e.File())
+	e.Time = r.Now
+	tasks, err := r.tasks(e.File())
 	if err != nil {
 		return nil, fmt.Errorf("integrity: %w", err)
 	}
 	if free := e.File().Header().FreeSlots; free < int64(len(tasks)) {
 		return nil, fmt.Errorf("image has room for %d more objects, %d signatures are needed", free, len(tasks))
 	}
-	// Adding an object waits for all of the image to be on disk. What a copy or
-	// a download still owes is written while the processor hashes.
-	statements, err := state(ctx, e.File(), tasks, s.Unlock, w.Sync)
+	out := &Signed{}
+	trees, err := r.planTrees(e.File(), tasks, out)
 	if err != nil {
 		return nil, err
 	}
-	var added []sif.Object
+	// Adding an object waits for all of the image to be on disk. What a copy or
+	// a download still owes is written while the processor hashes.
+	sums, err := hashAll(ctx, e.File(), tasks, trees, r.Signer.Unlock, w.Sync)
+	if err != nil {
+		return nil, err
+	}
+	if out.Trees, err = addTrees(e, trees); err != nil {
+		return nil, err
+	}
+	if out.Trees > 0 {
+		if tasks, err = r.tasks(e.File()); err != nil {
+			return nil, err
+		}
+		if err := sums.rest(ctx, e.File(), tasks); err != nil {
+			return nil, err
+		}
+	}
+	statements, err := state(e.File(), tasks, sums)
+	if err != nil {
+		return nil, err
+	}
 	for i, t := range tasks {
-		data, extra, err := s.Sign(statements[i])
+		data, extra, err := r.Signer.Sign(statements[i])
 		if err != nil {
-			return added, err
+			return out, err
 		}
 		o, err := e.Add(sif.Input{
 			Type: sif.DataSignature, Link: t.group, LinkIsGroup: true,
 			Extra: extra.Extra(), Data: bytes.NewReader(data),
 		})
 		if err != nil {
-			return added, err
+			return out, err
 		}
-		added = append(added, o)
+		out.Signatures = append(out.Signatures, o)
 	}
-	return added, nil
+	return out, nil
 }
 
-// state hashes what tasks name and returns their statements. All of meanwhile run
-// at the same time, and one that fails ends the work.
-func state(ctx context.Context, f *sif.File, tasks []*task, meanwhile ...func() error) ([][]byte, error) {
-	const alg = crypto.SHA256
+// signAlg is the hash of new signatures.
+const signAlg = crypto.SHA256
+
+// objectSums are the digests of objects by their ids.
+type objectSums map[uint32]digest
+
+// hashAll hashes the objects of tasks, and builds trees. All of meanwhile run at
+// the same time, and one that fails ends the work.
+func hashAll(ctx context.Context, f *sif.File, tasks []*task, trees []*treeJob, meanwhile ...func() error) (objectSums, error) {
 	h := newHashing(f)
 	jobs := map[uint32]*hashJob{}
 	for _, t := range tasks {
 		for _, o := range t.objects {
-			jobs[o.ID] = h.want(alg, o)
+			jobs[o.ID] = h.want(signAlg, o)
 		}
+	}
+	for _, t := range trees {
+		t.start(h)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -191,19 +236,55 @@ func state(ctx context.Context, f *sif.File, tasks []*task, meanwhile ...func() 
 		})
 	}
 	wg.Wait()
+	var fault error
+	for _, t := range trees {
+		fault = cmp.Or(fault, t.end())
+	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	if fault != nil {
+		return nil, fault
+	}
+	sums := objectSums{}
+	for id, j := range jobs {
+		sums[id] = j.sum(signAlg)
+	}
+	return sums, nil
+}
+
+// rest hashes the objects of tasks that have no digest yet.
+func (s objectSums) rest(ctx context.Context, f *sif.File, tasks []*task) error {
+	h := newHashing(f)
+	jobs := map[uint32]*hashJob{}
+	for _, t := range tasks {
+		for _, o := range t.objects {
+			if _, ok := s[o.ID]; !ok {
+				jobs[o.ID] = h.want(signAlg, o)
+			}
+		}
+	}
+	if err := h.run(ctx); err != nil {
+		return err
+	}
+	for id, j := range jobs {
+		s[id] = j.sum(signAlg)
+	}
+	return nil
+}
+
+// state returns the statements about tasks.
+func state(f *sif.File, tasks []*task, sums objectSums) ([][]byte, error) {
 	var list [][]byte
 	for _, t := range tasks {
-		s := statement{header: digestOf(alg, f.HeaderDigestBytes())}
+		s := statement{header: digestOf(signAlg, f.HeaderDigestBytes())}
 		for _, o := range t.objects {
 			relative := o.ID - t.base
 			descriptor, err := f.DescriptorDigestBytes(o, relative)
 			if err != nil {
 				return nil, err
 			}
-			s.objects = append(s.objects, objectDigests{relative, digestOf(alg, descriptor), jobs[o.ID].sum(alg)})
+			s.objects = append(s.objects, objectDigests{relative, digestOf(signAlg, descriptor), sums[o.ID]})
 		}
 		text := s.encode()
 		if len(text) > maxStatementSize {

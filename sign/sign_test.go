@@ -115,7 +115,7 @@ func create(t testing.TB, in ...sif.Input) *storage {
 
 func (s *storage) sign(t testing.TB, k *pgp.Key, sel Selection) {
 	t.Helper()
-	if _, err := Sign(context.Background(), s, int64(len(s.b)), sel, OpenPGP(k, nil, now), now); err != nil {
+	if _, err := Sign(context.Background(), s, int64(len(s.b)), Request{Selection: sel, Signer: OpenPGP(k, nil, now), Now: now}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -180,22 +180,15 @@ func TestKnownAnswers(t *testing.T) {
 	if _, err := sif.Create(s, sif.CreateOptions{ID: id, Time: time.Unix(1700000000, 0), LaunchScript: sif.LaunchScript}, inputs()...); err != nil {
 		t.Fatal(err)
 	}
-	tasks, err := Selection{}.tasks(s.open(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	texts, err := state(context.Background(), s.open(t), tasks, func() error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := s.statementOf(t)
 	const want = `{"version":1,"header":{"digest":"sha256:93026b461fe0ee39cf8cc89d2dc57fe156075fdc4967ad5c66975b98ea3d66b5"},"objects":[` +
 		`{"relativeId":0,"descriptorDigest":"sha256:fe60baf0e7c59ee97235d7b01bc790007e73e3b08ba80a4627879b81b885ae32","objectDigest":"sha256:3c550fd6c1cf927d1b90797fde705a047654793b63887924f6bc1bc5069e9881"},` +
 		`{"relativeId":1,"descriptorDigest":"sha256:9672d29826d7112fa3536969de4e7621668ff1ec68d8b49cd9cc8181c5842214","objectDigest":"sha256:bba2d36669004a3ef16764b0dfe370dfc0c22263976dfd3d896370b3fa39be0d"},` +
 		`{"relativeId":2,"descriptorDigest":"sha256:2da80fca202d07699f60ba08d60e965c1b42cf65dba6f3b4dc7389305279c861","objectDigest":"sha256:`
-	if !strings.HasPrefix(string(texts[0]), want) {
-		t.Errorf("statement is\n%s\nwant\n%s", texts[0], want)
+	if !strings.HasPrefix(text, want) {
+		t.Errorf("statement is\n%s\nwant\n%s", text, want)
 	}
-	if st, err := decodeStatement(texts[0]); err != nil || !bytes.Equal(st.encode(), texts[0]) {
+	if st, err := decodeStatement([]byte(text)); err != nil || string(st.encode()) != text {
 		t.Errorf("statement does not survive decoding: %v", err)
 	}
 }
@@ -203,7 +196,7 @@ func TestKnownAnswers(t *testing.T) {
 func TestSelectionErrors(t *testing.T) {
 	s := create(t, inputs()...)
 	for _, sel := range []Selection{{Group: 9}, {Object: 9}} {
-		if _, err := Sign(context.Background(), s, int64(len(s.b)), sel, OpenPGP(alice(), nil, now), now); err == nil {
+		if _, err := Sign(context.Background(), s, int64(len(s.b)), Request{Selection: sel, Signer: OpenPGP(alice(), nil, now), Now: now}); err == nil {
 			t.Errorf("signed %+v", sel)
 		}
 		if _, err := s.verify(t, Options{Selection: sel}); err == nil {
@@ -332,12 +325,7 @@ func TestSC101_Moved(t *testing.T) {
 // OpenPGP signature is good.
 func TestSC102_WeakDigest(t *testing.T) {
 	s := create(t, inputs()...)
-	tasks, _ := Selection{}.tasks(s.open(t))
-	texts, err := state(context.Background(), s.open(t), tasks, func() error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := string(texts[0])
+	good := s.statementOf(t)
 	for _, kind := range []string{"md5", "sha1", "sha3_256", "SHA256", "", "sha256:sha256"} {
 		clone := &storage{bytes.Clone(s.b)}
 		clone.addStatement(t, strings.Replace(good, "sha256:", kind+":", 1))
@@ -477,7 +465,7 @@ func TestAnyAndRequire(t *testing.T) {
 	s.sign(t, alice(), Selection{})
 	s.sign(t, bob(), Selection{})
 	s.add(t, []byte(`{"payloadType":"application/vnd.sylabs.sif-metadata+json","payload":"","signatures":[]}`), pgp.Fingerprint{})
-	if _, err := s.verify(t, Options{}); err == nil || err.Error() != "integrity: "+errNoKey.Error() {
+	if _, err := s.verify(t, Options{}); err == nil || err.Error() != "integrity: "+ErrNoKey.Error() {
 		t.Errorf("DSSE signature: %v", err)
 	}
 	r, err := s.verify(t, Options{Any: true, Keyrings: keyrings(t, bob())})
@@ -614,7 +602,7 @@ func TestWrongPassphraseLeavesImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := bytes.Clone(s.b)
-	_, err = Sign(context.Background(), s, int64(len(s.b)), Selection{}, OpenPGP(locked, []byte("wrong"), now), now)
+	_, err = Sign(context.Background(), s, int64(len(s.b)), Request{Selection: Selection{}, Signer: OpenPGP(locked, []byte("wrong"), now), Now: now})
 	if !errors.Is(err, pgp.ErrPassphrase) || !bytes.Equal(before, s.b) {
 		t.Errorf("%v", err)
 	}
@@ -642,7 +630,7 @@ func (f *failsOnce) Sync() error {
 func TestLostImageIsNotSigned(t *testing.T) {
 	lost := errors.New("disk is broken")
 	f := &failsOnce{storage: create(t, inputs()...), err: lost}
-	_, err := Sign(context.Background(), f, int64(len(f.b)), Selection{}, OpenPGP(alice(), nil, now), now)
+	_, err := Sign(context.Background(), f, int64(len(f.b)), Request{Selection: Selection{}, Signer: OpenPGP(alice(), nil, now), Now: now})
 	if !errors.Is(err, lost) || f.writes > 0 {
 		t.Errorf("%v, %d writes", err, f.writes)
 	}
@@ -653,7 +641,7 @@ func TestNoRoom(t *testing.T) {
 	if _, err := sif.Create(s, sif.CreateOptions{Slots: 3}, inputs()...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Sign(context.Background(), s, int64(len(s.b)), Selection{}, OpenPGP(alice(), nil, now), now); err == nil {
+	if _, err := Sign(context.Background(), s, int64(len(s.b)), Request{Selection: Selection{}, Signer: OpenPGP(alice(), nil, now), Now: now}); err == nil {
 		t.Error("signed an image without a free descriptor")
 	}
 }

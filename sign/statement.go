@@ -145,7 +145,10 @@ func decodeStatement(data []byte) (*statement, error) {
 type decoder struct{ *json.Decoder }
 
 // object reads an object. Each of fields must be there, and reads its value.
-func (d decoder) object(fields map[string]func() error) error {
+func (d decoder) object(fields map[string]func() error) error { return d.objectWith(fields, nil) }
+
+// objectWith reads an object with fields that must be there and others that may.
+func (d decoder) objectWith(fields, optional map[string]func() error) error {
 	if err := d.delim('{'); err != nil {
 		return err
 	}
@@ -161,6 +164,9 @@ func (d decoder) object(fields map[string]func() error) error {
 		}
 		seen[key] = true
 		read := fields[key]
+		if read == nil {
+			read = optional[key]
+		}
 		if read == nil {
 			var skipped json.RawMessage
 			read = func() error { return d.Decode(&skipped) }

@@ -15,7 +15,10 @@ import (
 type Options struct {
 	Selection
 	Keyrings []Keyring // in the order in which they are asked
-	Now      time.Time // when everything is judged
+	// Keys are for DSSE signatures. If there are any, one of them must have made a
+	// good signature of each group: that is what the caller asks about.
+	Keys []*PublicKey
+	Now  time.Time // when everything is judged
 	// Any makes one good signature for each group enough. Otherwise all must
 	// be good, those made with unknown keys too.
 	Any bool
@@ -26,19 +29,40 @@ type Options struct {
 	// partition if nothing is selected, or of every object with LegacyAll. They
 	// cover neither header nor descriptors.
 	Legacy, LegacyAll bool
+	// How says how much of the data of partitions with a hash tree is read.
+	How How
 }
+
+// How much of the data of partitions Verify reads. All else of a group is always
+// read and compared.
+type How int
+
+// The ways to verify partitions that have a hash tree.
+const (
+	// Full compares the digest in the signature, and builds the tree again.
+	Full How = iota
+	// ByTree reads every block too, on all processors, but compares it with the
+	// tree alone: as good for anyone who trusts the signer.
+	ByTree
+	// Lazy reads neither partition nor tree: whoever uses them reads through
+	// Result.Trees, where the signature's promise is kept block by block.
+	Lazy
+)
 
 // Result tells what became of each signature that Verify looked at.
 type Result struct {
 	Signatures []Signature
+	Trees      []Tree   // the hash trees of what was verified
+	Warnings   []string // about hash trees that are not used
 }
 
 // Signature is what became of one signature.
 type Signature struct {
-	ID     uint32   // of the signature object
-	Group  uint32   // that it was checked for
-	Key    *pgp.Key // the signer, nil if the signature itself is not valid
-	Origin Origin   // where Key was found
+	ID     uint32     // of the signature object
+	Group  uint32     // that it was checked for
+	Key    *pgp.Key   // the signer; nil without a valid OpenPGP signature
+	Origin Origin     // where Key was found
+	Public *PublicKey // the signer; nil without a valid DSSE signature
 	// Verified are the objects found as they were signed, Damaged those whose
 	// data are not.
 	Verified, Damaged []sif.Object
@@ -97,12 +121,14 @@ func verify(ctx context.Context, f *sif.File, o Options, r *Result) error {
 	if err != nil {
 		return err
 	}
+	trees := r.findTrees(f, tasks, o.Legacy)
 	list, fault := candidates(f, o, tasks, signatures)
-	if err := hashPending(ctx, f, list); err != nil {
+	if err := hashPending(ctx, f, list, trees, o.How); err != nil {
 		return err
 	}
 	for _, c := range list {
 		c.compare()
+		c.compareTrees(trees)
 		r.Signatures = append(r.Signatures, c.Signature)
 		if c.Err != nil && !o.Any {
 			return c.Err
@@ -184,15 +210,15 @@ func (s *signatureObject) covers(t *task, legacy bool) bool {
 // check verifies the signature and everything that the statement says but the
 // digests of data, which it notes.
 func (c *candidate) check(f *sif.File, s *signatureObject, o Options) error {
-	signed, origin, err := s.verify(o.Keyrings, o.Now)
+	signed, err := s.verify(o)
 	if err != nil {
 		return err
 	}
-	c.Key, c.Origin = signed.Key, origin
+	c.Key, c.Origin, c.Public = signed.key, signed.origin, signed.public
 	if o.Legacy {
-		return c.checkLegacy(s, signed.Text)
+		return c.checkLegacy(s, signed.text)
 	}
-	st, err := decodeStatement(signed.Text)
+	st, err := decodeStatement(signed.text)
 	if err != nil {
 		return &InvalidError{ID: s.ID, Err: err}
 	}
@@ -248,19 +274,35 @@ func (c *candidate) checkIDs(st *statement) error {
 	return nil
 }
 
-// hashPending hashes all data that a candidate waits for.
-func hashPending(ctx context.Context, f *sif.File, list []*candidate) error {
+// hashPending hashes all data that a candidate waits for, and checks trees.
+func hashPending(ctx context.Context, f *sif.File, list []*candidate, trees []*treeCheck, how How) error {
 	h := newHashing(f)
-	for _, c := range list {
-		if c.Err != nil {
+	for _, t := range trees {
+		if !slices.ContainsFunc(list, func(c *candidate) bool { return c.Err == nil && c.task == t.task }) {
 			continue
 		}
-		for i := range c.pending {
-			p := &c.pending[i]
-			p.job = h.want(p.want.hash, p.objects...)
+		if err := t.start(f, h, how); err != nil {
+			return err
 		}
 	}
-	return h.run(ctx)
+	for _, c := range list {
+		if c.Err == nil {
+			c.pending = slices.DeleteFunc(c.pending, func(p pendingDigest) bool {
+				return slices.ContainsFunc(trees, func(t *treeCheck) bool { return t.spares(p, how) })
+			})
+			for i := range c.pending {
+				p := &c.pending[i]
+				p.job = h.want(p.want.hash, p.objects...)
+			}
+		}
+	}
+	err := h.run(ctx)
+	for _, t := range trees {
+		if endErr := t.end(ctx, err != nil); err == nil {
+			err = endErr
+		}
+	}
+	return err
 }
 
 // compare checks the data digests of c, once they are there.
@@ -283,23 +325,32 @@ func (c *candidate) compare() {
 // judge decides whether t is signed: by anyone, and by all that o requires.
 func judge(t *task, list []*candidate, o Options) error {
 	signers := map[pgp.Fingerprint]bool{}
+	good, byKeys := false, false
 	var first error
 	for _, c := range list {
 		if c.task != t {
 			continue
 		}
-		if c.Err == nil {
-			signers[c.Key.Fingerprint()] = true
-		} else if first == nil {
+		switch {
+		case c.Err != nil && first == nil:
 			first = c.Err
+		case c.Err != nil:
+		case c.Public != nil:
+			good, byKeys = true, true
+		default:
+			good = true
+			signers[c.Key.Fingerprint()] = true
 		}
 	}
 	// Security: no signature at all, or none that is good, never passes.
-	if len(signers) == 0 && first == nil {
+	if !good && first == nil {
 		return notFound(t, o.Legacy)
 	}
-	if len(signers) == 0 {
+	if !good {
 		return first
+	}
+	if len(o.Keys) > 0 && !byKeys {
+		return fmt.Errorf("%s: %w", t, errDSSE)
 	}
 	for _, fp := range o.Require {
 		if !signers[fp] {

@@ -71,7 +71,7 @@ func signOurs(t *testing.T, path string, sel sign.Selection, k *pgp.Key) {
 	defer f.Close()
 	fi, _ := f.Stat()
 	now := time.Now()
-	if _, err := sign.Sign(context.Background(), f, fi.Size(), sel, sign.OpenPGP(k, nil, now), now); err != nil {
+	if _, err := sign.Sign(context.Background(), f, fi.Size(), sign.Request{Selection: sel, Signer: sign.OpenPGP(k, nil, now), Now: now, Trees: true}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,100 @@
+package sign
+
+import (
+	"context"
+	"errors"
+
+	"singularity/pgp"
+	"singularity/sif"
+	"singularity/sign/keyring"
+	"singularity/sign/verdict"
+	"singularity/verity"
+)
+
+// Judge tells what is to be known before a container starts from f: who signed
+// the group of its root partition, and the hash trees there. With o.How Lazy it
+// reads no partition, so that the time does not depend on their size.
+//
+// A key that is not known here does not forbid a start: blocks are checked
+// against the tree all the same, which finds damage and later changes, but the
+// origin is not proven.
+func Judge(ctx context.Context, f *sif.File, o Options) *verdict.Verdict {
+	refuse := func(err error) *verdict.Verdict {
+		return &verdict.Verdict{State: verdict.Refused, Text: err.Error()}
+	}
+	root, err := f.Primary()
+	if err != nil {
+		return refuse(err)
+	}
+	o.Selection, o.Any = Selection{Group: root.Group}, true
+	r, err := Verify(ctx, f, o)
+	v := &verdict.Verdict{State: verdict.Trusted}
+	for _, t := range r.Trees {
+		v.Trees = append(v.Trees, &verity.Params{Object: t.Partition.ID, Off: t.Object.Off, Size: t.Object.Size, Salt: t.Salt, Root: t.Root})
+	}
+	switch {
+	case errors.Is(err, ErrNoSignature):
+		v.State = verdict.Unsigned
+	case err != nil && onlyUnknown(r):
+		v.State, v.Text = verdict.Unknown, err.Error()
+	case err != nil:
+		return refuse(err)
+	}
+	if v.State == verdict.Trusted {
+		for _, s := range r.Signatures {
+			if s.Err == nil && s.Key != nil {
+				v.Text = s.Key.UserID() + ", " + s.Key.Fingerprint().String()
+				break
+			}
+		}
+		return v
+	}
+	if o.How != Lazy {
+		// Nobody vouches for the tree, but it must be that of the data.
+		if err := checkTrees(ctx, f, r.Trees); err != nil {
+			return refuse(err)
+		}
+	}
+	return v
+}
+
+// Keyrings returns the administrator's ring and the user's, which is in dir, in
+// the order in which they are asked. One that cannot be used is left out, so that
+// its keys are unknown.
+func Keyrings(dir string) []Keyring {
+	var list []Keyring
+	for _, k := range []struct {
+		origin Origin
+		file   keyring.File
+	}{{Global, keyring.Global(nil)}, {Local, keyring.Public(dir, nil)}} {
+		if ring, err := k.file.Read(); err == nil {
+			list = append(list, Keyring{Origin: k.origin, Ring: ring})
+		}
+	}
+	return list
+}
+
+// onlyUnknown tells whether no signature was found wrong: their keys are not
+// here.
+func onlyUnknown(r *Result) bool {
+	for _, s := range r.Signatures {
+		var unknown *pgp.UnknownKeyError
+		if s.Err != nil && !errors.As(s.Err, &unknown) && !errors.Is(s.Err, ErrNoKey) && !errors.Is(s.Err, errNoKeyring) {
+			return false
+		}
+	}
+	return len(r.Signatures) > 0
+}
+
+func checkTrees(ctx context.Context, f *sif.File, trees []Tree) error {
+	for i := range trees {
+		p := &treeCheck{Tree: trees[i], task: &task{}}
+		if err := p.start(f, nil, ByTree); err != nil {
+			return err
+		}
+		if err := errors.Join(p.end(ctx, false), p.fault); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package verity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// chunkBlocks is how many blocks a goroutine takes at once.
+const chunkBlocks = 64
+
+// Writer hashes data that is written to it in order. It is not safe for
+// concurrent use.
+type Writer struct {
+	salt   []byte
+	size   int64
+	buf    []byte // of the chunk that is being filled
+	leaves [][]byte
+	jobs   chan job
+	free   chan []byte
+	done   sync.WaitGroup
+}
+
+// job is a chunk of data and where its digests go.
+type job struct {
+	data, digests []byte
+}
+
+// NewWriter returns a Writer that hashes with the given number of goroutines,
+// at least one, and a salt of at most 256 bytes. Sum must be called, after an
+// error too: it ends them.
+func NewWriter(salt []byte, workers int) *Writer {
+	workers = max(workers, 1)
+	w := &Writer{salt: bytes.Clone(salt), jobs: make(chan job), free: make(chan []byte, workers+1)}
+	for range workers + 1 {
+		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
+	}
+	w.buf = <-w.free
+	for range workers {
+		w.done.Go(w.work)
+	}
+	return w
+}
+
+func (w *Writer) work() {
+	h := sha256.New()
+	for j := range w.jobs {
+		for i := 0; i < len(j.data); i += BlockSize {
+			sum(h, w.salt, j.data[i:i+BlockSize], j.digests[i/BlockSize*DigestSize:])
+		}
+		w.free <- j.data[:0]
+	}
+}
+
+// Write takes the next bytes of the data. It never fails.
+func (w *Writer) Write(p []byte) (int, error) {
+	n := len(p)
+	w.size += int64(n)
+	for len(p) > 0 {
+		k := min(len(p), cap(w.buf)-len(w.buf))
+		w.buf = append(w.buf, p[:k]...)
+		p = p[k:]
+		if len(w.buf) == cap(w.buf) {
+			w.send()
+		}
+	}
+	return n, nil
+}
+
+// send gives the chunk to a goroutine; only the last one may be short.
+func (w *Writer) send() {
+	for len(w.buf)%BlockSize != 0 {
+		w.buf = append(w.buf, make([]byte, BlockSize-len(w.buf)%BlockSize)...)
+	}
+	d := make([]byte, chunkBlocks*DigestSize)
+	w.leaves = append(w.leaves, d)
+	w.jobs <- job{w.buf, d}
+	w.buf = <-w.free
+}
+
+// Sum ends the data and returns its tree. There must be at least one byte.
+func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
+	if len(w.buf) > 0 {
+		w.send()
+	}
+	close(w.jobs)
+	w.done.Wait()
+	s, err := shapeOf(w.size)
+	if err != nil {
+		return nil, err
+	}
+	if len(w.salt) > MaxSalt {
+		return nil, fmt.Errorf("a salt has at most %d bytes, this one %d", MaxSalt, len(w.salt))
+	}
+	t := &Tree{Superblock: Superblock{UUID: uuid, Blocks: s.blocks, Salt: w.salt}, shape: s}
+	t.build(w.leaves)
+	return t, nil
+}
+
+// Tree is the hash tree over some data.
+type Tree struct {
+	Superblock
+	Root   Digest
+	shape  shape
+	levels [][]byte // the leaves first
+}
+
+// build makes the levels over the digests of the data.
+func (t *Tree) build(chunks [][]byte) {
+	if t.shape.levels == 0 {
+		t.Root = Digest(chunks[0][:DigestSize])
+		return
+	}
+	level := make([]byte, t.shape.count[0]*BlockSize)
+	for i, c := range chunks {
+		copy(level[i*chunkBlocks*DigestSize:], c)
+	}
+	t.levels = append(t.levels, level)
+	h := sha256.New()
+	for l := 1; l < t.shape.levels; l++ {
+		up := make([]byte, t.shape.count[l]*BlockSize)
+		for i := 0; i < len(level); i += BlockSize {
+			sum(h, t.Salt, level[i:i+BlockSize], up[i/perBlock:])
+		}
+		t.levels = append(t.levels, up)
+		level = up
+	}
+	sum(h, t.Salt, level, t.Root[:])
+}
+
+// Size returns the size of the hash area in bytes.
+func (t *Tree) Size() int64 { return t.shape.size }
+
+// WriteTo writes the hash area.
+func (t *Tree) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(t.Superblock.block())
+	total := int64(n)
+	for l := len(t.levels) - 1; l >= 0 && err == nil; l-- {
+		n, err = w.Write(t.levels[l])
+		total += int64(n)
+	}
+	return total, err
+}
