@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/secret"
 )
 
 // Memory is how much memory a single step may take here, and what sets that.
@@ -27,6 +29,20 @@ func MemoryLeft() Memory {
 		}
 	}
 	return memoryLeft("", limits)
+}
+
+// keyRow tells how safe keys of encrypted images are in this host's memory, of
+// which try was just allocated for one.
+func (k *kernel) keyRow(try []byte, err error) Row {
+	if err != nil {
+		return Row{"memory for keys", Limited, err.Error(), "raise the limit of locked memory (ulimit -l) to 64 KiB or more: encrypted images need it"}
+	}
+	secret.Free(try)
+	row := Row{Name: "memory for keys", Status: OK, Found: "can be locked"}
+	if strings.Count(k.line("/proc/swaps"), "\n") > 0 {
+		row.Found += "; swap space is on, and what is derived from a passphrase on the way to a key may get there: encrypt it"
+	}
+	return row
 }
 
 // slack is left for the rest of the process, in bytes.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/secret"
 )
 
 func TestMemoryLeft(t *testing.T) {
@@ -59,5 +61,21 @@ func TestMemoryLeft(t *testing.T) {
 	}
 	if m := MemoryLeft(); m.Size == 0 || m.Rule == "" {
 		t.Errorf("here: %+v", m)
+	}
+}
+
+func TestKeyRow(t *testing.T) {
+	for name, swaps := range map[string]string{"off": "Filename\tType\n", "on": "Filename\tType\n/dev/sda2\tpartition\n"} {
+		k := &kernel{read: func(string) ([]byte, error) { return []byte(swaps), nil }}
+		try, err := secret.Alloc(4096)
+		if err != nil {
+			t.Skip(err)
+		}
+		if r := k.keyRow(try, nil); r.Status != OK || strings.Contains(r.Found, "swap") != (name == "on") {
+			t.Errorf("swap %s: %+v", name, r)
+		}
+	}
+	if r := new(kernel).keyRow(nil, unix.EPERM); r.Status != Limited || !strings.Contains(r.Cure, "ulimit -l") {
+		t.Errorf("%+v", r)
 	}
 }
