@@ -12,6 +12,8 @@
 //
 // Files: main.go (which program does what), flags.go (the flag tables, which
 // help, completion and manual pages read too), parse.go (the parser), usage.go
-// (lists of options), start.go (the start itself), message.go and terminal.go
-// (messages to people), errors.go (exit status and hint of each error).
+// (lists of options), start.go (the start itself), envfile.go (environment
+// files), shell.go (a shell for images that have none), message.go and
+// terminal.go (messages to people), hot.go (--hot-cache), errors.go (exit status
+// and hint of each error).
 package action

@@ -20,6 +20,8 @@ type Extensions struct {
 	// It returns the squashfs in it, and the secret that a server process of
 	// this program opens it again with.
 	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// Program is the path of singularity-cli for that program itself.
+	Program string
 }
 
 // A Group is a control group for a container.

@@ -27,7 +27,7 @@ const instanceTitle = "Singularity instance: "
 
 // Descriptors of a process that becomes an instance, besides the standard ones.
 const (
-	argsFD   = 3 // whether there is a leader, then the command line, with zero bytes between
+	argsFD   = 3 // words with zero bytes between: see birth
 	statusFD = 4 // messages of the start, and a zero byte once it runs
 	leaderFD = 5 // a pidfd of what it must not outlive, if there is one
 )
@@ -135,7 +135,7 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 		user = u.Name
 	}
 	title := instanceTitle + user + " [" + v.Args[0] + "]"
-	exe, err := sealedCopy()
+	exe, err := sealedCopy("/proc/self/exe")
 	if err != nil {
 		status.Close()
 		return nil, err
@@ -143,7 +143,8 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 	defer unix.Close(exe)
 	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{title}, &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err == nil {
-		_, err = argsEnd.WriteString(strconv.FormatBool(leader >= 0) + "\x00" + strings.Join(argv, "\x00"))
+		b := birth{leader: leader >= 0, fileEnv: v.Options.FileEnv, argv: argv}
+		_, err = argsEnd.WriteString(b.encode())
 	}
 	if err := errors.Join(err, argsEnd.Close()); err != nil {
 		status.Close()
@@ -152,18 +153,26 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 	return status, nil
 }
 
-// sealedCopy returns a copy of the running program in memory that nobody can
+// sealedCopy returns a copy of a program of ours in memory that nobody can
 // change.
 //
-// Security (SC-023): the container's process 1 is this program, and root in the
-// user namespace of an instance can open its file.
-func sealedCopy() (int, error) {
-	from, err := os.Open("/proc/self/exe")
+// Security (SC-023): the process 1 of an instance is this program, as is the
+// shell of a container that has none, and root in the user namespace can open
+// its file.
+func sealedCopy(path string) (int, error) {
+	from, err := os.Open(path)
 	if err != nil {
 		return -1, err
 	}
 	defer from.Close()
-	fd, err := unix.MemfdCreate("singularity", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("singularity", flags|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate("singularity", flags)
+	}
+	if err == unix.EACCES {
+		return -1, Fatal(errors.New("cannot make a copy of the program in memory: this host lets nobody execute one"), "an administrator can allow it: sysctl vm.memfd_noexec=1")
+	}
 	if err != nil {
 		return -1, err
 	}
@@ -231,21 +240,48 @@ func BecomeInstance(ext Extensions) int {
 	status := os.NewFile(statusFD, "status")
 	log := NewLog()
 	log.Out, log.Color = status, false
-	text, err := io.ReadAll(io.LimitReader(os.NewFile(argsFD, "arguments"), 4<<20))
+	text, err := io.ReadAll(io.LimitReader(os.NewFile(argsFD, "arguments"), maxBirth))
 	if err != nil {
 		return 255
 	}
-	leader, args, _ := strings.Cut(string(text), "\x00")
-	code, err := instanceOf(strings.Split(args, "\x00"), leader == "true", ext, log, status)
+	code, err := instanceOf(decodeBirth(string(text)), ext, log, status)
 	if err != nil {
 		return Report(log, err)
 	}
 	return code
 }
 
-func instanceOf(argv []string, leader bool, ext Extensions, log *Log, status *os.File) (int, error) {
+// birth is what the process of an instance is told.
+type birth struct {
+	leader  bool // whether there is a leader
+	fileEnv []string
+	argv    []string
+}
+
+// maxBirth bounds it, in bytes.
+const maxBirth = 16 << 20
+
+func (b *birth) encode() string {
+	words := append([]string{strconv.FormatBool(b.leader), strconv.Itoa(len(b.fileEnv))}, b.fileEnv...)
+	return strings.Join(append(words, b.argv...), "\x00")
+}
+
+func decodeBirth(text string) (b birth) {
+	words := strings.Split(text, "\x00")
+	if len(words) < 2 {
+		return b
+	}
+	n, err := strconv.Atoi(words[1])
+	if err != nil || n < 0 || n > len(words)-2 {
+		return b
+	}
+	return birth{leader: words[0] == "true", fileEnv: words[2 : 2+n], argv: words[2+n:]}
+}
+
+func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error) {
 	var v Invocation
-	verb, err := Parse(&v, argv, log)
+	verb, err := Parse(&v, b.argv, log)
+	v.Options.FileEnv = b.fileEnv
 	if err != nil || verb == nil || verb.Set&Instances == 0 {
 		return 255, err
 	}
@@ -271,7 +307,7 @@ func instanceOf(argv []string, leader bool, ext Extensions, log *Log, status *os
 		if err != nil {
 			return err
 		}
-		if leader {
+		if b.leader {
 			go watchLeader(id)
 		}
 		status.Write([]byte{0})
@@ -376,7 +412,11 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	for _, n := range notes {
 		log.Warning(n)
 	}
-	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, container.Hooks{Warning: log.Warning, Debug: log.Debug})
+	hooks := container.Hooks{Warning: log.Warning, Debug: log.Debug}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
+	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, hooks)
 	if err != nil {
 		return 0, StartError(err)
 	}

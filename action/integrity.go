@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
+	"singularity/conf"
 	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
@@ -24,10 +27,10 @@ const (
 // verifyProgram checks signatures for a start.
 const verifyProgram = "starter-verify"
 
-// integrity finds out whether the image may run as its signature says, and by
-// which hash trees what is read of it is checked; then it opens the shared mount.
-// Without a hash tree there is nothing to do, unless all is to be checked or the
-// administrator wants it.
+// integrity finds out whether the image may run as its signature says and the
+// administrator wants, and by which hash trees what is read of it is checked; then
+// it opens the shared mount. Without a hash tree there is nothing to do, unless
+// all is to be checked.
 func (s *starter) integrity() error {
 	mode := s.o.Integrity
 	if mode == "" {
@@ -36,42 +39,112 @@ func (s *starter) integrity() error {
 	if mode != integrityOff && mode != integrityLazy && mode != integrityFull {
 		return Fatal(errors.New("--integrity \""+mode+"\": it must be lazy, full or off"), "leave it out: lazy is the default")
 	}
-	required := s.conf.RequireIntegrity && os.Getuid() != 0
 	if s.o.IntegrityPanic {
 		// Only the container's own server can end it.
 		s.o.NoSharedMount = true
 	}
+	required := s.conf.RequireIntegrity && os.Getuid() != 0
 	tree := s.image.HasTree()
-	switch {
-	case required && (mode == integrityOff || !tree):
+	if required && (mode == integrityOff || !tree) {
 		return Fatal(errors.New("configuration allows only images whose integrity is checked while they run, with a signature that is trusted here"),
 			"sign the image with a key that this host knows: singularity sign; and do not use --integrity=off")
-	case mode == integrityOff, s.image.Kind != image.SIF, mode == integrityLazy && !tree:
-		return s.share(nil)
 	}
-	judge := func() error { return s.judge(mode, required) }
-	if mode == integrityFull || required || s.log.Level >= LevelVerbose {
-		// A holder could tell the tree, but not who signed.
-		if err := judge(); err != nil {
+	list := false
+	if s.image.Kind == image.SIF {
+		var err error
+		if list, err = s.hasList(); err != nil {
 			return err
 		}
-		judge = func() error { return nil }
-		if len(s.image.Trees) == 0 {
-			judge = nil
-		}
 	}
-	return s.share(judge)
+	if s.image.Kind != image.SIF || !list && (mode == integrityOff || mode == integrityLazy && !tree) {
+		return s.share(nil)
+	}
+	judge := func() error { return s.judge(mode, tree, required, list) }
+	if mode == integrityLazy && !required && !list && s.log.Level < LevelVerbose {
+		return s.share(judge)
+	}
+	// A holder could tell the tree, but not who signed, nor what the
+	// administrator has written since.
+	if err := judge(); err != nil {
+		return err
+	}
+	if len(s.image.Trees) == 0 {
+		return s.share(nil)
+	}
+	return s.share(func() error { return nil })
 }
 
+// siteDir is the directory of the administrator's files.
+func (s *starter) siteDir() string {
+	if s.o.ConfigFile != "" {
+		return filepath.Dir(s.absolute(s.o.ConfigFile))
+	}
+	return filepath.Dir(conf.Path())
+}
+
+// maxList bounds the execution control list, in bytes.
+const maxList = 1 << 20
+
+// hasList tells whether there is an execution control list that must be asked:
+// any but one that says no more than that it is not activated.
+func (s *starter) hasList() (bool, error) {
+	f, err := os.OpenFile(s.siteDir()+"/ecl.toml", os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	var text []byte
+	if err == nil {
+		defer f.Close()
+		text, err = io.ReadAll(io.LimitReader(f, maxList+1))
+	}
+	if err != nil || len(text) > maxList {
+		return false, Fatal(errors.New("cannot read the execution control list "+s.siteDir()+"/ecl.toml"), "the administrator must make it readable, or remove it")
+	}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		switch strings.Join(strings.Fields(line), "") {
+		case "", "activated=false", "legacyinsecure=false", "legacyinsecure=true":
+		default:
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// What starter-verify is told of the execution control list.
+const (
+	listNo   = "no"
+	listAsk  = "list"
+	listOnly = "only" // and nothing else
+)
+
 // judge runs the check of signatures, and takes what it says.
-func (s *starter) judge(mode string, required bool) error {
-	v, err := runVerify(s.image.File, mode)
+func (s *starter) judge(mode string, tree, required, list bool) error {
+	what := listNo
+	switch {
+	case list && mode == integrityOff:
+		// Nothing is checked later, so all of it is now.
+		mode, what = integrityFull, listOnly
+	case list && !tree:
+		what = listOnly
+	case list:
+		what = listAsk
+	}
+	v, err := s.runVerify(mode, what)
 	if err != nil {
 		return err
 	}
 	if v.State == verdict.Refused {
-		return Fatal(errors.New("the signature of the image is not valid: "+v.Text),
-			"the image is not as it was signed: get it again; --integrity=off runs it all the same")
+		hint := "the image is not as it was signed: get it again; --integrity=off runs it all the same"
+		if !strings.HasPrefix(v.Text, verdict.ListPrefix) {
+			v.Text = "the signature of the image is not valid: " + v.Text
+		} else {
+			hint = "singularity ecl check IMAGE tells which rule decides; the list is the administrator's"
+		}
+		return Fatal(errors.New(v.Text), hint)
+	}
+	if v.Listed {
+		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
 	}
 	if required && v.State != verdict.Trusted {
 		return Fatal(errors.New("configuration allows only images signed with a key that is trusted here; this one is "+string(v.State)+" "+v.Text),
@@ -80,6 +153,12 @@ func (s *starter) judge(mode string, required bool) error {
 	if required && v.Tree(s.image.Root) == nil {
 		return Fatal(errors.New("configuration allows only images with a hash tree; that of this one cannot be used"), "sign the image again")
 	}
+	s.take(v)
+	return nil
+}
+
+// take keeps the hash trees of v, and says what is known of the signer.
+func (s *starter) take(v *verdict.Verdict) {
 	switch v.State {
 	case verdict.Trusted:
 		s.log.Verbose("Image signed by " + v.Text)
@@ -92,10 +171,9 @@ func (s *starter) judge(mode string, required bool) error {
 	for _, t := range v.Trees {
 		s.image.Trees[t.Object] = t
 	}
-	if t := v.Tree(s.image.Root); t != nil {
+	if v.Tree(s.image.Root) != nil {
 		s.log.Verbose("What is read of the image is checked while it runs")
 	}
-	return nil
 }
 
 // check takes the hash tree of the root partition from a holder.
@@ -106,8 +184,8 @@ func (s *starter) check(t *verity.Params) {
 	s.image.Trees[s.image.Root] = t
 }
 
-// runVerify runs the program that checks signatures on an open image.
-func runVerify(f *os.File, mode string) (*verdict.Verdict, error) {
+// runVerify runs the program that checks signatures on the open image.
+func (s *starter) runVerify(mode, list string) (*verdict.Verdict, error) {
 	dir, err := KeyringDir(os.Getenv)
 	if err != nil {
 		return nil, err
@@ -117,7 +195,7 @@ func runVerify(f *os.File, mode string) (*verdict.Verdict, error) {
 		return nil, err
 	}
 	defer r.Close()
-	pid, err := startVerify(f, w, []string{verifyProgram, mode, dir})
+	pid, err := startVerify(s.image.File, w, []string{verifyProgram, mode, dir, s.siteDir(), list})
 	w.Close()
 	if err != nil {
 		return nil, err

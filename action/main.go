@@ -11,6 +11,7 @@ import (
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/container/hot"
 	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
@@ -60,6 +61,8 @@ func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io
 		}), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
+	case len(argv) > 2 && argv[1] == hot.WriterName:
+		return hot.WriterMain(argv[2:], func(format int, r *io.SectionReader) (any, error) { return openServed(format, r, nil) }), true
 	}
 	return 0, false
 }
@@ -80,6 +83,12 @@ func run(argv []string, log *Log) (int, error) {
 		return 0, handOver(argv)
 	case joins && verb.Set&Instances != 0:
 		return 0, Fatal(errors.New("cannot start an instance from an instance"), "name an image")
+	}
+	if done, err := v.EnvFiles(nil); err != nil || !done {
+		if err == nil {
+			err = handOver(argv)
+		}
+		return 0, err
 	}
 	if joins {
 		for _, note := range v.Notes {

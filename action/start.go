@@ -15,6 +15,7 @@ import (
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
+	"singularity/container/hot"
 	"singularity/host"
 	"singularity/image"
 	"singularity/linux/entry"
@@ -49,7 +50,11 @@ type starter struct {
 	hold  *container.Hold // of the shared mount; may be nil
 	fsys  any
 	user  host.User
-	facts plan.Facts
+	// hotConfig is what is kept of the image's blocks, hot the session of this
+	// start if it serves the image itself.
+	hotConfig hot.Config
+	hot       *hot.Session
+	facts     plan.Facts
 
 	images   images
 	overlays []plan.Partition // in the image
@@ -85,6 +90,9 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.needKey(); err != nil {
 		return 0, err
 	}
+	if s.hotConfig, err = s.hotCache(); err != nil {
+		return 0, err
+	}
 	if err := s.integrity(); err != nil {
 		return 0, err
 	}
@@ -94,6 +102,7 @@ func (s *starter) start(path string) (int, error) {
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
+	s.watch()
 	defer func() {
 		s.images.release()
 		s.sandbox.remove(log)
@@ -177,7 +186,7 @@ func (s *starter) mayShare() bool {
 
 // served is the image as a server of ours shows it.
 func (s *starter) served() *container.Served {
-	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Tree: s.image.Trees[s.image.Root]}
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
@@ -288,7 +297,8 @@ func (s *starter) gather() error {
 			}
 			return at, plan.Other
 		},
-		Ext: s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
+		Script: s.isScript,
+		Ext:    s.image.Kind == image.Ext3, NoWrite: s.o.Writable && unix.Access(s.image.Path, unix.W_OK) != nil, Overlays: s.overlays,
 	}, Open: func(r plan.ImageRef) (plan.OpenImage, error) {
 		o, err := s.open(r)
 		if err != nil {
@@ -420,7 +430,7 @@ func settings(c *conf.Config) plan.Settings {
 func (s *starter) environment() {
 	in := env.Input{Host: os.Environ(), Clean: s.o.CleanEnv, NoEval: s.o.NoEval}
 	in.Scripts, in.App = s.scripts("/.singularity.d/env"), s.app()
-	in.User = append(env.UserVariables(in.Host), s.o.Env...)
+	in.User = s.userVariables(in.Host)
 	home := s.facts.Host.Home
 	if s.o.Fakeroot {
 		home = "/root"
@@ -457,6 +467,9 @@ func (s *starter) environment() {
 	r := env.Make(in)
 	for _, w := range r.Warnings {
 		s.log.Warning(w)
+	}
+	for _, name := range r.Changed {
+		s.log.Verbose("The value of " + name + " is not set as it stands, but as a shell reads it between double quotes: --no-eval sets it literally")
 	}
 	s.facts.Env, s.facts.Shell = r.Env, r.Shell
 }
@@ -500,6 +513,9 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	hooks := container.Hooks{Warning: s.log.Warning, Debug: s.log.Debug, Procs: procs, Panic: func() { os.Exit(255) }}
+	if hooks.Shell, err = s.ownShell(p); err != nil {
+		return 0, err
+	}
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
@@ -515,6 +531,8 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.hot.End()
+	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()
 	s.sandbox.remove(s.log)
 	if err != nil {

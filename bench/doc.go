@@ -21,6 +21,6 @@
 //
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
-// (how each peer is called), start.go, shared.go, read.go, pack.go, trust.go (the rows),
+// (how each peer is called), start.go, shared.go, hot.go, read.go, pack.go, trust.go (the rows),
 // report.go (the table).
 package main

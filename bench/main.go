@@ -23,6 +23,7 @@ var groups = []struct {
 	{"exec", (*bench).execTrue},
 	{"shared", (*bench).shared},
 	{"python", (*bench).python},
+	{"hot", (*bench).hot},
 	{"find", (*bench).find},
 	{"read", (*bench).reads},
 	{"memory", (*bench).memory},

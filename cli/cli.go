@@ -24,10 +24,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"singularity/action"
+	"singularity/container"
+	"singularity/container/shell"
 )
 
 // Main runs singularity-cli with argv and returns its exit status.
 func Main(argv []string) int {
+	if len(argv) > 1 && argv[1] == container.ShellVerb {
+		return shell.Main(argv[2:])
+	}
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
 	}
@@ -102,7 +107,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newDoctorCommand(log),
 		newInspectCommand(log),
 		newInstanceCommand(log),
-		newKeyCommand(log),
+		newECLCommand(log), newKeyCommand(log),
 		newOverlayCommand(log),
 		newRunHelpCommand(log),
 		newSIFCommand(log),

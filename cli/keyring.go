@@ -22,7 +22,9 @@ func localKeyring(log *action.Log, secret bool) (keyring.File, error) {
 }
 
 // globalKeyring is the administrator's ring.
-func globalKeyring(log *action.Log) keyring.File { return keyring.Global(log.Warning) }
+func globalKeyring(log *action.Log) keyring.File {
+	return keyring.Global(keyring.SiteDir(), log.Warning)
+}
 
 // changeRing lets edit alter the ring k.
 func changeRing(k keyring.File, edit func(*pgp.Ring) error) error {

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"singularity/action"
+	"singularity/container/shell"
 	"singularity/host/cdi"
 )
 
@@ -23,6 +25,12 @@ func startElsewhere(log *action.Log, image string) error {
 	if err != nil {
 		return err
 	}
+	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
+		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
+	}}
+	if _, err := v.EnvFiles(files.Variables); err != nil {
+		return err
+	}
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
@@ -33,11 +41,14 @@ func startElsewhere(log *action.Log, image string) error {
 		}
 		return exitStatus(status)
 	}
+	if err := v.ShareFileEnv(); err != nil {
+		return err
+	}
 	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Unlock: unlock}
+var extensions = action.Extensions{Limit: limit, Unlock: unlock, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)
@@ -46,6 +57,9 @@ func startWithDevices(log *action.Log, v *action.Invocation) error {
 	}
 	if err != nil {
 		return action.Fatal(err, "device files come with the vendor's driver, e.g. sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml; --cdi-dirs names other directories")
+	}
+	if err := v.ShareFileEnv(); err != nil {
+		return err
 	}
 	return action.StartWithDevices(edits)
 }

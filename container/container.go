@@ -61,11 +61,18 @@ type Hooks struct {
 	// Parent, if not nil, stays open in the program under its own number, and
 	// the program does not die with this process: it must look at Parent.
 	Parent *os.File
+	// Shell is the program for plan.Process.OwnShell; ShellVerb is its first
+	// argument. It is the caller's to close.
+	Shell *os.File
 	// Procs are files of a control group, open for writing: the container's
 	// process writes "0" to each, which enters the group, before it does
 	// anything else. They are the caller's to close.
 	Procs []*os.File
 }
+
+// ShellVerb is the first argument of a program that shall be the shell of a
+// container; no verb of the command line is called so.
+const ShellVerb = "@shell"
 
 // ErrInterrupted says that the container was ended before its program started.
 var ErrInterrupted = errors.New("interrupted")

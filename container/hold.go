@@ -225,6 +225,7 @@ func spawnHolder(name string, img *Served, hostIDs bool) error {
 	defer unix.Close(null)
 	n := uintptr(null)
 	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10), img.Tree.String()}
+	args = append(args, img.Hot.Args()...)
 	_, err = syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"SINGULARITY_HOLDER=1"},
 		Files: []uintptr{n, n, n, uintptr(fd), img.File.Fd()},

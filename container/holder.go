@@ -11,8 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/linux/script"
+	"singularity/linux/syslog"
 	"singularity/plan"
+	"singularity/squashfs"
 	"singularity/verity"
 )
 
@@ -40,6 +43,7 @@ type holder struct {
 	mnt     int  // the namespaces, -1 before the mount
 	user    int
 	ended   chan error
+	hot     *hot.Session // of the program that came first
 	faults  faults
 }
 
@@ -60,7 +64,7 @@ func (f *faults) add(err error) {
 	defer f.mu.Unlock()
 	if len(f.list) < maxFaults {
 		f.list = append(f.list, text[:min(len(text), 400)])
-		logSystem("the image is damaged: " + text)
+		syslog.Send("the image is damaged: " + text)
 	}
 }
 
@@ -72,17 +76,6 @@ func (f *faults) text() string {
 		b += t + "\n"
 	}
 	return b
-}
-
-// logSystem writes a line to the system's log, where there is one.
-func logSystem(line string) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	const userError = "<11>" // facility user, priority error
-	unix.Sendto(fd, []byte(userError+"singularity["+strconv.Itoa(os.Getpid())+"]: "+line), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: "/dev/log"})
 }
 
 // HoldMain is the life of a holder process: descriptor 3 is its listening
@@ -98,6 +91,7 @@ func HoldMain(args []string, open Opener) int {
 	if !h.serveClients() {
 		return 255
 	}
+	h.hot.End()
 	unix.Close(3)
 	if h.mnt < 0 {
 		return 0
@@ -113,8 +107,12 @@ func HoldMain(args []string, open Opener) int {
 }
 
 func newHolder(args []string, open Opener) (*holder, error) {
-	if len(args) != 5 {
+	if len(args) != 5+hot.ConfigArgs {
 		return nil, errMessage
+	}
+	config, err := hot.ParseConfig(args[5:])
+	if err != nil {
+		return nil, err
 	}
 	tree, err := verity.ParseParams(args[4])
 	if err != nil {
@@ -137,6 +135,10 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2], Tree: tree}
 	h.img.FS, err = h.img.open(open)
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
+	if r, ok := h.img.FS.(*squashfs.Reader); ok {
+		config.Blocks = config.Blocks && tree == nil
+		h.hot = hot.Begin(config, hot.Image{File: h.img.File, Format: h.img.Format, Off: h.img.Off, Size: h.img.Size, Reader: r})
+	}
 	return h, err
 }
 

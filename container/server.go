@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/extfs"
 	"singularity/fusefs"
 	"singularity/linux/secret"
@@ -51,6 +52,8 @@ type Served struct {
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
+	// Hot is what a holder keeps of the blocks that it serves.
+	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
 	// Writable leaves the image to a program of the system, fuse2fs: File is

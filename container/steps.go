@@ -59,6 +59,10 @@ func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	} else {
 		b.keep = poller()
 	}
+	if h.Shell != nil {
+		b.keep = append(b.keep, int(h.Shell.Fd()))
+		slices.Sort(b.keep)
+	}
 	if unix.Access(b.attach, unix.F_OK) != nil {
 		b.attach = "/proc"
 	}
@@ -335,6 +339,9 @@ func (b *builder) process() error {
 		return err
 	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
+	if f := b.h.Shell; f != nil && p.OwnShell != nil {
+		s.Otherwise(int(f.Fd()), append([]string{"sh", ShellVerb}, p.OwnShell...))
+	}
 	return nil
 }
 

@@ -73,6 +73,8 @@ type ImageFacts struct {
 	// Path tells where a path leads inside the image, all links followed, and
 	// what is there. What is missing is resolved as far as it exists.
 	Resolve func(string) (string, PathKind)
+	// Script tells whether the file there is a script for a shell.
+	Script func(string) bool
 	// Glibc returns the version of the GNU C library in the image, "" if it
 	// has none; Library tells whether it has a library of that name. Both are
 	// nil where nobody asks.
@@ -237,6 +239,9 @@ func (m *maker) process(verb string, args []string, home string) {
 		argv = append(append([]string(nil), m.f.Shell...), argv...)
 	}
 	p.Args, p.Paths = argv, Search(argv[0], p.Env)
+	if !m.o.Boot {
+		p.OwnShell = m.ownShell(argv)
+	}
 	first := m.o.Cwd
 	if first == "" && !m.o.Contain {
 		first = m.f.Host.Cwd
@@ -246,6 +251,33 @@ func (m *maker) process(verb string, args []string, home string) {
 			p.Dirs = append(p.Dirs, d)
 		}
 	}
+}
+
+// ownShell returns the arguments for a shell of ours if argv needs one and the
+// image has none.
+func (m *maker) ownShell(argv []string) []string {
+	im := &m.f.Image
+	if _, kind := im.Resolve("/bin/sh"); kind == Other || im.Script == nil {
+		return nil
+	}
+	if argv[0] == "/bin/sh" {
+		return append([]string{}, argv[1:]...)
+	}
+	for _, path := range m.p.Process.Paths {
+		if !strings.HasPrefix(path, "/") {
+			continue
+		}
+		if at, kind := im.Resolve(path); kind == Other {
+			if im.Script(at) {
+				return append([]string{path}, argv[1:]...)
+			}
+			return nil
+		}
+	}
+	if argv[0] == "sh" {
+		return append([]string{}, argv[1:]...)
+	}
+	return nil
 }
 
 func (m *maker) shell() []string {

@@ -65,6 +65,8 @@ type Options struct {
 	Overlay []string
 	// NoSharedMount mounts the image for this container alone.
 	NoSharedMount bool
+	// HotCache is empty for the default, else a boolean word, "trace" or a size.
+	HotCache string
 	// Integrity is how much of a signed image is checked: "off", "lazy" (the
 	// default: each block when it is read) or "full" (all of it first).
 	Integrity string
@@ -91,6 +93,8 @@ type Options struct {
 	Env []string
 	// EnvFile are files that set variables; a later one wins.
 	EnvFile []string
+	// FileEnv is what they set, "NAME=value"; a name occurs once.
+	FileEnv []string
 	// NoEval sets environment values as they stand, without one evaluation by
 	// a shell.
 	NoEval bool

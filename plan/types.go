@@ -178,6 +178,10 @@ type Process struct {
 	Env   []string
 	// Shell runs a program that has no "#!" line; empty for none.
 	Shell string
+	// OwnShell are the arguments for a shell of ours, which is executed where
+	// none of Paths can be for want of a file, or of the interpreter of a
+	// script. It is nil if the image has a /bin/sh, or none is needed.
+	OwnShell []string
 	// Dirs are candidates for the working directory, in order.
 	Dirs []string
 	// Umask is set if it is not negative.

@@ -3,13 +3,83 @@ package sign
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"time"
 
+	"singularity/linux/syslog"
 	"singularity/pgp"
 	"singularity/sif"
 	"singularity/sign/keyring"
 	"singularity/sign/verdict"
 	"singularity/verity"
 )
+
+// Site says how images are judged here.
+type Site struct {
+	Full     bool   // read partitions that have a hash tree, too
+	Keyrings string // directory of the user's keyrings
+	Dir      string // directory of the administrator's files
+	List     bool   // ask the execution control list
+	ListOnly bool   // and nothing else
+}
+
+// JudgeFile judges the open image file.
+func JudgeFile(ctx context.Context, image *os.File, s Site) (*verdict.Verdict, error) {
+	fi, err := image.Stat()
+	if err != nil {
+		return nil, err
+	}
+	f, err := sif.Open(image, fi.Size())
+	if err != nil {
+		return nil, err
+	}
+	o := Options{Now: time.Now(), How: Lazy, Keyrings: Keyrings(s.Dir, s.Keyrings)}
+	if s.Full {
+		o.How = Full
+	}
+	listed := false
+	if s.List || s.ListOnly {
+		if listed, err = s.ask(ctx, image, f, o); err != nil {
+			return &verdict.Verdict{State: verdict.Refused, Text: verdict.ListPrefix + err.Error()}, nil
+		}
+		if s.ListOnly {
+			return &verdict.Verdict{State: verdict.Allowed, Listed: listed}, nil
+		}
+		if listed {
+			o.How = Lazy // all that Full reads was read
+		}
+	}
+	v := Judge(ctx, f, o)
+	v.Listed = listed
+	return v, nil
+}
+
+// ask asks the execution control list, and tells the system's log what it said.
+// It returns whether the list is activated.
+func (s *Site) ask(ctx context.Context, image *os.File, f *sif.File, o Options) (bool, error) {
+	c, err := ReadList(s.Dir)
+	if err != nil || !c.Activated {
+		return false, err
+	}
+	// The path of what is open, whatever its name leads to by now.
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(image.Fd())))
+	if err != nil {
+		return true, err
+	}
+	d := Decide(ctx, f, path, s.Dir, c, o.How, o.Now)
+	rule, result := "none", "allowed"
+	if d.Group != nil {
+		rule = d.Group.Tag + " (" + string(d.Group.Mode) + ")"
+	}
+	if d.Err != nil {
+		result = "refused: " + d.Err.Error()
+	}
+	syslog.Send("execution control list: uid " + strconv.Itoa(os.Getuid()) + ", image " + strconv.Quote(path) + ", id " + f.Header().ID.String() +
+		", signed by " + strings.Join(d.Signers, " ") + ", execgroup " + rule + ": " + result)
+	return true, d.Err
+}
 
 // Judge tells what is to be known before a container starts from f: who signed
 // the group of its root partition, and the hash trees there. With o.How Lazy it
@@ -58,15 +128,15 @@ func Judge(ctx context.Context, f *sif.File, o Options) *verdict.Verdict {
 	return v
 }
 
-// Keyrings returns the administrator's ring and the user's, which is in dir, in
-// the order in which they are asked. One that cannot be used is left out, so that
-// its keys are unknown.
-func Keyrings(dir string) []Keyring {
+// Keyrings returns the administrator's ring, which is in site, and the user's,
+// which is in dir, in the order in which they are asked. One that cannot be used
+// is left out, so that its keys are unknown.
+func Keyrings(site, dir string) []Keyring {
 	var list []Keyring
 	for _, k := range []struct {
 		origin Origin
 		file   keyring.File
-	}{{Global, keyring.Global(nil)}, {Local, keyring.Public(dir, nil)}} {
+	}{{Global, keyring.Global(site, nil)}, {Local, keyring.Public(dir, nil)}} {
 		if ring, err := k.file.Read(); err == nil {
 			list = append(list, Keyring{Origin: k.origin, Ring: ring})
 		}

@@ -153,9 +153,9 @@ func random(t testing.TB, n int) int {
 	return int(v.Int64())
 }
 
-// TestAnyBitFlipped flips one bit anywhere, in data or tree, below a reader
+// TestSC169_AnyBitFlipped flips one bit anywhere, in data or tree, below a reader
 // whose caches are cold or warm: right bytes or a *BlockError, nothing else.
-func TestAnyBitFlipped(t *testing.T) {
+func TestSC169_AnyBitFlipped(t *testing.T) {
 	b := data(600*4096 + 77)
 	tree := treeOf(t, b, 2)
 	hashes := area(t, tree)

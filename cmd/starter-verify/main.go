@@ -1,37 +1,30 @@
 // Command starter-verify tells whether an image may be started: it gets the open
-// image as descriptor 3, how much of it to read ("lazy" or "full") and the
-// directory of the user's keyrings as arguments, and prints a verdict. It is a
-// program of its own so that no check of signatures is part of the one that
-// starts containers.
+// image as descriptor 3 and prints a verdict. Its arguments say how much of the
+// image to read ("lazy" or "full"), where the user's keyrings and the site's files
+// are, and whether the site's execution control list is to be asked. It is a
+// program of its own so that no check of signatures, and no parser of TOML, is
+// part of the one that starts containers.
 package main
 
 import (
 	"context"
 	"os"
-	"time"
 
-	"singularity/sif"
 	"singularity/sign"
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		os.Exit(2)
-	}
 	image := os.NewFile(3, "image")
-	fi, err := image.Stat()
+	if len(os.Args) != 5 || image == nil {
+		os.Exit(2)
+	}
+	v, err := sign.JudgeFile(context.Background(), image, sign.Site{
+		Full: os.Args[1] == "full", Keyrings: os.Args[2], Dir: os.Args[3], List: os.Args[4] == "list", ListOnly: os.Args[4] == "only",
+	})
 	if err != nil {
 		os.Exit(2)
 	}
-	o := sign.Options{Now: time.Now(), How: sign.Lazy, Keyrings: sign.Keyrings(os.Args[2])}
-	if os.Args[1] == "full" {
-		o.How = sign.Full
-	}
-	f, err := sif.Open(image, fi.Size())
-	if err != nil {
-		os.Exit(2)
-	}
-	if _, err := os.Stdout.Write(sign.Judge(context.Background(), f, o).Encode()); err != nil {
+	if _, err := os.Stdout.Write(v.Encode()); err != nil {
 		os.Exit(2)
 	}
 }

@@ -15,8 +15,12 @@
 // set nor emptied. 99-runtimevars.sh of an image is never used: its work is
 // done here.
 //
-// Files: env.go (the order of things), eval.go (the evaluator), app.go (the
-// active app), wrap.go (the command for /bin/sh).
+// Environment files (--env-file) are the user's own scripts and are evaluated on
+// the host, the plain ones by the same evaluator.
+//
+// Files: env.go (the order of things), eval.go (the evaluator), file.go
+// (environment files), app.go (the active app), wrap.go (the command for
+// /bin/sh).
 package env
 
 import (
@@ -40,7 +44,7 @@ type Input struct {
 	Scripts []Script
 	Host    []string // the caller's environment
 	Clean   bool     // import nothing of it but the terminal and the proxies
-	User    []string // NAME=value from SINGULARITYENV_ and --env, later wins
+	User    []string // NAME=value from SINGULARITYENV_, --env-file and --env, later wins
 	NoEval  bool     // user values are literal
 	App     *App     // the active app, or nil
 	Fixed   []string // what the runtime sets; no script or user changes it
@@ -52,6 +56,9 @@ type Result struct {
 	Env      []string
 	Shell    []string
 	Warnings []string
+	// Changed are the names of user variables whose values the evaluation
+	// changes, or, where a shell does it, may change.
+	Changed []string
 }
 
 // reserved are the names that a user may not set.
@@ -74,7 +81,7 @@ func Make(in Input) Result {
 	}
 	if !ok {
 		r := wrap(in, user, host)
-		r.Warnings = warnings
+		r.Warnings, r.Changed = warnings, mayChange(user, in.NoEval)
 		return r
 	}
 	st.finish(host)
@@ -82,7 +89,7 @@ func Make(in Input) Result {
 		k, v, _ := strings.Cut(f, "=")
 		st.set(k, v, true)
 	}
-	return Result{Env: st.environ(), Warnings: warnings}
+	return Result{Env: st.environ(), Warnings: warnings, Changed: st.changed}
 }
 
 // order sorts scripts by name and drops those that the runtime replaces.

@@ -185,3 +185,50 @@ func TestValidApp(t *testing.T) {
 		}
 	}
 }
+
+func TestInside(t *testing.T) {
+	for value, want := range map[string]string{
+		`a "b"`: `a "b"`, `\"`: `"`, `a\\"`: `a\"`, `$(printf "%s" "x y")`: "x y", `"$(printf "%s" ")")"`: "\")\"", "`printf \"%s\" q`\"": `q"`,
+		`${NONE:-"z"}`: "z", `end\`: `end\`, `$(printf %s 'a\')"`: `a\"`, `$((1+(2)))"`: `3"`, "two\nlines\n": "two\nlines\n", `\$x`: "$x", `$`: "$", `"; exit 3; "`: `"; exit 3; "`,
+	} {
+		in := Input{User: []string{"V=" + value}, Fixed: fixed}
+		user, _ := splitUser(in.User)
+		got := shell(t, wrap(in, user, nil), nil, nil)
+		if !slices.Contains(got, "V="+want) {
+			t.Errorf("%q: want %q in %q", value, want, got)
+		}
+	}
+}
+
+func TestChanged(t *testing.T) {
+	in := Input{User: []string{"A=plain", "B=$A", `C=\\`, `D="q"`}, Fixed: fixed}
+	if r := Make(in); !slices.Equal(r.Changed, []string{"B", "C"}) {
+		t.Errorf("changed %q", r.Changed)
+	}
+	in.NoEval = true
+	if r := Make(in); r.Changed != nil {
+		t.Errorf("changed %q without evaluation", r.Changed)
+	}
+	in = Input{User: []string{"A=plain", "B=$(id)"}, Fixed: fixed}
+	if r := Make(in); r.Shell == nil || !slices.Equal(r.Changed, []string{"B"}) {
+		t.Errorf("changed %q", r.Changed)
+	}
+}
+
+func TestIsScript(t *testing.T) {
+	for head, want := range map[string]bool{
+		"#!/bin/sh\n": true, "#! /bin/bash -e\necho": true, "#!/usr/bin/env sh\n": true, "#!/usr/bin/dash": true, "echo plain\n": true, "": true,
+		"#!/usr/bin/python3\n": false, "#!/usr/bin/env python3\n": false, "#!\n": false, "#!/usr/bin/env\n": false, "\x7fELF\x02\x01\x01\x00\x00\n": false, "#!/bin/zsh\n": false,
+	} {
+		if IsScript([]byte(head)) != want {
+			t.Errorf("%q: %v", head, !want)
+		}
+	}
+}
+
+func TestFromFiles(t *testing.T) {
+	got := FromFiles([]string{"A=1", "B=2", "UID=3", "HOME=/x"}, []string{"B=4", "bad-name=5", "C", "PWD=/"})
+	if !slices.Equal(got, []string{"A=1", "B=4"}) {
+		t.Errorf("got %q", got)
+	}
+}

@@ -22,6 +22,9 @@ type variable struct {
 type state struct {
 	vars  map[string]*variable
 	total int
+	file  bool // an environment file is evaluated, for a user of the host's shell
+	// changed are the user's variables whose value is not what was given.
+	changed []string
 }
 
 func newState(fixed []string) *state {
@@ -109,10 +112,14 @@ func (st *state) user(list []string, literal bool) bool {
 		name, value, _ := strings.Cut(u, "=")
 		if !literal {
 			p := &parser{st: st, in: value}
-			var ok bool
-			if value, ok = p.quoted(true); !ok {
+			result, ok := p.quoted(true)
+			if !ok {
 				return false
 			}
+			if result != value {
+				st.changed = append(st.changed, name)
+			}
+			value = result
 		}
 		path, _ := st.get("PATH")
 		switch name {
@@ -185,7 +192,7 @@ func (p *parser) peek() byte {
 }
 
 // blank passes over spaces, continued lines and comments, and, if lines is set,
-// over line ends and semicolons.
+// over line ends.
 func (p *parser) blank(lines bool) {
 	for p.pos < len(p.in) {
 		switch c := p.in[p.pos]; {
@@ -199,7 +206,7 @@ func (p *parser) blank(lines bool) {
 			} else {
 				p.pos = len(p.in)
 			}
-		case lines && (c == '\n' || c == ';'):
+		case lines && c == '\n':
 			p.pos++
 		default:
 			return
@@ -216,13 +223,13 @@ func (p *parser) end() bool {
 // list reads commands up to one of the words in until, separated by spaces, or
 // to the end of the text if until is empty. The word is left unread.
 func (p *parser) list(until string) bool {
-	for {
+	for some := false; ; some = true {
 		p.blank(true)
 		if p.pos >= len(p.in) {
 			return until == ""
 		}
 		if w := p.name(); w != "" && until != "" && strings.Contains(" "+until+" ", " "+w+" ") {
-			return true
+			return some // shells want a command here
 		}
 		if !p.command() {
 			return false
@@ -230,6 +237,9 @@ func (p *parser) list(until string) bool {
 		p.blank(false)
 		if !p.end() {
 			return false
+		}
+		if p.peek() == ';' {
+			p.pos++
 		}
 	}
 }
@@ -263,7 +273,7 @@ func (p *parser) command() bool {
 	case p.bare("true"):
 		return p.noop()
 	case p.bare("export"):
-		return p.names(func(name, value string, has bool) {
+		return p.names(true, func(name, value string, has bool) {
 			if has {
 				p.st.set(name, value, true)
 			} else {
@@ -271,21 +281,20 @@ func (p *parser) command() bool {
 			}
 		})
 	case p.bare("unset"):
-		return p.names(func(name, _ string, _ bool) {
+		return p.names(false, func(name, _ string, _ bool) {
 			v := p.st.at(name)
 			v.set, v.value, v.touched = false, "", true
 		})
 	case p.bare("if"):
 		return p.condition()
 	}
-	name := p.name()
-	if name == "" || p.pos+len(name) >= len(p.in) || p.in[p.pos+len(name)] != '=' {
+	if p.end() {
 		return false
 	}
 	for !p.end() {
 		name := p.name()
-		if name == "" || !strings.HasPrefix(p.in[p.pos+len(name):], "=") {
-			return false // an assignment before a command
+		if name == "" || !strings.HasPrefix(p.in[p.pos+len(name):], "=") || p.st.file && magic(name) {
+			return false // an assignment before a command, or none
 		}
 		p.pos += len(name) + 1
 		value, ok := p.word("")
@@ -310,19 +319,19 @@ func (p *parser) noop() bool {
 	return true
 }
 
-// names reads the words of export and unset. All are expanded before the first
-// takes effect.
-func (p *parser) names(do func(name, value string, has bool)) bool {
+// names reads the words of export and unset, with values or without. All are
+// expanded before the first takes effect.
+func (p *parser) names(values bool, do func(name, value string, has bool)) bool {
 	var effects []func()
 	p.blank(false)
 	for !p.end() {
 		name := p.name()
-		if name == "" {
+		if name == "" || p.st.file && magic(name) {
 			return false
 		}
 		p.pos += len(name)
 		value, has := "", false
-		if p.peek() == '=' {
+		if p.peek() == '=' && values {
 			p.pos++
 			var ok bool
 			if value, ok = p.word(""); !ok {
@@ -352,6 +361,9 @@ func (p *parser) condition() bool {
 	yes, ok := p.test()
 	if !ok {
 		return false
+	}
+	if p.peek() == ';' {
+		p.pos++
 	}
 	p.blank(true)
 	outer := p.off
@@ -518,9 +530,15 @@ func (p *parser) expand() (string, bool) {
 	if name := p.name(); name != "" {
 		p.pos += len(name)
 		v, _ := p.st.get(name)
-		return v, true
+		if strings.HasPrefix(p.in[p.pos:], "\\\n") {
+			return "", false // the name goes on in the next line
+		}
+		return v, !p.st.file || !magic(name)
 	}
 	c := p.peek()
+	if c == '"' && p.dq == 0 {
+		return "", false // a string that some shells translate
+	}
 	if p.pos >= len(p.in) || strings.IndexByte(" \t\n\"/:.,;%=]}", c) >= 0 {
 		return "$", true
 	}
@@ -529,7 +547,7 @@ func (p *parser) expand() (string, bool) {
 	}
 	p.pos++
 	name := p.name()
-	if name == "" {
+	if name == "" || p.st.file && magic(name) {
 		return "", false
 	}
 	p.pos += len(name)

@@ -1,6 +1,9 @@
 package env
 
-import "sort"
+import (
+	"sort"
+	"strings"
+)
 
 // program is what /bin/sh runs inside the container when a script does more
 // than the evaluator knows. Its arguments are, each group ended by "--": the
@@ -8,7 +11,7 @@ import "sort"
 //
 // Values come as arguments and are never part of the text, so that no value
 // can become a command; only a user's value that is to be evaluated is given
-// to eval, as the inside of double quotes.
+// to eval, as the inside of double quotes, with its own quotes escaped (inside).
 const program = `unset PS1 PS2 PS4
 __app() {
 	[ -n "${SINGULARITY_APPNAME-}" ] && [ -z "${__a-}" ] || return 0
@@ -48,7 +51,7 @@ __run >&2 </dev/null
 while [ "$1" != -- ]; do
 	__n="${1%%=*}" __v="${1#*=}"
 	shift
-	if [ -z "${SINGULARITY_NO_EVAL-}" ]; then eval "__v=\"$(printf '%s' "$__v" | sed 's/"/\\"/g')\""; fi
+	if [ -z "${SINGULARITY_NO_EVAL-}" ]; then eval "__v=\"$__v\""; fi
 	case "$__n" in
 	PREPEND_PATH) export PATH="$__v:$PATH" ;;
 	APPEND_PATH) export PATH="$PATH:$__v" ;;
@@ -78,7 +81,13 @@ exec "$@"
 // wrap returns the command for /bin/sh.
 func wrap(in Input, user []string, host map[string]string) Result {
 	words := []string{"/bin/sh", "-c", program, "sh"}
-	words = append(words, user...)
+	for _, u := range user {
+		name, value, _ := strings.Cut(u, "=")
+		if !in.NoEval {
+			value = inside(value)
+		}
+		words = append(words, name+"="+value)
+	}
 	words = append(words, "--")
 	for _, k := range sorted(host) {
 		words = append(words, k+"="+host[k])
@@ -100,4 +109,59 @@ func sorted(m map[string]string) []string {
 	}
 	sort.Strings(keys)
 	return keys
+}
+
+// inside makes value the inside of double quotes: a quote is a plain character,
+// but one that stands in a substitution belongs to that.
+func inside(value string) string {
+	var b strings.Builder
+	var open []byte // what ends the substitutions and quotes around
+	top := byte(0)
+	push := func(end byte) { open, top = append(open, end), end }
+	for i := 0; i < len(value); i++ {
+		c := value[i]
+		switch {
+		case c == '\\' && top != '\'':
+			b.WriteByte(c) // twice at the end, where it would escape the quote that closes
+			if i++; i < len(value) {
+				c = value[i]
+			}
+		case c == '"' && top == 0:
+			b.WriteByte('\\')
+		case top != 0 && c == top:
+			open, top = open[:len(open)-1], 0
+			if len(open) > 0 {
+				top = open[len(open)-1]
+			}
+		case c == '\'' && top == ')':
+			push('\'')
+		case top == '\'':
+		case c == '"' || c == '`':
+			push(c)
+		case c == '$' && i+1 < len(value) && (value[i+1] == '(' || value[i+1] == '{'):
+			b.WriteByte(c)
+			i++
+			if c = value[i]; c == '(' {
+				push(')')
+			} else {
+				push('}')
+			}
+		case c == '(' && top == ')':
+			push(')')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// mayChange returns the names of those variables whose value means something to
+// a shell.
+func mayChange(user []string, literal bool) []string {
+	var out []string
+	for _, u := range user {
+		if name, value, _ := strings.Cut(u, "="); !literal && strings.ContainsAny(value, "$`\\") {
+			out = append(out, name)
+		}
+	}
+	return out
 }

@@ -3,6 +3,8 @@ package script
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // The runtime's own hooks around a fork: they block signals, and in the child
@@ -214,12 +216,27 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 	return -1, 0
 }
 
-// execute tries the candidates as a shell's search does: a missing one is
-// passed over, and the most telling error is kept.
+// emptyPath is the path of execveat for the file of a descriptor itself.
+var emptyPath [1]byte
+
+// execute executes the program. It returns only if that fails.
 //
 //go:norace
 //go:nosplit
 func execute(x *execData) syscall.Errno {
+	e := search(x)
+	if x.otherwiseArgv != 0 && (e == syscall.ENOENT || e == syscall.ELIBACC || e == syscall.ENOEXEC) {
+		_, _, e = syscall.RawSyscall6(unix.SYS_EXECVEAT, x.otherwise, uintptr(unsafe.Pointer(&emptyPath)), x.otherwiseArgv, x.envp, unix.AT_EMPTY_PATH, 0)
+	}
+	return e
+}
+
+// search tries the candidates as a shell's search does: a missing one is
+// passed over, and the most telling error is kept.
+//
+//go:norace
+//go:nosplit
+func search(x *execData) syscall.Errno {
 	result := syscall.ENOENT
 	for k := 0; k < len(x.paths); k++ {
 		_, _, e := syscall.RawSyscall(syscall.SYS_EXECVE, x.paths[k], x.argv, x.envp)

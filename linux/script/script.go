@@ -83,6 +83,10 @@ type execData struct {
 	// arguments behind argv[0]: for a text file without "#!".
 	shell     []uintptr
 	shellPath uintptr
+	// otherwise is the descriptor of a program for want of a file, with its
+	// own arguments, if any.
+	otherwise     uintptr
+	otherwiseArgv uintptr
 }
 
 // Str keeps s with a final NUL.
@@ -219,6 +223,13 @@ func (s *Script) Exec(paths, argv, env []string, shell string) {
 	s.exec = e
 	s.keep = append(s.keep, e.paths, e.shell, e)
 	s.add("execute", step{op: opExec})
+}
+
+// Otherwise adds to Exec what is executed if none of its paths is there, or the
+// interpreter that one names is not: the program in descriptor fd, which must be
+// closed on execve, with argv.
+func (s *Script) Otherwise(fd int, argv []string) {
+	s.exec.otherwise, s.exec.otherwiseArgv = uintptr(fd), s.strings(argv)
 }
 
 // strings keeps a null-terminated list of addresses of strings.

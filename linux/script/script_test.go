@@ -256,3 +256,40 @@ func TestCopiedChild(t *testing.T) {
 		t.Errorf("got %q, %v", text, err)
 	}
 }
+
+// TestOtherwise: a program by its descriptor takes the place of one that is
+// missing, or whose interpreter is, and of no other.
+func TestOtherwise(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"lost": "#!/nonexistent/sh\n", "text": "echo by the shell\n"} {
+		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/closed", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path, shell, want string
+		errno             syscall.Errno
+	}{
+		{path: dir + "/none", want: "otherwise\n"}, {path: dir + "/lost", want: "otherwise\n"}, {path: dir + "/text", want: "otherwise\n"},
+		{path: dir + "/text", shell: "/nonexistent", want: "otherwise\n"}, {path: dir + "/text", shell: "/bin/sh", want: "by the shell\n"},
+		{path: "/bin/true"}, {path: dir + "/closed", errno: syscall.EACCES},
+	} {
+		program, err := os.Open("/bin/sh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, w := pipe(t)
+		s := new(Script)
+		s.Call("set the output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
+		s.Exec([]string{c.path}, []string{"x"}, nil, c.shell)
+		s.Otherwise(int(program.Fd()), []string{"sh", "-c", "echo otherwise"})
+		got, _, err := start(t, s, w, r)
+		program.Close()
+		if got != c.want || c.errno == 0 && err != nil || c.errno != 0 && !errors.Is(err, c.errno) {
+			t.Errorf("%s: %q, %v; want %q, %v", c.path, got, err, c.want, c.errno)
+		}
+	}
+}

@@ -43,9 +43,13 @@ func Secret(dir string, warn func(string)) File {
 	return File{Dir: dir, Name: "pgp-secret", Warn: warn}
 }
 
-// Global returns the administrator's ring, which holds public keys only.
-func Global(warn func(string)) File {
-	return File{Dir: conf.Prefix + "/etc/singularity", Name: "global-pgp-public", Global: true, Warn: warn}
+// SiteDir is the directory of the administrator's files.
+func SiteDir() string { return conf.Prefix + "/etc/singularity" }
+
+// Global returns the administrator's ring in the directory dir, usually SiteDir,
+// which holds public keys only.
+func Global(dir string, warn func(string)) File {
+	return File{Dir: dir, Name: "global-pgp-public", Global: true, Warn: warn}
 }
 
 // openDir opens the directory of the ring and tightens its mode.

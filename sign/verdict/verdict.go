@@ -22,13 +22,19 @@ const (
 	Unknown  State = "unknown" // signed with a key that no keyring has
 	Trusted  State = "trusted" // signed with a key of a keyring
 	Refused  State = "refused" // a signature, or what it covers, is wrong
+	Allowed  State = "allowed" // by the execution control list; nothing else was asked
 )
+
+// ListPrefix begins the text of a refusal by the execution control list.
+const ListPrefix = "while checking container image with ECL: "
 
 // Verdict is the answer.
 type Verdict struct {
 	State State
 	Text  string // the signer, or what is wrong; from the image, one line
 	Trees []*verity.Params
+	// Listed tells that an activated execution control list allows the image.
+	Listed bool
 }
 
 // MaxSize bounds an encoded verdict, in bytes.
@@ -39,6 +45,9 @@ const maxTrees = 64
 // Encode returns v as Decode reads it.
 func (v *Verdict) Encode() []byte {
 	b := []byte(string(v.State) + "\n")
+	if v.Listed {
+		b = append(b, "listed\n"...)
+	}
 	for _, t := range v.Trees {
 		b = append(b, "tree "+t.String()+"\n"...)
 	}
@@ -61,7 +70,7 @@ func Decode(b []byte) (*Verdict, error) {
 		return nil, errForm
 	}
 	switch v.State {
-	case Unsigned, Unknown, Trusted, Refused:
+	case Unsigned, Unknown, Trusted, Refused, Allowed:
 	default:
 		return nil, errForm
 	}
@@ -74,6 +83,10 @@ func Decode(b []byte) (*Verdict, error) {
 		if text, ok := strings.CutPrefix(line, "text "); ok {
 			v.Text = text
 			break
+		}
+		if line == "listed" && !v.Listed && len(v.Trees) == 0 {
+			v.Listed = true
+			continue
 		}
 		word, ok := strings.CutPrefix(line, "tree ")
 		t, err := verity.ParseParams(word)

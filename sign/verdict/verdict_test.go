@@ -9,7 +9,7 @@ import (
 )
 
 func example() *Verdict {
-	return &Verdict{State: Trusted, Text: "A <a@example.org>", Trees: []*verity.Params{
+	return &Verdict{State: Trusted, Text: "A <a@example.org>", Listed: true, Trees: []*verity.Params{
 		{Object: 3, Off: 4096, Size: 8192, Salt: []byte{1, 2}, Root: verity.Digest{9}},
 		{Object: 5, Off: 1 << 40, Size: 4096, Root: verity.Digest{8}, Salt: []byte{}},
 	}}
@@ -33,7 +33,7 @@ func TestEncode(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	good := string(example().Encode())
 	for _, bad := range []string{"", "trusted", "trusted\n", "perhaps\ntext \n", good + "x", good[:len(good)-1], strings.Replace(good, "tree", "branch", 1),
-		strings.Replace(good, "3:4096", "-3:4096", 1), strings.Replace(good, "tree 3:", "tree -\ntree 3:", 1), strings.Repeat("trusted\n", 10)} {
+		strings.Replace(good, "3:4096", "-3:4096", 1), strings.Replace(good, "tree 3:", "tree -\ntree 3:", 1), strings.Repeat("trusted\n", 10), strings.Replace(good, "listed\n", "listed\nlisted\n", 1)} {
 		if v, err := Decode([]byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, v)
 		}
