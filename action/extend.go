@@ -20,6 +20,8 @@ type Extensions struct {
 	// It returns the squashfs in it, and the secret that a server process of
 	// this program opens it again with.
 	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// Leave moves this process out of the control groups of its batch job.
+	Leave func(c *conf.Config, log *Log)
 	// Program is the path of singularity-cli for that program itself.
 	Program string
 }

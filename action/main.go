@@ -15,6 +15,7 @@ import (
 	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/plan"
 )
 
 // VersionLine returns the output of --version.
@@ -31,9 +32,6 @@ func Main(argv []string) int {
 	if status, served := Serve(argv, nil); served {
 		return status
 	}
-	if len(argv) == 3 && argv[1] == cleanerName {
-		return cleanerMain(argv[2])
-	}
 	log := NewLog()
 	code, err := run(argv, log)
 	if err != nil {
@@ -42,8 +40,8 @@ func Main(argv []string) int {
 	return code
 }
 
-// Serve lives the life of a server of mounts if argv asks for one, and returns
-// its exit status. Every program that starts containers calls it first, since it
+// Serve lives the life of a server of mounts, or of a cleaner, if argv asks
+// for one, and returns its exit status. Every program that starts containers calls it first, since it
 // starts servers from its own file. unlocked opens an encrypted partition with
 // the secret of Extensions.Unlock; it may be nil in a program that has none.
 func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
@@ -59,6 +57,8 @@ func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io
 			}
 			return openServed(int(image.FormatSquashfs), plain, nil)
 		}), true
+	case len(argv) == 3 && argv[1] == cleanerName:
+		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
 	case len(argv) > 2 && argv[1] == hot.WriterName:
@@ -76,6 +76,12 @@ func run(argv []string, log *Log) (int, error) {
 	if v.Version {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
+	}
+	if verb != nil && !v.Help {
+		// Nothing is fetched for a start that is refused then.
+		if _, err := plan.Native(&v.Options, false); err != nil {
+			return 0, err
+		}
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
 	switch {

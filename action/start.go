@@ -48,8 +48,10 @@ type starter struct {
 	image *image.Image
 	files image.Files
 	hold  *container.Hold // of the shared mount; may be nil
-	fsys  any
-	user  host.User
+	// noFUSE is set if this process may not mount images itself.
+	noFUSE *host.Finding
+	fsys   any
+	user   host.User
 	// hotConfig is what is kept of the image's blocks, hot the session of this
 	// start if it serves the image itself.
 	hotConfig hot.Config
@@ -74,6 +76,12 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
+	if o.Linger && s.instance != "" && s.ext.Leave != nil {
+		s.ext.Leave(s.conf, s.log) // before a holder is started, which stays where it began
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -81,6 +89,9 @@ func (s *starter) start(path string) (int, error) {
 		return 0, err
 	}
 	if err := allowed(s.conf, s.image); err != nil {
+		return 0, err
+	}
+	if err := readable(s.image, o); err != nil {
 		return 0, err
 	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
@@ -92,6 +103,9 @@ func (s *starter) start(path string) (int, error) {
 	}
 	if s.hotConfig, err = s.hotCache(); err != nil {
 		return 0, err
+	}
+	if s.image.Kind != image.Sandbox {
+		s.noFUSE = missingFUSE()
 	}
 	if err := s.integrity(); err != nil {
 		return 0, err
@@ -163,7 +177,7 @@ func (s *starter) share(judge func() error) error {
 	}
 	v := s.served()
 	var err error
-	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, check); err != nil {
+	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, s.noFUSE == nil, check); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
 	switch {
@@ -178,10 +192,20 @@ func (s *starter) share(judge func() error) error {
 
 func (s *starter) mayShare() bool {
 	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+}
+
+// missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
+func missingFUSE() *host.Finding {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return host.Explain(host.ErrNoFUSE)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // served is the image as a server of ours shows it.
@@ -192,14 +216,38 @@ func (s *starter) served() *container.Served {
 // LoadConfig reads singularity.conf: file, or the installed one, or the
 // defaults if there is none.
 func LoadConfig(file string) (*conf.Config, error) {
-	if file != "" {
-		return conf.Load(file)
+	path := file
+	if file == "" {
+		path = conf.Path()
 	}
-	c, err := conf.Load(conf.Path())
-	if errors.Is(err, os.ErrNotExist) {
+	c, err := conf.Load(path)
+	switch {
+	case err == nil:
+		return c, nil
+	case file == "" && errors.Is(err, os.ErrNotExist):
 		return conf.Default(), nil
 	}
-	return c, err
+	return nil, fmt.Errorf("While initializing: %w", err)
+}
+
+// native refuses what belongs to OCI mode.
+func (s *starter) native() error {
+	notes, err := plan.Native(s.o, s.conf.OCIMode)
+	for _, n := range notes {
+		s.log.Warning(n)
+	}
+	return err
+}
+
+// readable refuses an encrypted image, with or without a key for it.
+func readable(im *image.Image, o *plan.Options) error {
+	switch {
+	case im.Format != image.FormatEncrypted:
+		return nil
+	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
+		return errors.New("no key was provided, cannot access encrypted container")
+	}
+	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the
@@ -232,7 +280,7 @@ func imageError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	text := errors.New("could not open image " + path + ": " + err.Error())
+	text := errors.New("While checking image: could not open image " + path + ": " + err.Error())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))
@@ -261,7 +309,7 @@ func (s *starter) gather() error {
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
-		h.TTY = terminalName()
+		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
 	if err := s.rights(&h); err != nil {
 		return err
@@ -411,7 +459,7 @@ func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
-		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl, Fusemount: c.EnableFusemount,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}

@@ -37,6 +37,13 @@ type Progress struct {
 type Bind struct {
 	Source, Dest string
 	ReadOnly     bool
+	IfMissing    bool // a library that is left out where the image has it
+}
+
+// Drivers are what --nv or --rocm show of the host in %post and %test.
+type Drivers struct {
+	Vendor string // "nv", "rocm", or "" for none
+	Binds  []Bind
 }
 
 // File is a file of a container that is mounted over the one in the image,
@@ -54,7 +61,8 @@ type RunSpec struct {
 	Cwd            string   // in the container
 	Binds          []Bind
 	Files          []File
-	Writable       bool // whether the root file system may be changed
+	Writable       bool  // whether the root file system may be changed
+	TmpfsSize      int64 // bytes of memory for changes that are lost at the end; 0 for none
 	Owners         Owners
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -93,9 +101,15 @@ type Options struct {
 	Sections []string // names, without "%"; empty means all
 	Binds    []Bind   // for %post and %test
 
+	Drivers   Drivers
+	TestTmpfs int64 // %test may write so many bytes, which are lost; 0: none
+
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip
+	Squashfs    Squashfs          // more about the file system of the image
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
+	StepCache   string            // where steps are kept for later builds; "" means nowhere
+	StepLimit   int64             // bytes that they may take; 0 is the default of the cache
 
 	// Seal, if not nil, begins the encrypted container that holds the root file
 	// system, and Message is its key, encrypted for a PEM file; nil for none.
@@ -109,7 +123,11 @@ type Options struct {
 	Version string   // of this program, for a label
 	Env     []string // of the host
 
-	Run      Runner
+	Run Runner
+	// Verify checks the signatures of a SIF file, by every key of require if
+	// there are any, and returns the fingerprints of those who signed it. Nil
+	// where there are no keys.
+	Verify   func(ctx context.Context, path string, require []string) ([]string, error)
 	Log      Log
 	Progress func(Progress) // may be nil
 	// Temporary, if not nil, gets the path of each temporary file or directory
@@ -177,9 +195,12 @@ func (e *ScriptError) Error() string { return fmt.Sprintf("%%%s failed: %v", e.S
 func (e *ScriptError) Unwrap() error { return e.Err }
 
 // localImage is the definition of a build from an image at path.
-func localImage(path string) (*deffile.Definition, error) {
-	if strings.ContainsAny(path, "\n\\") || strings.TrimSpace(path) != path || strings.Contains(path, " #") {
-		return nil, fmt.Errorf("cannot build from %q: the path has blanks at its ends, a backslash or a line feed", path)
+func localImage(path string) (*deffile.Definition, error) { return oneLine("localimage", path) }
+
+// oneLine is the definition of a build from an image alone.
+func oneLine(agent, from string) (*deffile.Definition, error) {
+	if strings.ContainsAny(from, "\n\\") || strings.TrimSpace(from) != from || strings.Contains(from, " #") || strings.Contains(from, "{{") {
+		return nil, fmt.Errorf("cannot build from %q: it has blanks at its ends, braces, a backslash or a line feed", from)
 	}
-	return deffile.Parse("", []byte("bootstrap: localimage\nfrom: "+path+"\n"), nil)
+	return deffile.Parse("", []byte("bootstrap: "+agent+"\nfrom: "+from+"\n"), nil)
 }

@@ -48,7 +48,7 @@ func startElsewhere(log *action.Log, image string) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Unlock: unlock, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -369,6 +370,7 @@ func ServeMain(open Opener) int {
 		return 255
 	}
 	syscall.Close(descriptionFD)
+	CloseInherited(descriptionFD + 1 + 2*len(list))
 	// The terminal is not the server's: a write to it could stop or end it.
 	detach()
 	debug.SetGCPercent(50)
@@ -413,6 +415,24 @@ func receiveSecrets(in io.Reader, list []*serving) error {
 	return nil
 }
 
+// CloseInherited closes the descriptors from number first up that this process got
+// from whoever started it: those that are not closed on execve, as all that the
+// runtime and this program open are. A process of ours that goes on in the
+// background must not keep a pipe from its end, or a lock held, that a user's
+// shell handed down.
+func CloseInherited(first int) {
+	names, _ := os.ReadDir("/proc/self/fd")
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd < first {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
 // detach puts /dev/null in place of the standard descriptors.
 func detach() {
 	null, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -428,5 +448,5 @@ func detach() {
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
 	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
-		len(p.Session.Entries) == 0 && !needsStage(p)
+		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }

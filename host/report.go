@@ -222,11 +222,7 @@ func (k *kernel) userBus() string {
 
 // storageRows are about the places where files go.
 func storageRows(home string) []Row {
-	tmp := os.Getenv("SINGULARITY_TMPDIR")
-	if tmp == "" {
-		tmp = os.TempDir()
-	}
-	rows := []Row{storageRow("temporary files", tmp)}
+	rows := []Row{storageRow("temporary files", TempDir(os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR")))}
 	if home != "" {
 		rows = append(rows, storageRow("home", home))
 	}

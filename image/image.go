@@ -81,7 +81,7 @@ var (
 type ArchError struct{ Image, Host string }
 
 func (e *ArchError) Error() string {
-	return "the image's architecture (" + e.Image + ") could not run on the host's (" + e.Host + ")"
+	return "image targets '" + e.Image + "', cannot run on '" + e.Host + "'"
 }
 
 // probeSize is how many bytes at the start tell what a file is.

@@ -9,9 +9,9 @@
 // with more rights than the caller.
 //
 // Files: options.go (what a person may ask for), bind.go (the small languages
-// of --bind and --mount), types.go (what a container is), new.go (New, ids and
+// of --bind and --mount), fusemount.go (that of --fusemount), types.go (what a container is), new.go (New, ids and
 // process), mounts.go (the mounts and their order), dev.go (the minimal /dev),
-// namespaces.go (namespaces, host name, name servers), rights.go (what the
+// mode.go (what belongs to OCI mode), namespaces.go (namespaces, host name, name servers), rights.go (what the
 // process may do), overlay.go (layers and images), security.go (the language of --security), caps.go (names of
 // capabilities), passwd.go.
 package plan

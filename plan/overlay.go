@@ -186,6 +186,9 @@ func Unpack(o *Options, f *Facts) (yes bool, note string, err error) {
 		}
 		wants, note = true, "--writable applies to temporary sandbox only, changes will not be written to the original image."
 	}
+	if f.Host.NoFUSE && f.Conf.TmpSandbox && !o.NoTmpSandbox && im.Kind == ServedRoot && !im.Ext && len(im.Overlays) == 0 && !o.Writable {
+		wants = true // the start would fail
+	}
 	if wants && (!f.Conf.TmpSandbox || o.NoTmpSandbox) {
 		return false, "", errors.New("unpacking image to temporary sandbox dir required, but is prohibited by 'tmp sandbox = no' in singularity.conf or --no-tmp-sandbox command-line flag")
 	}
