@@ -91,9 +91,6 @@ func (s *starter) start(path string) (int, error) {
 	if err := allowed(s.conf, s.image); err != nil {
 		return 0, err
 	}
-	if err := readable(s.image, o); err != nil {
-		return 0, err
-	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
@@ -237,17 +234,6 @@ func (s *starter) native() error {
 		s.log.Warning(n)
 	}
 	return err
-}
-
-// readable refuses an encrypted image, with or without a key for it.
-func readable(im *image.Image, o *plan.Options) error {
-	switch {
-	case im.Format != image.FormatEncrypted:
-		return nil
-	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
-		return errors.New("no key was provided, cannot access encrypted container")
-	}
-	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the
