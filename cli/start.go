@@ -11,7 +11,7 @@ import (
 )
 
 // startElsewhere starts a container with what the program singularity cannot
-// do: control groups, which limits and instances want. Every other start it
+// do: control groups, which limits and instances want, and encrypted images. Every other start it
 // hands back to that program, which starts containers from local images faster,
 // with the edits of CDI devices where devices are asked for. Other kinds of
 // images are refused, as no program of ours fetches them.
@@ -34,7 +34,7 @@ func startElsewhere(log *action.Log, image string) error {
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
-	case scheme == "" && (v.Limited() || verb.Set&action.Instances != 0):
+	case scheme == "" && (v.Limited() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
 		status, err := action.Start(v, os.Args, extensions, log)
 		if err != nil {
 			return err
@@ -48,7 +48,7 @@ func startElsewhere(log *action.Log, image string) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Leave: leave, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)
