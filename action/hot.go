@@ -8,6 +8,7 @@ import (
 
 	"singularity/container"
 	"singularity/container/hot"
+	"singularity/image"
 	"singularity/plan"
 	"singularity/squashfs"
 )
@@ -20,6 +21,8 @@ func (s *starter) hotCache() (hot.Config, error) {
 	switch {
 	case word == "" || s.o.DisableCache || err == nil && !on:
 		return hot.Config{}, nil
+	case s.image.Format == image.FormatEncrypted:
+		return hot.Config{}, nil // Security: nothing of it, not even names, may lie on disk in clear
 	case err == nil:
 		c.Blocks = true
 	case word == "trace":

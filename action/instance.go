@@ -371,6 +371,7 @@ func watchLeader(pid int) {
 
 // join runs verb in the running instance called name.
 func join(verb string, o *plan.Options, name string, args []string, log *Log) (int, error) {
+	forgetKeys()
 	o.Imply()
 	store, err := Store("")
 	if err != nil {

@@ -2,6 +2,7 @@ package action
 
 import (
 	"errors"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/hot"
+	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
 	"singularity/plan"
@@ -27,7 +29,7 @@ func Main(argv []string) int {
 		os.Stdout.WriteString(VersionLine())
 		return 0
 	}
-	if status, served := Serve(argv); served {
+	if status, served := Serve(argv, nil); served {
 		return status
 	}
 	log := NewLog()
@@ -38,19 +40,29 @@ func Main(argv []string) int {
 	return code
 }
 
-// Serve lives the life of a server of mounts, or of a cleaner, if argv asks for
-// one, and returns its exit status. Every program that starts containers calls it
-// first, since it starts these from its own file.
-func Serve(argv []string) (status int, served bool) {
+// Serve lives the life of a server of mounts, or of a cleaner, if argv asks
+// for one, and returns its exit status. Every program that starts containers calls it first, since it
+// starts servers from its own file. unlocked opens an encrypted partition with
+// the secret of Extensions.Unlock; it may be nil in a program that has none.
+func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
-		return container.ServeMain(openServed), true
+		return container.ServeMain(func(format int, r *io.SectionReader, secret []byte) (any, error) {
+			if image.Format(format) != image.FormatEncrypted || unlocked == nil {
+				return openServed(format, r, nil)
+			}
+			plain, err := unlocked(r, secret)
+			if err != nil {
+				return nil, err
+			}
+			return openServed(int(image.FormatSquashfs), plain, nil)
+		}), true
 	case len(argv) == 3 && argv[1] == cleanerName:
 		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
 	case len(argv) > 2 && argv[1] == hot.WriterName:
-		return hot.WriterMain(argv[2:], openServed), true
+		return hot.WriterMain(argv[2:], func(format int, r *io.SectionReader) (any, error) { return openServed(format, r, nil) }), true
 	}
 	return 0, false
 }

@@ -34,6 +34,7 @@ type starter struct {
 	verb  string
 	o     *plan.Options
 	args  []string
+	argv  []string // the command line, to hand over
 	ext   Extensions
 	log   *Log
 	entry entry.State
@@ -60,6 +61,7 @@ type starter struct {
 	images   images
 	overlays []plan.Partition // in the image
 	sandbox  *sandbox         // what the image was unpacked to, if it was
+	secret   []byte           // of an encrypted image: for a server process
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -89,12 +91,12 @@ func (s *starter) start(path string) (int, error) {
 	if err := allowed(s.conf, s.image); err != nil {
 		return 0, err
 	}
-	if err := readable(s.image, o); err != nil {
-		return 0, err
-	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
+	}
+	if err := s.needKey(); err != nil {
+		return 0, err
 	}
 	if s.hotConfig, err = s.hotCache(); err != nil {
 		return 0, err
@@ -103,6 +105,9 @@ func (s *starter) start(path string) (int, error) {
 		s.noFUSE = missingFUSE()
 	}
 	if err := s.integrity(); err != nil {
+		return 0, err
+	}
+	if err := s.unlock(); err != nil {
 		return 0, err
 	}
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
@@ -229,17 +234,6 @@ func (s *starter) native() error {
 		s.log.Warning(n)
 	}
 	return err
-}
-
-// readable refuses an encrypted image, with or without a key for it.
-func readable(im *image.Image, o *plan.Options) error {
-	switch {
-	case im.Format != image.FormatEncrypted:
-		return nil
-	case !o.Passphrase && o.PEMPath == "" && os.Getenv("SINGULARITY_ENCRYPTION_PEM_PATH") == "" && os.Getenv("SINGULARITY_ENCRYPTION_PASSPHRASE") == "":
-		return errors.New("no key was provided, cannot access encrypted container")
-	}
-	return Fatal(errors.New("cannot decrypt "+im.Path+": encrypted images cannot be started by this version"), "ask for an image that is not encrypted")
 }
 
 // allowed checks the formats that the administrator lets run. Without the
@@ -596,7 +590,7 @@ func StartError(err error) error {
 }
 
 // openServed opens an image's partition in a server process.
-func openServed(format int, r *io.SectionReader) (any, error) {
+func openServed(format int, r *io.SectionReader, secret []byte) (any, error) {
 	_, fsys, err := image.OpenFiles(image.Format(format), r)
 	return fsys, err
 }

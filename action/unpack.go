@@ -27,6 +27,9 @@ func (s *starter) unpack() error {
 	if err != nil || !yes {
 		return err
 	}
+	if s.image.Format == image.FormatEncrypted {
+		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox")
+	}
 	r, ok := s.fsys.(*squashfs.Reader)
 	if !ok {
 		return errors.New("cannot unpack " + s.image.Path + " to a temporary sandbox: it holds no squashfs")

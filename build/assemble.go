@@ -60,25 +60,50 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 		return err
 	}
 	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
-	objects := []sif.Input{
-		{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
-		{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
+	write := b.pack
+	if b.o.Seal != nil {
+		part.FS, write = sif.FSEncryptedSquashfs, b.packSealed
 	}
-	if b.base != nil {
-		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "oci-config.json", Data: bytes.NewReader(b.base.source.RawConfig)})
+	var objects []sif.Input
+	if !b.o.StripMetadata {
+		objects = []sif.Input{{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
+			{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)}}
+		if b.base != nil {
+			objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "oci-config.json", Data: bytes.NewReader(b.base.source.RawConfig)})
+		}
 	}
-	_, err = sif.Create(f, o, append(objects,
-		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
-			return b.pack(ctx, w)
-		}},
+	objects = append(objects, sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
+		return write(ctx, w)
+	}})
+	if b.o.Message != nil {
+		m := sif.CryptoMessage{Format: sif.FormatPEM, Message: sif.MessageRSAOAEP}
+		objects = append(objects, sif.Input{Type: sif.DataCryptoMessage, Group: sif.DefaultGroup, Link: uint32(len(objects)), Extra: m.Extra(), Data: bytes.NewReader(b.o.Message)})
+	}
+	if !b.o.StripMetadata {
 		// Last, so that the objects before it have the ids that they have with
 		// other builders, which scripts rely on.
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})...)
+		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
+	}
+	_, err = sif.Create(f, o, objects...)
 	return err
 }
 
+// packSealed writes the root file system encrypted: what is plain stays in
+// memory.
+func (b *builder) packSealed(ctx context.Context, out io.WriterAt) (int64, error) {
+	w, err := b.o.Seal(ctx, out)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := b.pack(ctx, w); err != nil {
+		w.Abort()
+		return 0, err
+	}
+	return w.Close()
+}
+
 // pack writes the root file system as squashfs.
-func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error) {
+func (b *builder) pack(ctx context.Context, out io.WriterAt) (int64, error) {
 	wo, err := b.writerOptions()
 	if err != nil {
 		return 0, err

@@ -8,6 +8,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/luks"
 	"singularity/oci"
 )
 
@@ -119,6 +120,13 @@ type Options struct {
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
 	StepCache   string            // where steps are kept for later builds; "" means nowhere
 	StepLimit   int64             // bytes that they may take; 0 is the default of the cache
+
+	// Seal, if not nil, begins the encrypted container that holds the root file
+	// system, and Message is its key, encrypted for a PEM file; nil for none.
+	Seal    func(ctx context.Context, w io.WriterAt) (*luks.Writer, error)
+	Message []byte
+	// StripMetadata leaves out the definition and the labels beside the root.
+	StripMetadata bool
 
 	Owners  Owners
 	Umask   uint32

@@ -37,6 +37,9 @@ type buildFlags struct {
 
 	arch, platform, compression, squashfsArgs, tmpDir, writableTmpfs, stepsSize string
 
+	encrypt, passphrase, strip bool
+	pemPath                    string
+
 	remote  fetchOptions
 	refused refusedFlags
 }
@@ -83,6 +86,10 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringVar(&o.stepsSize, "cache-steps-size", "20g", "let kept steps take so many `bytes`; the ones used longest ago go first")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
 	f.BoolVarP(&o.fakeroot, "fakeroot", "f", false, "build as root of a user namespace; always so for users other than root")
+	f.BoolVarP(&o.encrypt, "encrypt", "e", false, "encrypt the root file system, with the key of --passphrase, --pem-path or the environment")
+	f.BoolVar(&o.passphrase, "passphrase", false, "encrypt the root file system with a passphrase, and ask for it")
+	f.StringVar(&o.pemPath, "pem-path", "", "encrypt the root file system for the RSA public key in `file`")
+	f.BoolVar(&o.strip, "strip-metadata", false, "leave out the definition and labels that would be readable beside an encrypted root file system")
 	f.BoolVar(&o.fixPerms, "fix-perms", false, "give the owner read and write access to every file of the image")
 	f.BoolVarP(&o.force, "force", "F", false, "replace the target if it exists, and labels and help of a base image")
 	f.BoolVar(&o.json, "json", false, "write what happens to standard output, as a JSON object a line; output of scripts goes to standard error")
@@ -134,6 +141,9 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
 	}
+	if err := f.seal(log, o); err != nil {
+		return err
+	}
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
 	ctx, stop := buildContext(parent)
@@ -150,7 +160,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 		return err
 	}
 	// Variables of our own are nobody else's business.
-	o.Env, o.Temporary = without(os.Environ(), append(secretVariables, ownVariables...)...), report(parent)
+	o.Env, o.Temporary = without(os.Environ(), slices.Concat(secretVariables, action.KeyVariables(), ownVariables)...), report(parent)
 	err = build.Build(ctx, *o)
 	bar.clear()
 	return explainBuild(err)
@@ -171,6 +181,9 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
 		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost,
+	}
+	if err := f.checkEncryption(); err != nil {
+		return nil, err
 	}
 	var err error
 	if o.Args, err = f.variables(log); err != nil {

@@ -20,9 +20,9 @@ import (
 // refusedFlags are flags of build that are understood and not part of this
 // version.
 type refusedFlags struct {
-	encrypt, passphrase, remote, detached, oci, noOCI, keepLayers bool
+	remote, detached, oci, noOCI, keepLayers bool
 
-	pemPath, builder string
+	builder string
 }
 
 // refusedEnv are the keys of environment variables for refusedFlags.
@@ -32,24 +32,19 @@ var refusedEnv = []flagEnv{
 }
 
 func (r *refusedFlags) add(f *pflag.FlagSet) {
-	f.BoolVarP(&r.encrypt, "encrypt", "e", false, "encrypt the image")
-	f.BoolVar(&r.passphrase, "passphrase", false, "ask for the passphrase of an encrypted image")
-	f.StringVar(&r.pemPath, "pem-path", "", "RSA key `file` of an encrypted image")
 	f.BoolVarP(&r.remote, "remote", "r", false, "build on a remote service")
 	f.StringVar(&r.builder, "builder", "", "`address` of the remote service")
 	f.BoolVarP(&r.detached, "detached", "d", false, "do not wait for the remote service")
 	f.BoolVar(&r.oci, "oci", false, "make an OCI-SIF from a Dockerfile")
 	f.BoolVar(&r.noOCI, "no-oci", false, "make a native SIF (default)")
 	f.BoolVar(&r.keepLayers, "keep-layers", false, "keep the layers of an OCI-SIF")
-	for _, name := range []string{"encrypt", "passphrase", "pem-path", "remote", "builder", "detached", "oci", "no-oci", "keep-layers"} {
+	for _, name := range []string{"remote", "builder", "detached", "oci", "no-oci", "keep-layers"} {
 		f.Lookup(name).Hidden = true // none of them can be used yet
 	}
 }
 
 func (r *refusedFlags) check() error {
 	switch {
-	case r.encrypt, r.passphrase, r.pemPath != "":
-		return action.Fatal(errors.New("cannot encrypt the image: encrypted images are not part of this version"), "leave out --encrypt, --passphrase and --pem-path")
 	case r.remote, r.builder != "", r.detached:
 		return action.Fatal(errors.New("cannot build remotely: remote builds are not part of this version"), "leave out --remote, --builder and --detached: anybody can build on this host")
 	case r.oci && r.noOCI:

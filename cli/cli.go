@@ -36,7 +36,7 @@ func Main(argv []string) int {
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
 	}
-	if status, served := action.Serve(argv); served {
+	if status, served := action.Serve(argv, unlocked); served {
 		return status
 	}
 	log := action.NewLog()

@@ -18,9 +18,9 @@ import (
 )
 
 // startElsewhere starts a container with what the program singularity cannot
-// do: control groups, which limits and instances want, and images that must be
-// fetched. Every other start it hands back to that program, which starts
-// containers from local images faster, with the edits of CDI devices where
+// do: control groups, which limits and instances want, encrypted images, and images
+// that must be fetched. Every other start it hands back to that program, which
+// starts containers from local images faster, with the edits of CDI devices where
 // devices are asked for.
 func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 	var ref *fetch.Ref
@@ -52,7 +52,7 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
-	case action.Scheme(image) != "instance" && (v.Limited() || verb.Set&action.Instances != 0):
+	case action.Scheme(image) != "instance" && (v.Limited() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
 		status, err := action.Start(v, os.Args, extensions, log)
 		if err != nil {
 			return err
@@ -167,7 +167,7 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Leave: leave, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/secret"
 )
 
 // Status tells how good a fact is for containers.
@@ -43,6 +45,7 @@ func Report() []Row {
 	rows = append(rows, system().subIDRows(u, k.uid)...)
 	rows = append(rows, found("newuidmap", k.idMaps(), "works"), found("FUSE", k.fuse(), "/dev/fuse can be opened"))
 	rows = append(rows, k.cgroupRows()...)
+	rows = append(rows, k.keyRow(secret.Alloc(unix.Getpagesize())))
 	return append(rows, storageRows(u.Home)...)
 }
 
