@@ -16,15 +16,8 @@ import (
 
 // unread are flags whose value nothing reads, each with the reason.
 var unread = map[string]string{
-	"proot":           "the program proot is not used; the flag is accepted for old scripts",
-	"sif-fuse":        "images are always mounted by FUSE, and the flag says so",
-	"authfile":        "nothing fetches images yet, and a file on this host needs no credentials",
-	"docker-host":     "as authfile",
-	"docker-login":    "as authfile",
-	"docker-password": "as authfile",
-	"docker-username": "as authfile",
-	"no-https":        "as authfile",
-	"nohttps":         "as authfile",
+	"proot":    "the program proot is not used; the flag is accepted for old scripts",
+	"sif-fuse": "images are always mounted by FUSE, and the flag says so",
 }
 
 // TestFlagsAreRead: the field that a flag writes to is read somewhere, so that no

@@ -84,6 +84,11 @@ func run(argv []string, log *Log) (int, error) {
 		}
 	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
+	if verb != nil && !v.Help && Remote(v.Image) {
+		if path := v.recentImage(); path != "" {
+			argv = v.WithImage(argv, path)
+		}
+	}
 	switch {
 	case verb == nil || v.Help || !joins && needsMore(&v, verb):
 		return 0, handOver(argv)
@@ -109,7 +114,7 @@ func run(argv []string, log *Log) (int, error) {
 // image to fetch, device files to read, control groups, which instances get for
 // their statistics even without limits.
 func needsMore(v *Invocation, verb *Verb) bool {
-	return Scheme(v.Image) != "" || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
+	return Remote(v.Image) || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
 }
 
 // Parse reads a command line into v and returns its verb; nil if that is none

@@ -180,7 +180,7 @@ func (b *builder) describe(context.Context) error {
 // newSource returns the source of a stage.
 func (b *builder) newSource(s *deffile.Stage) (source.Source, error) {
 	return source.New(s, source.Config{
-		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil, Digest: digestOf, Verify: b.verify, Run: b.runTool,
+		Log: b.o.Log, Env: b.o.Env, Extract: b.extract, OCI: b.fillOCI, Registries: b.o.OpenImage != nil, FetchImage: b.o.FetchImage, Digest: digestOf, Verify: b.verify, Run: b.runTool,
 		Quiet:   !b.fromFile,
 		Record:  func(o source.Origin) { b.origin().Source = o },
 		WorkDir: b.workDir,

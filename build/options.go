@@ -108,8 +108,11 @@ type Options struct {
 	// OpenImage, if not nil, opens an image of a registry by a reference that
 	// begins with docker://. Without it there are no such images.
 	OpenImage func(ctx context.Context, ref string, p oci.Platform) (*oci.Image, error)
-	Drivers   Drivers
-	TestTmpfs int64 // %test may write so many bytes, which are lost; 0: none
+	// FetchImage, if not nil, fetches a SIF image from elsewhere and returns its
+	// path and what to call when it is not needed any more.
+	FetchImage func(ctx context.Context, ref string) (path string, done func(), err error)
+	Drivers    Drivers
+	TestTmpfs  int64 // %test may write so many bytes, which are lost; 0: none
 
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip

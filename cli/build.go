@@ -40,7 +40,7 @@ type buildFlags struct {
 	encrypt, passphrase, strip bool
 	pemPath                    string
 
-	source  sourceFlags
+	remote  fetchOptions
 	refused refusedFlags
 }
 
@@ -59,7 +59,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [options] <target> <spec>",
 		Short: "Build an image",
-		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]) or of a Docker daemon (docker-daemon:NAME:TAG). The target is a SIF file, or a directory with --sandbox." +
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]), of a Docker daemon (docker-daemon:NAME:TAG) or of a registry (docker://NAME:TAG); or a SIF elsewhere (oras://, library://, shub://). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
 			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
@@ -67,7 +67,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 			"  $ singularity build final.sif work/",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := setFromEnv(c, slices.Concat(buildEnv, sourceEnv, refusedEnv)); err != nil {
+			if err := errors.Join(setFromEnv(c, slices.Concat(buildEnv, refusedEnv)), o.remote.fromEnv(c)); err != nil {
 				return err
 			}
 			if !o.json {
@@ -104,12 +104,15 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
+	o.remote.addCredentialFlags(c)
+	f.StringVar(&o.remote.dockerHost, "docker-host", "", "`address` of the Docker daemon")
+	f.BoolVar(&o.remote.disableCache, "disable-cache", false, "neither use nor make a cache")
+	f.StringVar(&o.remote.library, "library", "", "`URL` of the library")
 	f.BoolVarP(&o.update, "update", "u", false, "apply the definition to the sandbox that exists")
 	f.StringVar(&o.writableTmpfs, "writable-tmpfs", "", "let %test write, to memory of that `size` (64m)")
 	f.Lookup("writable-tmpfs").NoOptDefVal = "true"
 	f.BoolVar(&o.noSetgroups, "no-setgroups", false, "accepted; groups are kept in any case")
 	f.Lookup("no-setgroups").Hidden = true
-	o.source.add(f)
 	o.refused.add(f)
 	return c
 }
@@ -143,6 +146,9 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	}
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
+	ctx, stop := buildContext(parent)
+	defer stop()
+	f.fromElsewhere(ctx, log, o)
 	bar.events = e
 	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
 	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -154,9 +160,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 		return err
 	}
 	// Variables of our own are nobody else's business.
-	o.Env, o.Temporary = without(os.Environ(), append(action.KeyVariables(), ownVariables...)...), report(parent)
-	ctx, stop := buildContext(parent)
-	defer stop()
+	o.Env, o.Temporary = without(os.Environ(), slices.Concat(secretVariables, action.KeyVariables(), ownVariables)...), report(parent)
 	err = build.Build(ctx, *o)
 	bar.clear()
 	return explainBuild(err)
@@ -176,7 +180,7 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
-		Arch: f.arch, Platform: f.platform, DockerHost: f.source.dockerHost,
+		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost,
 	}
 	if err := f.checkEncryption(); err != nil {
 		return nil, err
@@ -241,7 +245,7 @@ func (f *buildFlags) bindSpecs() ([]build.Bind, error) {
 
 // steps says where the results of steps are kept.
 func (f *buildFlags) steps(o *build.Options) error {
-	if !f.cacheSteps || f.source.disableCache {
+	if !f.cacheSteps || f.remote.disableCache {
 		return nil
 	}
 	_, size, err := plan.ParseTmpfs(f.stepsSize)
@@ -337,6 +341,9 @@ func explainBuild(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitOne(errors.New("build interrupted"))
+	}
+	if hint == "" {
+		return explainFetch(err)
 	}
 	return action.Fatal(err, hint)
 }

@@ -17,33 +17,6 @@ import (
 	"singularity/sign"
 )
 
-// sourceFlags are the flags of build about where base images come from.
-type sourceFlags struct {
-	disableCache, noHTTPS, dockerLogin bool
-
-	dockerHost, dockerUsername, dockerPassword, authFile, library string
-}
-
-// sourceEnv are the keys of environment variables for sourceFlags.
-var sourceEnv = []flagEnv{
-	{"disable-cache", "DISABLE_CACHE", false}, {"no-https", "NO_HTTPS", false}, {"no-https", "NOHTTPS", false},
-	{"docker-login", "DOCKER_LOGIN", false}, {"docker-host", "DOCKER_HOST", false}, {"docker-username", "DOCKER_USERNAME", false},
-	{"docker-password", "DOCKER_PASSWORD", false}, {"authfile", "AUTHFILE", false}, {"library", "LIBRARY", false},
-}
-
-func (s *sourceFlags) add(f *pflag.FlagSet) {
-	f.BoolVar(&s.disableCache, "disable-cache", false, "neither use nor fill a cache")
-	f.BoolVar(&s.noHTTPS, "no-https", false, "use plain http for registries")
-	f.BoolVar(&s.dockerLogin, "docker-login", false, "ask for the credentials of a registry")
-	f.StringVar(&s.dockerHost, "docker-host", "", "`address` of the Docker daemon")
-	f.StringVar(&s.dockerUsername, "docker-username", "", "user `name` for a registry")
-	f.StringVar(&s.dockerPassword, "docker-password", "", "`password` for a registry")
-	f.StringVar(&s.authFile, "authfile", "", "`file` with credentials for registries")
-	f.StringVar(&s.library, "library", "", "`address` of the image library")
-	f.Lookup("docker-username").Hidden = true
-	f.Lookup("docker-password").Hidden = true
-}
-
 // refusedFlags are flags of build that are understood and not part of this
 // version.
 type refusedFlags struct {

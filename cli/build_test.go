@@ -47,7 +47,7 @@ func TestBuildOptions(t *testing.T) {
 	if len(o.Binds) != 1 || o.Binds[0] != (build.Bind{Source: "/a", Dest: "/b", ReadOnly: true}) {
 		t.Errorf("got binds %+v", o.Binds)
 	}
-	f.source.disableCache = true
+	f.remote.disableCache = true
 	if o, err = f.options(log, "t", "s"); err != nil || o.StepCache != "" {
 		t.Errorf("got a cache of steps in %q with --disable-cache, %v", o.StepCache, err)
 	}

@@ -110,8 +110,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestRemoteImageIsRefused(t *testing.T) {
-	_, stderr, code := call("exec", "docker://debian", "true")
-	if code != 255 || !strings.Contains(stderr, "FATAL:   cannot start docker://debian") || !strings.Contains(stderr, "hint: ") {
+	_, stderr, code := call("exec", "s3://bucket/image", "true")
+	if code != 255 || !strings.Contains(stderr, "FATAL:   cannot start \"s3://bucket/image\"") || !strings.Contains(stderr, "hint: ") {
 		t.Errorf("status %d, %s", code, stderr)
 	}
 }

@@ -63,7 +63,7 @@ func params(t *testing.T) testscript.Params {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
-			"holders": holdersCommand, "serve": serveCommand,
+			"holders": holdersCommand, "serve": serveCommand, "registry": registryCommand, "library": libraryCommand, "web": webCommand,
 		},
 	}
 }

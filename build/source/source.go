@@ -18,8 +18,8 @@
 //
 // Files: source.go (the agents), origin.go (where files come from), command.go
 // (running a host program), chroot.go (what package tools need and leave);
-// debootstrap.go, yum.go (and dnf), zypper.go, arch.go, busybox.go, http.go,
-// localimage.go, oci.go, scratch.go.
+// debootstrap.go, yum.go (and dnf), zypper.go, arch.go, busybox.go, fetched.go,
+// http.go, localimage.go, oci.go, scratch.go.
 package source
 
 import (
@@ -61,6 +61,9 @@ type Config struct {
 	OCI func(ctx context.Context, ref, rootfs string) error
 	// Registries tells that OCI knows references that begin with docker://.
 	Registries bool
+	// FetchImage returns the path of the SIF image that a reference names, and
+	// what to call when it is not needed any more.
+	FetchImage func(ctx context.Context, ref string) (path string, done func(), err error)
 	// Digest returns the digest of a file, or of a directory's files.
 	Digest func(ctx context.Context, path string) (string, error)
 	// Verify checks the signatures of the SIF at path, by every key of require,
@@ -92,8 +95,11 @@ func (e *UnsupportedError) Error() string {
 // New returns the source that the header of a stage names. It refuses what the
 // agent could not do, before any work is done.
 func New(s *deffile.Stage, c Config) (Source, error) {
-	if s.Agent() == "docker" && c.Registries {
+	switch agent := s.Agent(); {
+	case agent == "docker" && c.Registries:
 		return newOCI(s, c)
+	case (agent == "library" || agent == "oras" || agent == "shub") && c.FetchImage != nil:
+		return newFetched(s, c)
 	}
 	switch agent := s.Agent(); agent {
 	case "scratch":
