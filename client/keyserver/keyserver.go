@@ -215,7 +215,14 @@ func readKeys(text []byte, id ID) ([]*pgp.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := ring.Keys()
+	var keys []*pgp.Key
+	seen := map[pgp.Fingerprint]bool{}
+	for _, k := range ring.Keys() {
+		if !seen[k.Fingerprint()] {
+			keys = append(keys, k)
+		}
+		seen[k.Fingerprint()] = true
+	}
 	if len(keys) == 0 {
 		if p := ring.Problems(); len(p) > 0 {
 			return nil, fmt.Errorf("it has no usable key: %w", p[0].Err)

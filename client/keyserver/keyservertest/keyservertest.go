@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -172,7 +173,10 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.keys = append(s.keys, ring.Keys()...)
+	for _, k := range ring.Keys() {
+		s.keys = slices.DeleteFunc(s.keys, func(old *pgp.Key) bool { return old.Fingerprint() == k.Fingerprint() })
+		s.keys = append(s.keys, k)
+	}
 	if s.Moderate {
 		w.WriteHeader(http.StatusAccepted)
 	}

@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"singularity/client/keyserver/keyservertest"
+)
+
+// keyServer starts a key server and returns its address.
+func keyServer(t *testing.T) (*keyservertest.Server, string) {
+	t.Helper()
+	s := &keyservertest.Server{}
+	h := httptest.NewServer(s)
+	t.Cleanup(h.Close)
+	return s, h.URL
+}
+
+func TestKeyServerVerbs(t *testing.T) {
+	ringHome(t)
+	s, url := keyServer(t)
+	fp := importKey(t, keyA())
+	stdout, _ := mustRun(t, "", "key", "push", "-u", url, fp)
+	if want := "public key `" + fp + "' pushed to server successfully\n"; stdout != want {
+		t.Errorf("push: %q, want %q", stdout, want)
+	}
+	mustRun(t, "", "key", "push", "--url", url, fp[24:])
+	t.Setenv("SINGULARITY_KEYSERVER_URL", url)
+	stdout, _ = mustRun(t, "", "key", "search", "key a")
+	if want := "Showing 1 results\n\nKEY ID            BITS  NAME/EMAIL\n" + fp[24:] + "  263   Key A\n\n"; stdout != want {
+		t.Errorf("search: %q, want %q", stdout, want)
+	}
+	stdout, _ = mustRun(t, "", "key", "search", "-l", fp)
+	if !strings.Contains(stdout, fp+"  EdDSA      263   2") || !strings.Contains(stdout, "[ultimate]") || !strings.Contains(stdout, "[enabled]  Key A\n") {
+		t.Errorf("search -l: %q", stdout)
+	}
+	// Another user pulls it.
+	dir := ringHome(t)
+	stdout, _ = mustRun(t, "", "key", "pull", fp)
+	if want := "1 key(s) added to keyring of trust " + dir + "/pgp-public\n"; stdout != want {
+		t.Errorf("pull: %q, want %q", stdout, want)
+	}
+	stdout, stderr := mustRun(t, "", "key", "pull", "0x"+strings.ToLower(fp))
+	if !strings.HasPrefix(stdout, "0 key(s) added") || !strings.Contains(stderr, "The keyring has the key "+fp) {
+		t.Errorf("pull again: %q, %q", stdout, stderr)
+	}
+	stdout, _ = mustRun(t, "", "key", "list")
+	if strings.Count(stdout, fp) != 1 {
+		t.Errorf("list: %q", stdout)
+	}
+	mustRun(t, "", "key", "pull", "-g", fp) // into the administrator's, in an installation of one's own
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"key", "pull", strings.Repeat("0", 40)}, "404 Not Found: no matching keys found"},
+		{[]string{"key", "pull", "12EE233B"}, "names no key: want its fingerprint"},
+		{[]string{"key", "push", strings.Repeat("0", 40)}, "no key with the fingerprint or id"},
+		{[]string{"key", "search", "nobody"}, "404 Not Found"},
+		{[]string{"key", "pull", "-u", "http://127.0.0.1:1", fp}, "cannot reach key server"},
+		{[]string{"key", "pull", "-u", "http://u:secret@h", fp}, "no address of a key server"},
+	} {
+		if _, stderr, code := callIn("", c.args...); code != 2 || !strings.Contains(stderr, c.want) || strings.Contains(stderr, "secret") {
+			t.Errorf("%q: status %d: %s", c.args, code, stderr)
+		}
+	}
+	// Nobody is asked who was not named.
+	t.Setenv("SINGULARITY_KEYSERVER_URL", "")
+	for _, args := range [][]string{{"key", "search", "abc"}, {"key", "pull", fp}, {"key", "push", fp}, {"key", "newpair", "--push", "-N", "x", "-E", "", "-C", "", "-P", ""}} {
+		if _, stderr, code := callIn("", args...); code != 2 || !strings.Contains(stderr, "no key server is known\nhint: name one with --url") {
+			t.Errorf("%q without a server: status %d: %s", args, code, stderr)
+		}
+	}
+	for _, r := range s.Requests() {
+		if strings.Contains(r, "token") {
+			t.Errorf("request %q", r)
+		}
+	}
+}
+
+func TestKeyNewpairPush(t *testing.T) {
+	ringHome(t)
+	s, url := keyServer(t)
+	args := []string{"key", "newpair", "-N", "Pusher", "-E", "p@example.org", "-C", "", "-P", "", "-b", "2048", "--push", "--url", url}
+	stdout, _ := mustRun(t, "", args...)
+	if !strings.Contains(stdout, "pushed to server successfully") {
+		t.Errorf("printed %q", stdout)
+	}
+	if stdout, _ = mustRun(t, "", "key", "search", "-u", url, "p@example.org"); !strings.Contains(stdout, "Pusher <p@example.org>") {
+		t.Errorf("search: %q", stdout)
+	}
+	// A push that is refused does not undo the key.
+	s.Token = "wanted"
+	_, stderr, code := callIn("", args...)
+	if code != 2 || !strings.Contains(stderr, "was not sent: key server") || !strings.Contains(stderr, "401 Unauthorized: unauthorized or missing token\nhint: singularity key push ") {
+		t.Errorf("refused: status %d: %s", code, stderr)
+	}
+	if stdout, _ = mustRun(t, "", "key", "list", "--secret"); strings.Count(stdout, "Pusher") != 2 {
+		t.Errorf("list: %s", stdout)
+	}
+}
+
+// TestSC137_SubstitutedKey: nothing is imported when a server answers with a key
+// that was not asked for, or a secret one.
+func TestSC137_SubstitutedKey(t *testing.T) {
+	dir := ringHome(t)
+	wanted := onlyKey(keyA())
+	for name, text := range map[string][]byte{"another": publicOf(keyB()), "secret": keyA(), "two": append(publicBytes(keyA()), publicBytes(keyB())...)} {
+		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(text) }))
+		t.Cleanup(h.Close)
+		for _, id := range []string{wanted.Fingerprint().String(), wanted.Fingerprint().String()[24:]} {
+			if _, stderr, code := callIn("", "key", "pull", "-u", h.URL, id); code != 2 || !strings.Contains(stderr, "is not usable: it has ") {
+				t.Errorf("%s by %s: status %d: %s", name, id, code, stderr)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "pgp-public")); !os.IsNotExist(err) {
+		t.Errorf("something was imported: %v", err)
+	}
+}
+
+func publicOf(armored []byte) []byte {
+	k, err := onlyKey(armored).Public()
+	if err != nil {
+		panic(err)
+	}
+	text, err := k.Armor()
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+func publicBytes(armored []byte) []byte { return onlyKey(publicOf(armored)).Bytes() }
+
+// TestPullRevocation: the revocation of a key in the ring is taken over, and a
+// copy without it does not undo it.
+func TestPullRevocation(t *testing.T) {
+	ringHome(t)
+	home, gpg := newGPG(t)
+	gpg(nil, "--quick-generate-key", "Gone <gone@example.org>", "ed25519", "default", "never")
+	key := onlyKey(gpg(nil, "--export", "gone@example.org"))
+	fp := key.Fingerprint().String()
+	cert, err := os.ReadFile(filepath.Join(home, "openpgp-revocs.d", fp+".rev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// gpg puts a colon before the block, against use by mistake.
+	gpg([]byte(strings.ReplaceAll(string(cert), "\n:", "\n")), "--import")
+	after := onlyKey(gpg(nil, "--export", "gone@example.org"))
+	s, url := keyServer(t)
+	s.Put(key)
+	mustRun(t, "", "key", "pull", "-u", url, fp)
+	revoked, url2 := keyServer(t)
+	revoked.Put(after)
+	if _, stderr := mustRun(t, "", "key", "pull", "-u", url2, fp); !strings.Contains(stderr, "takes over the revocation") {
+		t.Errorf("messages %q", stderr)
+	}
+	if stdout, _ := mustRun(t, "", "key", "list", "--json"); !strings.Contains(stdout, `"Revoked": true`) || strings.Count(stdout, fp) != 1 {
+		t.Errorf("list: %s", stdout)
+	}
+	mustRun(t, "", "key", "pull", "-u", url, fp)
+	if stdout, _ := mustRun(t, "", "key", "list", "--json"); !strings.Contains(stdout, `"Revoked": true`) {
+		t.Errorf("list: %s", stdout)
+	}
+}
+
+// verifyAnswers runs verify --json and returns the answers.
+func verifyAnswers(t *testing.T, wantCode int, args ...string) answersJSON {
+	t.Helper()
+	stdout, stderr, code := callIn("", append([]string{"verify", "--json"}, args...)...)
+	var out verifyJSON
+	if err := json.Unmarshal([]byte(stdout), &out); err != nil || code != wantCode {
+		t.Fatalf("%q: status %d, %v: %s%s", args, code, err, stdout, stderr)
+	}
+	return out.Answers
+}
+
+func TestVerifyRemote(t *testing.T) {
+	ringHome(t)
+	fp := importKey(t, keyA())
+	image := signable(t)
+	mustRun(t, "", "sign", image)
+	s, url := keyServer(t)
+	ringHome(t) // somebody else, who has no keys
+	s.Put(onlyKey(publicOf(keyA())))
+	stdout, stderr := mustRun(t, "", "verify", "--url", url, image)
+	if !strings.HasPrefix(stdout, "[REMOTE]           Signing entity: Key A\n[REMOTE]           Fingerprint: "+fp+"\n") {
+		t.Errorf("printed %q", stdout)
+	}
+	if !strings.Contains(stderr, "WARNING: the key "+fp+" is in no keyring of this host") {
+		t.Errorf("messages %q", stderr)
+	}
+	if r := s.Requests(); len(r) != 1 || !strings.HasSuffix(r[0], "search=0x"+strings.ToLower(fp[24:])) {
+		t.Errorf("requests %q", r)
+	}
+	a := verifyAnswers(t, 0, "-u", url, image)
+	if a.Integrity.Answer != "intact" || a.Signer.Answer != "known" || !slices.Equal(a.Signer.Signers, []string{fp}) || a.Trust.Answer != "not trusted" || a.Trust.ExitCode != 30 {
+		t.Errorf("answers %+v", a)
+	}
+	if stdout, _ := mustRun(t, "", "verify", "--json", "-u", url, image); !strings.Contains(stdout, `"KeyLocal": false,
+        "KeyCheck": true,
+        "DataCheck": true`) {
+		t.Errorf("JSON %s", stdout)
+	}
+	n := len(s.Requests())
+	if _, stderr, code := callIn("", "verify", "--local", "--url", url, image); code != 255 || len(s.Requests()) != n {
+		t.Errorf("--local: status %d, %q: %s", code, s.Requests()[n:], stderr)
+	}
+	// A key that a ring has is not asked for.
+	mustRun(t, "", "key", "pull", "-u", url, fp)
+	n = len(s.Requests())
+	if stdout, _ := mustRun(t, "", "verify", "-u", url, image); !strings.HasPrefix(stdout, "[LOCAL]") || len(s.Requests()) != n {
+		t.Errorf("printed %q after %q", stdout, s.Requests()[n:])
+	}
+	// A server that fails is a warning, and the key is unknown.
+	ringHome(t)
+	if _, stderr, code := callIn("", "verify", "--url", "http://127.0.0.1:1", image); code != 255 ||
+		!strings.Contains(stderr, "WARNING: cannot get the key "+fp[24:]+": cannot reach key server") || !strings.Contains(stderr, "signature made by unknown entity") {
+		t.Errorf("no server: status %d: %s", code, stderr)
+	}
+	if _, stderr, code := callIn("", "verify", "--url", "nonsense", image); code != 255 || !strings.Contains(stderr, "no address of a key server") {
+		t.Errorf("bad address: status %d: %s", code, stderr)
+	}
+}
+
+func TestVerifyAnswers(t *testing.T) {
+	ringHome(t)
+	image := signable(t)
+	check := func(what string, a answersJSON, integrity, signer, trust answerJSON) {
+		t.Helper()
+		for _, c := range []struct{ got, want answerJSON }{{a.Integrity, integrity}, {a.Signer, signer}, {a.Trust, trust}} {
+			if c.got.Answer != c.want.Answer || c.got.ExitCode != c.want.ExitCode {
+				t.Errorf("%s: %+v, want %+v", what, a, c.want)
+			}
+		}
+	}
+	check("no signature", verifyAnswers(t, 255, image), integrityUnknown, unsigned, trustUnknown)
+	fp := importKey(t, keyA())
+	mustRun(t, "", "sign", image)
+	check("good", verifyAnswers(t, 0, image), intact, signerKnown, trusted)
+	check("required", verifyAnswers(t, 255, "--require-fingerprint", strings.Repeat("AB", 20), image), intact, signerKnown, notTrusted)
+	mustRun(t, "", "key", "remove", fp)
+	check("unknown key", verifyAnswers(t, 255, image), integrityUnknown, signerUnknown, trustUnknown)
+	other := importKey(t, publicOf(keyB()))
+	check("other key", verifyAnswers(t, 255, image), integrityUnknown, signerUnknown, trustUnknown)
+	mustRun(t, "", "key", "remove", other)
+	importKey(t, publicOf(keyA()))
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteAt([]byte("y"), 32768)
+	a := verifyAnswers(t, 255, image)
+	check("damaged", a, damaged, signerKnown, trusted)
+	if !slices.Equal(a.Signer.Signers, []string{fp}) {
+		t.Errorf("signers %q", a.Signer.Signers)
+	}
+	check("damaged, --any", verifyAnswers(t, 255, "--any", image), damaged, signerKnown, trusted)
+	f.WriteAt([]byte("x"), 32768)
+	// A signature that is not what it was.
+	data, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := strings.LastIndex(string(data), `{"version":1`)
+	f.WriteAt([]byte(`{"version":2`), int64(i))
+	check("forged", verifyAnswers(t, 255, image), integrityUnknown, notValid, trustUnknown)
+}
+
+// newGPG makes a home for gpg, whose agent ends with the test.
+func newGPG(t *testing.T) (home string, run func(stdin []byte, args ...string) []byte) {
+	t.Helper()
+	if _, err := exec.LookPath("gpg"); err != nil {
+		t.Skip("needs gpg")
+	}
+	home, err := os.MkdirTemp("", "gpg") // the path of the agent's socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GNUPGHOME", home)
+	t.Cleanup(func() {
+		exec.Command("gpgconf", "--homedir", home, "--kill", "all").Run()
+		os.RemoveAll(home)
+	})
+	return home, func(stdin []byte, args ...string) []byte {
+		t.Helper()
+		cmd := exec.Command("gpg", append([]string{"--batch", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+		cmd.Stdin = bytes.NewReader(stdin)
+		var out, msg bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &msg
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("gpg %q: %v: %s", args, err, msg.String())
+		}
+		return out.Bytes()
+	}
+}
