@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"singularity/client/keyserver/keyservertest"
+	"singularity/conf"
 )
 
 // keyServer starts a key server and returns its address.
@@ -55,6 +56,9 @@ func TestKeyServerVerbs(t *testing.T) {
 	stdout, _ = mustRun(t, "", "key", "list")
 	if strings.Count(stdout, fp) != 1 {
 		t.Errorf("list: %q", stdout)
+	}
+	if err := os.MkdirAll(conf.Prefix+"/etc/singularity", 0o755); err != nil {
+		t.Fatal(err)
 	}
 	mustRun(t, "", "key", "pull", "-g", fp) // into the administrator's, in an installation of one's own
 	for _, c := range []struct {
