@@ -12,8 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"singularity/client/keyserver"
 	"singularity/client/keyserver/keyservertest"
 	"singularity/conf"
+	"singularity/pgp"
 )
 
 // keyServer starts a key server and returns its address.
@@ -128,6 +130,43 @@ func TestSC137_SubstitutedKey(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "pgp-public")); !os.IsNotExist(err) {
 		t.Errorf("something was imported: %v", err)
+	}
+}
+
+// TestSC119_TwoKeysOfAnID: an id of 16 digits that two keys have is refused, and
+// one of 8 is none.
+func TestSC119_TwoKeysOfAnID(t *testing.T) {
+	a, b := onlyKey(publicOf(keyA())), onlyKey(publicOf(keyB()))
+	id, err := keyserver.ParseID(a.Fingerprint().String()[24:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := oneOf(id, []*pgp.Key{a, b}); err == nil || !strings.Contains(err.Error(), a.Fingerprint().String()+", "+b.Fingerprint().String()) {
+		t.Errorf("got %v, %v", k, err)
+	}
+	if _, err := keyserver.ParseID(a.Fingerprint().String()[32:]); err == nil {
+		t.Error("8 digits are taken")
+	}
+}
+
+// TestSC164_ServerTexts: what a server says does not drive the terminal.
+func TestSC164_ServerTexts(t *testing.T) {
+	ringHome(t)
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("search") == "refuse" {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusTeapot)
+			w.Write([]byte("\x1b[31mgo away\rINFO\u202e"))
+			return
+		}
+		w.Write([]byte("info:1:1\npub:" + strings.Repeat("AB", 20) + ":1:2048:1::\nuid:%1B]52;c;x%07%0Apub%C2%85:::\n"))
+	}))
+	t.Cleanup(h.Close)
+	for _, args := range [][]string{{"search", "refuse"}, {"search", "x"}, {"search", "-l", "x"}} {
+		stdout, stderr, _ := callIn("", append([]string{"key"}, append(args, "-u", h.URL)...)...)
+		if strings.ContainsAny(stdout+stderr, "\x1b\x07\r\u0085\u202e") || strings.Count(stdout, "\n") > 5 {
+			t.Errorf("%q: %q, %q", args, stdout, stderr)
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -181,7 +183,7 @@ func TestServersInOrder(t *testing.T) {
 }
 
 // TestToken: a token goes to its server by TLS and nowhere else, wherever
-// redirections lead.
+// redirections lead (SC-132, SC-134).
 func TestToken(t *testing.T) {
 	a, _ := newKey(t, "A")
 	home, elsewhere := &keyservertest.Server{Token: "secret"}, &keyservertest.Server{}
@@ -240,6 +242,28 @@ func TestToken(t *testing.T) {
 	}
 	if r := elsewhere.Requests(); len(r) != 1 {
 		t.Errorf("the other host got %q", r)
+	}
+}
+
+// TestCertificate: a server that cannot prove its name is not asked (SC-136).
+func TestCertificate(t *testing.T) {
+	s := &keyservertest.Server{}
+	h := httptest.NewUnstartedServer(s)
+	h.Config.ErrorLog = log.New(io.Discard, "", 0)
+	h.StartTLS()
+	t.Cleanup(h.Close)
+	a, _ := newKey(t, "A")
+	c := newClient(t, Server{URL: h.URL, Token: "secret"})
+	_, err := c.Get(t.Context(), ByLongID(1))
+	_, err2 := c.Add(t.Context(), a)
+	_, _, err3 := c.Search(t.Context(), "abc")
+	for _, err := range []error{err, err2, err3} {
+		if err == nil || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if len(s.Requests()) != 0 {
+		t.Errorf("requests %q", s.Requests())
 	}
 }
 
