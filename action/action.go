@@ -14,6 +14,6 @@
 // help, completion and manual pages read too), parse.go (the parser), usage.go
 // (lists of options), start.go (the start itself), envfile.go (environment
 // files), shell.go (a shell for images that have none), message.go and
-// terminal.go (messages to people), errors.go (exit status and hint of each
-// error).
+// terminal.go (messages to people), hot.go (--hot-cache), errors.go (exit status
+// and hint of each error).
 package action

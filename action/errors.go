@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"singularity/conf"
+	"singularity/plan"
 )
 
 // Failure is an error with the exit status it causes and an optional hint: one
@@ -57,10 +58,16 @@ func explain(err error) *Failure {
 	switch {
 	case badConfig:
 		f.Hint = "correct the file, or ask the administrator of this host to"
+	case errors.Is(err, plan.ErrOCIMode):
+		f.Hint = "use native mode: leave out --oci and SINGULARITY_OCI; where 'oci mode = yes' is set in singularity.conf add --no-oci"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		f.Hint = "free some space, or let SINGULARITY_TMPDIR name a directory on a larger file system"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		f.Hint = "close programs, or raise the limit on open files (ulimit -n)"
+	case errors.Is(err, syscall.EAGAIN):
+		f.Hint = "end some processes of this user, or raise the limit on their number (ulimit -u)"
+	case errors.Is(err, syscall.E2BIG):
+		f.Hint = "pass fewer or shorter arguments and variables, or raise the limit on the stack, which bounds them (ulimit -s)"
 	case errors.Is(err, syscall.EACCES):
 		f.Hint = "ask the owner for permission, or use a copy of your own"
 	}

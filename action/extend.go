@@ -1,9 +1,11 @@
 package action
 
 import (
+	"io"
 	"os"
 
 	"singularity/conf"
+	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/plan"
 )
@@ -14,6 +16,12 @@ type Extensions struct {
 	// Limit makes a control group with the limits that o asks for. It returns
 	// nil where o asks for none and none can be made.
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
+	// Unlock finds the key of an encrypted image and opens its root partition.
+	// It returns the squashfs in it, and the secret that a server process of
+	// this program opens it again with.
+	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// Leave moves this process out of the control groups of its batch job.
+	Leave func(c *conf.Config, log *Log)
 	// Program is the path of singularity-cli for that program itself.
 	Program string
 }
@@ -34,6 +42,57 @@ func (v *Invocation) Limited() bool {
 	return v.Options.ApplyCgroups != "" || v.Options.Limits.Any()
 }
 
+// Encrypted tells whether a start of the image at path needs Extensions.Unlock.
+func Encrypted(path string) bool {
+	im, err := image.Open(path)
+	if err != nil {
+		return false
+	}
+	defer im.Close()
+	return im.Format == image.FormatEncrypted
+}
+
+// KeyVariables are the environment variables that lead to the key of an
+// encrypted image. No container and no script gets to see them.
+func KeyVariables() []string {
+	return []string{"SINGULARITY_ENCRYPTION_PASSPHRASE", "SINGULARITY_ENCRYPTION_PEM_PATH"}
+}
+
+// forgetKeys keeps KeyVariables from the program in the container (SC-125).
+func forgetKeys() {
+	for _, k := range KeyVariables() {
+		os.Unsetenv(k)
+	}
+}
+
+// needKey hands a start of an encrypted image over to the program that can
+// unlock it.
+func (s *starter) needKey() error {
+	if s.image.Format != image.FormatEncrypted {
+		forgetKeys()
+		return nil
+	}
+	if s.ext.Unlock == nil {
+		return handOver(s.argv)
+	}
+	// Each container reads its image by itself: a holder would keep the key
+	// for whoever starts the next one.
+	s.o.NoSharedMount = true
+	return nil
+}
+
+// unlock opens an encrypted image. What is checked by a hash tree is the
+// ciphertext, the header among it.
+func (s *starter) unlock() error {
+	if s.image.Format != image.FormatEncrypted {
+		return nil
+	}
+	defer forgetKeys()
+	var err error
+	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.log)
+	return err
+}
+
 // Start starts the container, or the instance, that v and argv ask for and
 // returns the exit status.
 func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) {
@@ -43,7 +102,9 @@ func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) 
 	if verb := LookupVerb(v.Verb); verb != nil && verb.Set&Instances != 0 {
 		return startInstance(v, argv, log)
 	}
-	return newStarter(v, ext, log).start(v.Image)
+	s := newStarter(v, ext, log)
+	s.argv = argv
+	return s.start(v.Image)
 }
 
 func newStarter(v *Invocation, ext Extensions, log *Log) *starter {
@@ -56,7 +117,8 @@ func newStarter(v *Invocation, ext Extensions, log *Log) *starter {
 
 // limit makes the control group of the container. The returned function ends it.
 func (s *starter) limit(p *plan.Plan) (procs []*os.File, end func(), err error) {
-	if s.ext.Limit == nil {
+	wanted := s.instance != "" || s.o.ApplyCgroups != "" || s.o.Limits.Any()
+	if s.ext.Limit == nil || !wanted {
 		return nil, func() {}, nil
 	}
 	g, err := s.ext.Limit(s.o, s.conf, s.log)

@@ -57,9 +57,11 @@ type Flag struct {
 	// Env are keys of environment variables without the SINGULARITY_ prefix, in
 	// the order in which they count.
 	Env []string
-	// EnvSep, if not 0, makes values of the environment add to those of the
-	// command line; it separates values within a variable.
-	EnvSep     byte
+	// EnvAdds makes values of the environment add to those of the command
+	// line, and all keys count. EnvWhole lets a variable hold one value a
+	// line, commas and all; otherwise commas separate them.
+	EnvAdds    bool
+	EnvWhole   bool
 	Bare       bool   // the variables count without the prefix too, after those with it
 	Value      string // what help calls the value
 	Help       string
@@ -87,7 +89,7 @@ var Flags = []Flag{
 	{Name: "authfile", Kind: String, Verbs: AnyStart, Env: []string{"AUTHFILE"}, Value: "file",
 		Help:  "file with the credentials for registries",
 		Field: func(v *Invocation) any { return &v.Options.AuthFile }},
-	{Name: "bind", Short: "B", Kind: Append, Verbs: AnyStart, Env: []string{"BIND", "BINDPATH"}, EnvSep: ',', Value: "spec",
+	{Name: "bind", Short: "B", Kind: Append, Verbs: AnyStart, Env: []string{"BIND", "BINDPATH"}, EnvAdds: true, Value: "spec",
 		Help:  "mount a path of the host: src[:dest[:opts]], several separated by commas; opts are ro, rw, image-src=PATH and id=N",
 		Field: func(v *Invocation) any { return &v.Options.Bind }},
 	{Name: "blkio-weight", Kind: String, Verbs: AnyStart, Env: []string{"BLKIO_WEIGHT"}, Value: "N",
@@ -168,7 +170,7 @@ var Flags = []Flag{
 	{Name: "fakeroot", Short: "f", Kind: Bool, Verbs: AnyStart, Env: []string{"FAKEROOT"},
 		Help:  "be uid 0 in the container, in a user namespace",
 		Field: func(v *Invocation) any { return &v.Options.Fakeroot }},
-	{Name: "fusemount", Kind: Append, Verbs: AnyStart, Env: []string{"FUSESPEC"}, EnvSep: ',', Value: "spec",
+	{Name: "fusemount", Kind: Append, Verbs: AnyStart, Env: []string{"FUSESPEC"}, EnvWhole: true, Value: "spec",
 		Help:  "mount a FUSE file system: <kind>:<command> <mount point>, where kind is container, host, container-daemon or host-daemon",
 		Field: func(v *Invocation) any { return &v.Options.FuseMount }},
 	{Name: "home", Short: "H", Kind: String, Verbs: AnyStart, Env: []string{"HOME"}, Value: "spec",
@@ -177,6 +179,9 @@ var Flags = []Flag{
 	{Name: "hostname", Kind: String, Verbs: AnyStart, Env: []string{"HOSTNAME"}, Value: "name",
 		Help:  "host name in the container; implies --uts",
 		Field: func(v *Invocation) any { return &v.Options.Hostname }},
+	{Name: "hot-cache", Kind: OptString, Verbs: AnyStart, Env: []string{"HOT_CACHE"}, Value: "size",
+		Help:  "keep what a start reads of the image, decompressed, for the next one: at most 512m unless a size is given; trace keeps only the order",
+		Field: func(v *Invocation) any { return &v.Options.HotCache }},
 	{Name: "integrity", Kind: String, Verbs: AnyStart, Env: []string{"INTEGRITY"}, Value: "mode",
 		Help:  "check a signed image: lazy (each block when it is read), full (all of it first) or off; lazy unless given",
 		Field: func(v *Invocation) any { return &v.Options.Integrity }},
@@ -204,7 +209,7 @@ var Flags = []Flag{
 	{Name: "memory-swap", Kind: String, Verbs: AnyStart, Env: []string{"MEMORY_SWAP"}, Value: "size",
 		Help:  "limit of memory and swap together; -1 for unlimited swap",
 		Field: func(v *Invocation) any { return &v.Options.Limits.MemorySwap }},
-	{Name: "mount", Kind: Append, Verbs: AnyStart, Env: []string{"MOUNT"}, EnvSep: '\n', Value: "spec",
+	{Name: "mount", Kind: Append, Verbs: AnyStart, Env: []string{"MOUNT"}, EnvAdds: true, EnvWhole: true, Value: "spec",
 		Help:  "mount a path of the host; fields are type=bind, source=SRC, destination=DEST, ro, image-src=PATH and id=N, separated by commas",
 		Field: func(v *Invocation) any { return &v.Options.Mount }},
 	{Name: "net", Short: "n", Kind: Bool, Verbs: AnyStart, Env: []string{"NET", "UNSHARE_NET"},

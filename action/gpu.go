@@ -61,16 +61,20 @@ func (s *starter) drivers(h *plan.HostFacts) error {
 	return err
 }
 
-func (s *starter) driverSearch() host.DriverSearch {
-	path := s.conf.RootSearchPath
+func (s *starter) driverSearch() host.DriverSearch { return DriverSearch(s.conf, s.o.ConfigFile) }
+
+// DriverSearch says where the drivers of GPUs are looked for; file is the
+// configuration that the caller named, or "".
+func DriverSearch(c *conf.Config, file string) host.DriverSearch {
+	path := c.RootSearchPath
 	if os.Getuid() != 0 {
-		path = strings.ReplaceAll(s.conf.UserSearchPath, "$PATH", os.Getenv("PATH"))
+		path = strings.ReplaceAll(c.UserSearchPath, "$PATH", os.Getenv("PATH"))
 	}
 	dirs := []string{filepath.Dir(conf.Path())}
-	if s.o.ConfigFile != "" {
-		dirs = []string{filepath.Dir(s.o.ConfigFile), dirs[0]}
+	if file != "" {
+		dirs = []string{filepath.Dir(file), dirs[0]}
 	}
-	return host.DriverSearch{ConfDirs: dirs, Ldconfig: s.conf.LdconfigPath, Path: path}
+	return host.DriverSearch{ConfDirs: dirs, Ldconfig: c.LdconfigPath, Path: path}
 }
 
 // deviceEdits reads what singularity-cli made of the names of CDI devices; nil

@@ -16,6 +16,7 @@ import (
 	"singularity/container/instance"
 	"singularity/host"
 	"singularity/image"
+	"singularity/linux/cgroupfs"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
 	"singularity/plan"
@@ -310,6 +311,7 @@ func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error)
 		if b.leader {
 			go watchLeader(id)
 		}
+		container.CloseInherited(leaderFD + 1) // options may have named some until now
 		status.Write([]byte{0})
 		log.Out = os.Stderr
 		status.Close()
@@ -333,11 +335,16 @@ func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instanc
 	if p.Rights != nil {
 		rights = *p.Rights
 	}
+	var write []string
+	if rights.Landlock != nil {
+		write = rights.Landlock.Write
+	}
 	return &instance.Record{
 		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
 		LogOutPath: out, LogErrPath: errs, Cgroup: s.group,
-		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, Init: p.Process.Init,
-			Caps: uint64(rights.Caps), LSM: rights.LSM, Label: rights.Label, Seccomp: rights.Seccomp},
+		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, KeepGroups: p.IDs.KeepGroups, Init: p.Process.Init,
+			Caps: uint64(rights.Caps), LSM: rights.LSM, Label: rights.Label, Seccomp: rights.Seccomp,
+			Landlock: rights.Landlock != nil, Write: write},
 	}, nil
 }
 
@@ -364,6 +371,7 @@ func watchLeader(pid int) {
 
 // join runs verb in the running instance called name.
 func join(verb string, o *plan.Options, name string, args []string, log *Log) (int, error) {
+	forgetKeys()
 	o.Imply()
 	store, err := Store("")
 	if err != nil {
@@ -371,7 +379,7 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	}
 	i, err := store.Get(name)
 	if errors.Is(err, instance.ErrNone) {
-		return 0, Fatal(errors.New("no instance found with name "+name), "singularity instance list shows those that run")
+		return 0, noInstance(name)
 	}
 	if err != nil {
 		return 0, err
@@ -381,7 +389,13 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
 	dir, err := image.OpenDir("/proc/" + strconv.Itoa(i.PID) + "/root")
+	if err != nil && i.Wait(0) {
+		return 0, noInstance(name)
+	}
 	if err != nil {
 		return 0, Fatal(errors.New("cannot look into the instance "+name+": "+err.Error()), "")
 	}
@@ -391,8 +405,11 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	}
 	c := &i.Config
 	ids := s.facts.Host
-	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners}}
+	r := &plan.Running{Home: c.Home, IDs: plan.IDs{Mode: plan.SingleID, UID: ids.UID, GID: ids.GID, FakeOwners: c.FakeOwners, KeepGroups: c.KeepGroups}}
 	r.Caps, r.LSM, r.Label, r.Seccomp = plan.Caps(c.Caps), c.LSM, c.Label, c.Seccomp
+	if c.Landlock {
+		r.Landlock = plan.NewLandlock(c.Write)
+	}
 	if c.Fakeroot || c.Ranges {
 		r.IDs.InsideUID, r.IDs.InsideGID = 0, 0
 	} else {
@@ -411,7 +428,7 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	for _, n := range notes {
 		log.Warning(n)
 	}
-	hooks := container.Hooks{Warning: log.Warning, Debug: log.Debug}
+	hooks := container.Hooks{Warning: log.Warning, Debug: log.Debug, Procs: groupsOf(i, log)}
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
@@ -420,4 +437,27 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 		return 0, StartError(err)
 	}
 	return container.Exit(ws), nil
+}
+
+func noInstance(name string) error {
+	return Fatal(errors.New("no instance found with name "+name), "singularity instance list shows those that run")
+}
+
+// groupsOf opens what puts a process into the control groups of the instance, if
+// it was given one. The kernel says where the instance is, the record only
+// whether it matters.
+func groupsOf(i *instance.Instance, log *Log) []*os.File {
+	if i.Cgroup == "" {
+		return nil
+	}
+	var procs []*os.File
+	h, err := cgroupfs.FindHost()
+	if err == nil {
+		procs, err = h.Enter(i.PID)
+	}
+	if err != nil {
+		log.Warning("The limits of the instance do not hold for this program, and its statistics leave it out: " + err.Error() +
+			" (join it from the job or login that it was started in)")
+	}
+	return procs
 }

@@ -65,7 +65,8 @@ func (s *starter) addRoot() error {
 			return heldError(err)
 		}
 	}
-	s.serve(im, part, s.fsys, plan.UseBind, writable).ReadFile = s.files.ReadFile
+	v := s.serve(im, part, s.fsys, plan.UseBind, writable)
+	v.ReadFile, v.Secret = s.files.ReadFile, s.secret
 	return nil
 }
 

@@ -2,6 +2,7 @@ package action
 
 import (
 	"errors"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -10,8 +11,11 @@ import (
 
 	"singularity/conf"
 	"singularity/container"
+	"singularity/container/hot"
+	"singularity/image"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/plan"
 )
 
 // VersionLine returns the output of --version.
@@ -25,11 +29,8 @@ func Main(argv []string) int {
 		os.Stdout.WriteString(VersionLine())
 		return 0
 	}
-	if status, served := Serve(argv); served {
+	if status, served := Serve(argv, nil); served {
 		return status
-	}
-	if len(argv) == 3 && argv[1] == cleanerName {
-		return cleanerMain(argv[2])
 	}
 	log := NewLog()
 	code, err := run(argv, log)
@@ -39,15 +40,29 @@ func Main(argv []string) int {
 	return code
 }
 
-// Serve lives the life of a server of mounts if argv asks for one, and returns
-// its exit status. Every program that starts containers calls it first, since it
-// starts servers from its own file.
-func Serve(argv []string) (status int, served bool) {
+// Serve lives the life of a server of mounts, or of a cleaner, if argv asks
+// for one, and returns its exit status. Every program that starts containers calls it first, since it
+// starts servers from its own file. unlocked opens an encrypted partition with
+// the secret of Extensions.Unlock; it may be nil in a program that has none.
+func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
-		return container.ServeMain(openServed), true
+		return container.ServeMain(func(format int, r *io.SectionReader, secret []byte) (any, error) {
+			if image.Format(format) != image.FormatEncrypted || unlocked == nil {
+				return openServed(format, r, nil)
+			}
+			plain, err := unlocked(r, secret)
+			if err != nil {
+				return nil, err
+			}
+			return openServed(int(image.FormatSquashfs), plain, nil)
+		}), true
+	case len(argv) == 3 && argv[1] == cleanerName:
+		return cleanerMain(argv[2]), true
 	case len(argv) > 2 && argv[1] == container.HolderName:
 		return container.HoldMain(argv[2:], openServed), true
+	case len(argv) > 2 && argv[1] == hot.WriterName:
+		return hot.WriterMain(argv[2:], func(format int, r *io.SectionReader) (any, error) { return openServed(format, r, nil) }), true
 	}
 	return 0, false
 }
@@ -62,7 +77,18 @@ func run(argv []string, log *Log) (int, error) {
 		os.Stdout.WriteString(VersionLine())
 		return 0, nil
 	}
+	if verb != nil && !v.Help {
+		// Nothing is fetched for a start that is refused then.
+		if _, err := plan.Native(&v.Options, false); err != nil {
+			return 0, err
+		}
+	}
 	name, joins := strings.CutPrefix(v.Image, "instance://")
+	if verb != nil && !v.Help && Remote(v.Image) {
+		if path := v.recentImage(); path != "" {
+			argv = v.WithImage(argv, path)
+		}
+	}
 	switch {
 	case verb == nil || v.Help || !joins && needsMore(&v, verb):
 		return 0, handOver(argv)
@@ -88,7 +114,7 @@ func run(argv []string, log *Log) (int, error) {
 // image to fetch, device files to read, control groups, which instances get for
 // their statistics even without limits.
 func needsMore(v *Invocation, verb *Verb) bool {
-	return Scheme(v.Image) != "" || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
+	return Remote(v.Image) || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
 }
 
 // Parse reads a command line into v and returns its verb; nil if that is none

@@ -3,6 +3,7 @@ package action
 import (
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -69,21 +70,32 @@ func (l *Log) Info(msg string) { l.write(LevelInfo, "INFO:   ", "34", msg) }
 func (l *Log) Verbose(msg string) { l.write(LevelVerbose, "VERBOSE:", "", msg) }
 
 // Debug writes a DEBUG message, shown with -d.
-func (l *Log) Debug(msg string) {
-	if l.Level < LevelDebug {
-		return
-	}
-	l.write(LevelDebug, "DEBUG:  ", "", "[U="+strconv.Itoa(os.Geteuid())+",P="+strconv.Itoa(os.Getpid())+"]   "+msg)
-}
+func (l *Log) Debug(msg string) { l.write(LevelDebug, "DEBUG:  ", "", msg) }
 
 func (l *Log) write(level Level, word, color, msg string) {
 	if level > l.Level {
 		return
 	}
+	if l.Level >= LevelDebug {
+		word = strings.Replace(word, ":", " ", 1)
+		msg = "[U=" + strconv.Itoa(os.Geteuid()) + ",P=" + strconv.Itoa(os.Getpid()) + "]   " + caller() + "   " + msg
+	}
 	if l.Color && color != "" {
 		word = "\x1b[" + color + "m" + word + "\x1b[0m"
 	}
 	io.WriteString(l.Out, word+" "+Printable(msg)+"\n")
+}
+
+// caller names the function that wrote a message, as main() for main.main.
+func caller() string {
+	const skip = 3 // this function, write and the method of the level
+	pc, _, _, ok := runtime.Caller(skip)
+	f := runtime.FuncForPC(pc)
+	if !ok || f == nil {
+		return "unknown()"
+	}
+	name := f.Name()
+	return name[strings.LastIndexByte(name, '.')+1:] + "()"
 }
 
 // Printable returns s with every control character, C1 and bidirectional mark

@@ -243,7 +243,7 @@ func (p *parser) environment(getenv func(string) string) error {
 func (p *parser) fromEnv(f *Flag, prefix string, getenv func(string) string) (found bool, err error) {
 	field := f.Field(p.v)
 	for _, key := range f.Env {
-		if f.EnvSep == 0 && p.isSet(field) {
+		if !f.EnvAdds && p.isSet(field) {
 			return found, nil
 		}
 		value := strings.TrimSpace(getenv(prefix + key))
@@ -264,7 +264,7 @@ func setFromEnv(field any, f *Flag, value string) error {
 		return set(field, f.Kind, value)
 	}
 	words := strings.Split(value, "\n")
-	if f.EnvSep != '\n' {
+	if !f.EnvWhole {
 		words = plan.SplitList(value)
 	}
 	list := field.(*[]string)

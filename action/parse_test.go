@@ -1,6 +1,7 @@
 package action
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -123,6 +124,103 @@ func TestParseGlobal(t *testing.T) {
 	v = Invocation{}
 	if _, err := ParseGlobal(&v, nil, environ("SINGULARITY_DEBUG=1", "APPTAINER_CONFIG_FILE=z")); err != nil || !v.Debug || v.Options.ConfigFile != "z" {
 		t.Errorf("from the environment: %+v, %v", v, err)
+	}
+}
+
+// Each variable of each flag, alone, sets the field of the flag as the flag does,
+// for every verb that has the flag; the flag wins over the variable.
+func TestEveryVariable(t *testing.T) {
+	for _, f := range Flags {
+		value, other := "one=1", "two=2"
+		if f.Kind == Bool {
+			value, other = "true", "false"
+		}
+		var given, both Invocation
+		for i := range VerbTable {
+			verb := &VerbTable[i]
+			if verb.Set&f.Verbs == 0 {
+				continue
+			}
+			parse := func(v *Invocation, getenv func(string) string, flags ...string) any {
+				*v = Invocation{}
+				if err := ParseVerb(v, verb, append(flags, "image", "a", "b"), getenv); err != nil {
+					t.Fatalf("--%s: %v", f.Name, err)
+				}
+				return f.Field(v)
+			}
+			want := parse(&given, environ(), "--"+f.Name+"="+value)
+			for _, key := range f.Env {
+				for _, prefix := range envPrefixes {
+					if prefix == "" && !f.Bare {
+						continue
+					}
+					var v Invocation
+					if diff := cmp.Diff(want, parse(&v, environ(prefix+key+"="+value))); diff != "" {
+						t.Errorf("%s%s, %s: want as --%s - got +\n%s", prefix, key, verb.Name, f.Name, diff)
+					}
+				}
+				got := parse(&both, environ("SINGULARITY_"+key+"="+other), "--"+f.Name+"="+value)
+				if added := !cmp.Equal(want, got); added != (f.Name == "bind" || f.Name == "mount") {
+					t.Errorf("--%s and SINGULARITY_%s give %v", f.Name, key, got)
+				}
+			}
+		}
+	}
+}
+
+// Of several keys the first that has a value counts, and the prefixed one before
+// the bare one; a bad boolean is fatal under each.
+func TestVariablesInOrder(t *testing.T) {
+	for _, f := range Flags {
+		var all []string
+		for _, prefix := range envPrefixes {
+			if prefix == "" && !f.Bare {
+				continue
+			}
+			for _, key := range f.Env {
+				all = append(all, prefix+key)
+			}
+		}
+		verb := LookupVerb("exec")
+		for i := range VerbTable {
+			if VerbTable[i].Set&f.Verbs != 0 {
+				verb = &VerbTable[i]
+			}
+		}
+		for first := range all {
+			vars := []string{}
+			for i := first; i < len(all); i++ {
+				value := "value" + all[i]
+				if f.Kind == Bool {
+					value = strconv.FormatBool(i == first)
+				}
+				vars = append(vars, all[i]+"="+value)
+			}
+			var v Invocation
+			if err := ParseVerb(&v, verb, []string{"image", "a", "b"}, environ(vars...)); err != nil {
+				t.Fatal(err)
+			}
+			switch got := f.Field(&v).(type) {
+			case *bool:
+				if !*got {
+					t.Errorf("--%s: %q give false", f.Name, vars)
+				}
+			case *string:
+				if *got != "value"+all[first] {
+					t.Errorf("--%s: %q give %q", f.Name, vars, *got)
+				}
+			case *[]string:
+				if (*got)[0] != "value"+all[first] || !f.EnvAdds && len(*got) != 1 {
+					t.Errorf("--%s: %q give %q", f.Name, vars, *got)
+				}
+			}
+			if f.Kind == Bool {
+				err := ParseVerb(&Invocation{}, verb, []string{"image", "a", "b"}, environ(all[first]+"=maybe"))
+				if err == nil || !strings.HasPrefix(err.Error(), "While parsing environment variables: cannot use "+all[first]+`="maybe"`) {
+					t.Errorf("--%s: %v", f.Name, err)
+				}
+			}
+		}
 	}
 }
 

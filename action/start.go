@@ -15,6 +15,7 @@ import (
 	"singularity/conf"
 	"singularity/container"
 	"singularity/container/env"
+	"singularity/container/hot"
 	"singularity/host"
 	"singularity/image"
 	"singularity/linux/entry"
@@ -33,6 +34,7 @@ type starter struct {
 	verb  string
 	o     *plan.Options
 	args  []string
+	argv  []string // the command line, to hand over
 	ext   Extensions
 	log   *Log
 	entry entry.State
@@ -46,13 +48,20 @@ type starter struct {
 	image *image.Image
 	files image.Files
 	hold  *container.Hold // of the shared mount; may be nil
-	fsys  any
-	user  host.User
-	facts plan.Facts
+	// noFUSE is set if this process may not mount images itself.
+	noFUSE *host.Finding
+	fsys   any
+	user   host.User
+	// hotConfig is what is kept of the image's blocks, hot the session of this
+	// start if it serves the image itself.
+	hotConfig hot.Config
+	hot       *hot.Session
+	facts     plan.Facts
 
 	images   images
 	overlays []plan.Partition // in the image
 	sandbox  *sandbox         // what the image was unpacked to, if it was
+	secret   []byte           // of an encrypted image: for a server process
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -67,6 +76,12 @@ func (s *starter) start(path string) (int, error) {
 	if s.conf, err = LoadConfig(o.ConfigFile); err != nil {
 		return 0, err
 	}
+	if err := s.native(); err != nil {
+		return 0, err
+	}
+	if o.Linger && s.instance != "" && s.ext.Leave != nil {
+		s.ext.Leave(s.conf, s.log) // before a holder is started, which stays where it began
+	}
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
@@ -80,12 +95,25 @@ func (s *starter) start(path string) (int, error) {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
 	}
+	if err := s.needKey(); err != nil {
+		return 0, err
+	}
+	if s.hotConfig, err = s.hotCache(); err != nil {
+		return 0, err
+	}
+	if s.image.Kind != image.Sandbox {
+		s.noFUSE = missingFUSE()
+	}
 	if err := s.integrity(); err != nil {
+		return 0, err
+	}
+	if err := s.unlock(); err != nil {
 		return 0, err
 	}
 	if s.files, s.fsys, err = s.image.Files(); err != nil {
 		return 0, imageError(path, err)
 	}
+	s.watch()
 	defer func() {
 		s.images.release()
 		s.sandbox.remove(log)
@@ -146,7 +174,7 @@ func (s *starter) share(judge func() error) error {
 	}
 	v := s.served()
 	var err error
-	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, check); err != nil {
+	if s.hold, err = container.Share(v, os.Getuid() == 0 && !s.o.Userns, s.noFUSE == nil, check); err != nil {
 		s.log.Debug("not sharing a mount: " + err.Error())
 	}
 	switch {
@@ -161,28 +189,51 @@ func (s *starter) share(judge func() error) error {
 
 func (s *starter) mayShare() bool {
 	o := s.o
-	if len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
+	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+}
+
+// missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
+func missingFUSE() *host.Finding {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return host.Explain(host.ErrNoFUSE)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // served is the image as a server of ours shows it.
 func (s *starter) served() *container.Served {
-	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Tree: s.image.Trees[s.image.Root]}
+	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
 // LoadConfig reads singularity.conf: file, or the installed one, or the
 // defaults if there is none.
 func LoadConfig(file string) (*conf.Config, error) {
-	if file != "" {
-		return conf.Load(file)
+	path := file
+	if file == "" {
+		path = conf.Path()
 	}
-	c, err := conf.Load(conf.Path())
-	if errors.Is(err, os.ErrNotExist) {
+	c, err := conf.Load(path)
+	switch {
+	case err == nil:
+		return c, nil
+	case file == "" && errors.Is(err, os.ErrNotExist):
 		return conf.Default(), nil
 	}
-	return c, err
+	return nil, fmt.Errorf("While initializing: %w", err)
+}
+
+// native refuses what belongs to OCI mode.
+func (s *starter) native() error {
+	notes, err := plan.Native(s.o, s.conf.OCIMode)
+	for _, n := range notes {
+		s.log.Warning(n)
+	}
+	return err
 }
 
 // allowed checks the formats that the administrator lets run. Without the
@@ -215,7 +266,7 @@ func imageError(path string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	text := errors.New("could not open image " + path + ": " + err.Error())
+	text := errors.New("While checking image: could not open image " + path + ": " + err.Error())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return Fatal(text, "check the path; an image in a library or registry needs its scheme, e.g. library://"+strings.TrimLeft(path, "/."))
@@ -244,7 +295,7 @@ func (s *starter) gather() error {
 	cwd, _ := os.Getwd()
 	h := plan.HostFacts{UID: uid, GID: gid, Home: s.user.Home, Cwd: cwd, Path: hostPath, Mounts: host.MountPoints, NoOverlay: noOverlay}
 	if s.o.Contain || s.conf.MountDev == "minimal" {
-		h.TTY = terminalName()
+		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
 	if err := s.rights(&h); err != nil {
 		return err
@@ -394,7 +445,7 @@ func settings(c *conf.Config) plan.Settings {
 	s := plan.Settings{
 		MountProc: c.MountProc, MountSys: c.MountSys, MountDev: c.MountDev, MountDevpts: c.MountDevpts, MountHome: c.MountHome,
 		MountTmp: c.MountTmp, MountHostfs: c.MountHostFS,
-		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl,
+		BindPaths: c.BindPaths, ConfigResolv: c.ConfigResolvConf, UserBinds: c.UserBindControl, Fusemount: c.EnableFusemount,
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
@@ -514,6 +565,8 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.hot.End()
+	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()
 	s.sandbox.remove(s.log)
 	if err != nil {
@@ -537,7 +590,7 @@ func StartError(err error) error {
 }
 
 // openServed opens an image's partition in a server process.
-func openServed(format int, r *io.SectionReader) (any, error) {
+func openServed(format int, r *io.SectionReader, secret []byte) (any, error) {
 	_, fsys, err := image.OpenFiles(image.Format(format), r)
 	return fsys, err
 }

@@ -27,3 +27,14 @@ func terminalName() string {
 	}
 	return ""
 }
+
+// hasTerminal tells whether this process has a controlling terminal, which it
+// may have though no standard descriptor is one.
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}

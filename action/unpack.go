@@ -5,32 +5,20 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"singularity/container"
+	"singularity/host"
 	"singularity/image"
 	"singularity/plan"
 	"singularity/squashfs"
 )
 
-// cleanerName is the first argument of a process that removes a temporary
-// sandbox when nobody holds the other end of its standard input any more: a word
-// that no verb is.
-const cleanerName = "@cleaner"
-
-// sandbox is a temporary sandbox. It goes even when this process is killed.
-type sandbox struct {
-	cleaner *os.Process
-	hold    *os.File // the cleaner's input
-}
-
 // unpack replaces the image by a temporary sandbox, if that is wanted.
 func (s *starter) unpack() error {
-	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid()},
+	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid(), NoFUSE: s.noFUSE != nil && s.hold == nil},
 		Image: plan.ImageFacts{Path: s.image.Path, Ext: s.image.Kind == image.Ext3, Kind: plan.ServedRoot, Overlays: s.overlays}}
 	if s.image.Kind == image.Sandbox {
 		f.Image.Kind = plan.DirRoot
@@ -39,22 +27,27 @@ func (s *starter) unpack() error {
 	if err != nil || !yes {
 		return err
 	}
+	if s.image.Format == image.FormatEncrypted {
+		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox")
+	}
 	r, ok := s.fsys.(*squashfs.Reader)
 	if !ok {
 		return errors.New("cannot unpack " + s.image.Path + " to a temporary sandbox: it holds no squashfs")
+	}
+	if note == "" && s.noFUSE != nil && !s.o.TmpSandbox {
+		note = "The image is unpacked instead of mounted, which takes time and space: " + s.noFUSE.Cause + " (" + s.noFUSE.Cure + ")"
 	}
 	if note != "" {
 		s.log.Warning(note)
 	}
 	s.log.Info("Converting SIF file to temporary sandbox...")
-	dir, err := os.MkdirTemp(s.tempDir(), "rootfs-")
-	if err != nil {
+	switch s.sandbox, err = newSandbox(s.tempDir()); {
+	case errors.Is(err, syscall.EAGAIN):
+		return err
+	case err != nil:
 		return Fatal(errors.New("cannot make a temporary sandbox: "+err.Error()), "let SINGULARITY_TMPDIR name a directory that you may write to")
 	}
-	if s.sandbox, err = startCleaner(dir); err != nil {
-		os.Remove(dir)
-		return err
-	}
+	dir := s.sandbox.dir
 	root := dir + "/root"
 	err = os.Mkdir(root, 0o700)
 	if err == nil {
@@ -74,14 +67,9 @@ func (s *starter) unpack() error {
 	return err
 }
 
-// tempDir is where temporary sandboxes are made, "" for the system's place.
+// tempDir is where temporary sandboxes are made.
 func (s *starter) tempDir() string {
-	for _, dir := range []string{s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return ""
+	return host.TempDir(s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR"), os.Getenv("TMPDIR"))
 }
 
 func checkRoom(dir string, size int64) error {
@@ -177,73 +165,3 @@ type squashReader struct {
 }
 
 func (s squashReader) ReadAt(p []byte, off int64) (int, error) { return s.r.ReadAt(s.in, p, off) }
-
-// startCleaner starts the process that removes dir later.
-func startCleaner(dir string) (*sandbox, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	p, err := os.StartProcess("/proc/self/exe", []string{"singularity", cleanerName, dir}, &os.ProcAttr{
-		Env: []string{"SINGULARITY_SERVER=1"}, Files: []*os.File{r, nil, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
-	if err != nil {
-		w.Close()
-		return nil, err
-	}
-	return &sandbox{p, w}, nil
-}
-
-// remove has the sandbox removed and waits for that.
-func (b *sandbox) remove(log *Log) {
-	if b == nil || b.hold == nil {
-		return
-	}
-	log.Info("Cleaning up image temporary dir(s)...")
-	b.hold.Close()
-	b.hold = nil
-	b.cleaner.Wait()
-}
-
-// cleanerMain is the life of a cleaner: it returns the exit status.
-func cleanerMain(dir string) int {
-	io.Copy(io.Discard, os.Stdin)
-	if os.RemoveAll(dir) == nil {
-		return 0
-	}
-	// A directory that its owner may not write to keeps what is in it.
-	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	err := os.RemoveAll(dir)
-	if err != nil && os.Getuid() != 0 {
-		err = removeAsRoot(dir, err)
-	}
-	if err != nil {
-		NewLog().Warning("Cannot remove the temporary sandbox: " + err.Error())
-		return 1
-	}
-	return 0
-}
-
-// removeAsRoot removes dir as root of a user namespace, who may remove what
-// belongs to subordinate ids. Without any the first failure stays.
-func removeAsRoot(dir string, first error) error {
-	uids, gids, err := IDRanges(os.Getuid())
-	if err != nil {
-		return first
-	}
-	p := &plan.Plan{
-		IDs:     plan.IDs{Mode: plan.Ranges, UID: os.Getuid(), GID: os.Getgid(), UIDMap: uids, GIDMap: gids},
-		Root:    plan.Root{Kind: plan.HostRoot},
-		Process: plan.Process{Paths: []string{"/proc/self/exe"}, Args: []string{"singularity", cleanerName, dir}, Env: []string{"SINGULARITY_SERVER=1"}, Dirs: []string{"/"}, Umask: -1},
-	}
-	ws, err := container.Run(p, nil, container.Hooks{})
-	if err == nil && ws.ExitStatus() != 0 {
-		err = first
-	}
-	return err
-}

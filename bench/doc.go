@@ -2,6 +2,7 @@
 // and prints one table of ratios.
 //
 //	go run ./bench [-quick] [-n RUNS] [-only NAME,...] [-tree DIR] [-dir CACHE] [-bin DIR]
+//	go run ./bench -only soak [-soak STARTS] [-seed N] [-user NAME]
 //
 // Each row compares two commands that do the same work. They run by turns, A B
 // A B, in one process of this program, so that what else the machine does falls
@@ -19,8 +20,11 @@
 // squashfuse and of the kernel live in a namespace that ends with the run, and
 // commands die with this program, so that not even a kill -9 leaves any.
 //
+// The second form measures nothing: it starts containers of every kind, kills
+// processes of ours at random, and counts what is left behind.
+//
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
-// (how each peer is called), start.go, shared.go, read.go, pack.go, trust.go (the rows),
-// report.go (the table).
+// (how each peer is called), start.go, shared.go, hot.go, read.go, pack.go,
+// trust.go, soak.go (the rows), report.go (the table).
 package main

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // groups are the measurements by name, in the order in which they run.
@@ -23,17 +24,24 @@ var groups = []struct {
 	{"exec", (*bench).execTrue},
 	{"shared", (*bench).shared},
 	{"python", (*bench).python},
+	{"hot", (*bench).hot},
 	{"find", (*bench).find},
 	{"read", (*bench).reads},
 	{"memory", (*bench).memory},
 	{"build", (*bench).packTree},
 	{"trust", (*bench).trust},
+	{soakName, (*bench).soak},
 }
+
+// soakName is the measurement that runs only if -only names it.
+const soakName = "soak"
 
 // bench is one run of the program.
 type bench struct {
 	n       int // runs of a short command
 	quick   bool
+	soakN   int
+	seed    int64
 	only    []string
 	given   string // the tree that -tree names
 	bin     string // where the programs were built
@@ -52,6 +60,8 @@ func main() {
 	b := &bench{}
 	var only, user string
 	flag.IntVar(&b.n, "n", 0, "`runs` of each short command (default 25, with -quick 7)")
+	flag.IntVar(&b.soakN, "soak", 10000, "number of `starts` of -only soak")
+	flag.Int64Var(&b.seed, "seed", time.Now().Unix(), "`number` that the random choices of -only soak begin with")
 	flag.BoolVar(&b.quick, "quick", false, "fewer runs, and none that takes minutes")
 	flag.StringVar(&only, "only", "", "run only these, of: "+groupNames())
 	flag.StringVar(&b.given, "tree", "", "pack this `directory` (default: one made by mmdebstrap)")
@@ -68,6 +78,9 @@ func main() {
 	}
 	if only != "" {
 		b.only = strings.Split(only, ",")
+	}
+	if only == soakName {
+		b.results = "" // counts, no measurements to compare with later ones
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -103,7 +116,7 @@ func (b *bench) run(ctx context.Context, user string) error {
 	}
 	b.report.begin(b)
 	for _, g := range groups {
-		if len(b.only) > 0 && !slices.Contains(b.only, g.name) {
+		if !slices.Contains(b.only, g.name) && (len(b.only) > 0 || g.name == soakName) {
 			continue
 		}
 		say("measuring %s", g.name)

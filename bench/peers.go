@@ -37,7 +37,7 @@ func ordinaryUser(name string) (account, error) {
 			}
 			continue
 		}
-		if uid < 1000 || uid >= 65534 || (name != "" && name != a.name) || (name == "" && !strings.Contains("\n"+ranges, "\n"+a.name+":")) {
+		if (uid < 1000 || uid >= 65534) && name != a.name || (name != "" && name != a.name) || (name == "" && !strings.Contains("\n"+ranges, "\n"+a.name+":")) {
 			continue
 		}
 		a.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}

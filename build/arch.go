@@ -22,6 +22,15 @@ const maxArchFiles = 10000
 
 var errFound = errors.New("found")
 
+// detectArch tells the architecture of the image: of its programs, but for
+// layers that are not on disk, which say it themselves.
+func (b *builder) detectArch() string {
+	if b.base != nil && b.base.tree != nil {
+		return b.base.arch
+	}
+	return detectArch(b.root)
+}
+
 // detectArch tells the architecture of the programs below root as GOARCH
 // names it, this machine's where there are none.
 func detectArch(root *os.File) string {

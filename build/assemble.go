@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,32 +17,6 @@ import (
 	"singularity/squashfs"
 	"singularity/squashfs/compress"
 )
-
-// Compressions are the names that Options.Compression may have.
-func Compressions() []string { return []string{"gzip", "zstd", "lz4", "xz", "none"} }
-
-// writerOptions turns the choices of a build into those of the squashfs writer.
-func (b *builder) writerOptions() (squashfs.WriterOptions, error) {
-	w := squashfs.WriterOptions{ModTime: uint32(min(time.Now().Unix(), math.MaxUint32))}
-	if t, ok := b.o.sourceDate(); ok {
-		w.ModTime, w.MaxModTime = uint32(t), &t
-	}
-	switch b.o.Compression {
-	case "", "gzip":
-		w.Compression = squashfs.Gzip
-	case "zstd":
-		w.Compression = squashfs.Zstd
-	case "lz4":
-		w.Compression = squashfs.LZ4
-	case "xz":
-		w.Compression = squashfs.XZ
-	case "none":
-		w.NoCompress = true
-	default:
-		return w, fmt.Errorf("unknown compression %q: want one of %s", b.o.Compression, strings.Join(Compressions(), ", "))
-	}
-	return w, nil
-}
 
 // assemble packs the root file system into a SIF beside the target and gives
 // it its name once it is whole and on disk.
@@ -82,18 +55,55 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 	if t, ok := b.o.sourceDate(); ok {
 		o.Time, o.IDFrom = time.Unix(t, 0), contentID
 	}
+	origin, err := b.provenanceJSON()
+	if err != nil {
+		return err
+	}
 	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
-	_, err := sif.Create(f, o,
-		sif.Input{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
-		sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)},
-		sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
-			return b.pack(ctx, w)
-		}})
+	write := b.pack
+	if b.o.Seal != nil {
+		part.FS, write = sif.FSEncryptedSquashfs, b.packSealed
+	}
+	var objects []sif.Input
+	if !b.o.StripMetadata {
+		objects = []sif.Input{{Type: sif.DataDefFile, Group: sif.DefaultGroup, Data: bytes.NewReader(b.def.Text)},
+			{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "inspect-metadata.json", Data: bytes.NewReader(b.inspect)}}
+		if b.base != nil {
+			objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: "oci-config.json", Data: bytes.NewReader(b.base.source.RawConfig)})
+		}
+	}
+	objects = append(objects, sif.Input{Type: sif.DataPartition, Group: sif.DefaultGroup, Extra: part.Extra(), Write: func(w *io.OffsetWriter) (int64, error) {
+		return write(ctx, w)
+	}})
+	if b.o.Message != nil {
+		m := sif.CryptoMessage{Format: sif.FormatPEM, Message: sif.MessageRSAOAEP}
+		objects = append(objects, sif.Input{Type: sif.DataCryptoMessage, Group: sif.DefaultGroup, Link: uint32(len(objects)), Extra: m.Extra(), Data: bytes.NewReader(b.o.Message)})
+	}
+	if !b.o.StripMetadata {
+		// Last, so that the objects before it have the ids that they have with
+		// other builders, which scripts rely on.
+		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
+	}
+	_, err = sif.Create(f, o, objects...)
 	return err
 }
 
+// packSealed writes the root file system encrypted: what is plain stays in
+// memory.
+func (b *builder) packSealed(ctx context.Context, out io.WriterAt) (int64, error) {
+	w, err := b.o.Seal(ctx, out)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := b.pack(ctx, w); err != nil {
+		w.Abort()
+		return 0, err
+	}
+	return w.Close()
+}
+
 // pack writes the root file system as squashfs.
-func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error) {
+func (b *builder) pack(ctx context.Context, out io.WriterAt) (int64, error) {
 	wo, err := b.writerOptions()
 	if err != nil {
 		return 0, err
@@ -108,9 +118,12 @@ func (b *builder) pack(ctx context.Context, out *io.OffsetWriter) (int64, error)
 	}
 	const phase = "Creating SIF file"
 	totals, err := PackTree(ctx, b.root, w, PackOptions{
-		AllRoot: b.o.Owners == SingleID, CapabilityV2: b.o.Owners != RealRoot,
+		AllRoot: b.o.Owners == SingleID || b.o.Squashfs.AllRoot, CapabilityV2: b.o.Owners != RealRoot,
 		Progress: func(_ int, bytes int64) { b.o.progress(phase, bytes, 0) },
 	})
+	if err == nil {
+		err = b.emit(ctx, w, wo.ModTime, func(bytes int64) { totals.Bytes = bytes; b.o.progress(phase, bytes, 0) })
+	}
 	if err != nil {
 		w.Abort()
 		return 0, err

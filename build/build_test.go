@@ -290,7 +290,7 @@ func TestScratch(t *testing.T) {
 	for _, o := range s.Objects() {
 		kinds += o.Type.String() + " " + o.Name + ","
 	}
-	if kinds != "Def.FILE ,JSON.Generic inspect-metadata.json,FS ," {
+	if kinds != "Def.FILE ,JSON.Generic inspect-metadata.json,FS ,JSON.Generic provenance.json," {
 		t.Errorf("got objects %q", kinds)
 	}
 	info, _ := os.Stat(filepath.Join(h.dir, "out.sif"))

@@ -12,13 +12,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/build/stepcache"
+	"singularity/host"
 )
 
 // bundle is the temporary directory of a build. Security: its mode is 0700
 // from the start, as the scripts and setuid files in it are not for others.
 type bundle struct {
 	dir    string
-	rootfs string   // in dir, or the sandbox that is updated in place
+	rootfs string   // of the stage that is built: in dir, or the sandbox that is updated in place
 	lock   *os.File // dir, locked as long as the build lives
 }
 
@@ -30,7 +33,7 @@ func (b *builder) open() error {
 	if !b.o.Sandbox {
 		// A sandbox is renamed into place, so it grows beside its target.
 		var err error
-		if parent, err = tempParent(b.o.TempDir, b.o.getenv("TMPDIR")); err != nil {
+		if parent, err = filepath.Abs(host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR"))); err != nil {
 			return err
 		}
 		prefix = tempPrefix
@@ -46,22 +49,18 @@ func (b *builder) open() error {
 	if !b.o.Keep {
 		b.temporary(dir)
 	}
-	bundle.dir, bundle.rootfs = dir, filepath.Join(dir, "rootfs")
+	bundle.dir = dir
 	if bundle.lock, err = lockDir(dir); err != nil {
 		return errors.Join(fmt.Errorf("cannot lock the build directory: %w", err), os.Remove(dir))
 	}
 	b.bundle = bundle
-	if err := b.openRoot(); err != nil {
-		return errors.Join(err, b.close())
-	}
 	b.o.Log.Verbose("Working in " + dir)
 	return nil
 }
 
+// openRoot makes and opens the root file system of a stage.
 func (b *builder) openRoot() error {
-	if b.o.Update && !b.o.Force {
-		b.bundle.rootfs = b.target.path
-	} else {
+	if !b.inPlace {
 		if err := os.Mkdir(b.bundle.rootfs, 0o755); err != nil {
 			return err
 		}
@@ -98,8 +97,11 @@ func (b *builder) checkMountFlags() error {
 
 // close removes everything but the target.
 func (b *builder) close() error {
-	if b.root != nil {
-		b.root.Close()
+	for _, s := range b.stages {
+		s.root.Close()
+	}
+	if err := b.base.close(); err != nil {
+		b.o.Log.Verbose("Cannot close the image of layers: " + err.Error())
 	}
 	defer b.bundle.lock.Close()
 	if b.o.Keep {
@@ -108,6 +110,10 @@ func (b *builder) close() error {
 	}
 	return removeTree(b.bundle.dir)
 }
+
+// workDir makes an empty private directory for an agent, which is removed with
+// all others.
+func (b *builder) workDir() (string, error) { return os.MkdirTemp(b.bundle.dir, "work") }
 
 // How the names of temporary files begin.
 const (
@@ -144,6 +150,8 @@ func RemoveAbandoned(path string) error {
 		}
 		defer lock.Close()
 		return removeTree(path)
+	case stepcache.IsTemporary(path) && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid():
+		return os.Remove(path)
 	case strings.HasPrefix(name, imagePrefix) && strings.HasSuffix(name, ".sif") && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid():
 		return os.Remove(path)
 	}
@@ -186,25 +194,6 @@ func removeStale(parent, prefix string) {
 			lock.Close()
 		}
 	}
-}
-
-// tempParent chooses where to work. A directory that was asked for is taken
-// as it is; otherwise /var/tmp is better than a /tmp that is kept in memory.
-func tempParent(asked, env string) (string, error) {
-	for _, dir := range []string{asked, env} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	if inMemory("/tmp") && !inMemory("/var/tmp") && unix.Access("/var/tmp", unix.W_OK|unix.X_OK) == nil {
-		return "/var/tmp", nil
-	}
-	return "/tmp", nil
-}
-
-func inMemory(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) != nil || st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
 }
 
 // removeTree removes dir, also where modes in it forbid that.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -28,6 +29,9 @@ const (
 // extract unpacks the image at path, of any kind, into the directory rootfs.
 func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 	im, err := image.Open(name)
+	if real, e := os.Readlink(name); e == nil && strings.HasPrefix(name, "/proc/self/fd/") {
+		name = real // for people
+	}
 	if err != nil {
 		return fmt.Errorf("cannot open the image %q: %w", name, err)
 	}
@@ -198,6 +202,9 @@ func (x *extractor) image(im *image.Image) error {
 			return err
 		}
 		x.reader = r
+		if err := x.checkNeed(r); err != nil {
+			return err
+		}
 		return r.Each(func(name string, in *squashfs.Inode) error { return x.squashfs(r, name, in) })
 	case im.Format == image.FormatExt:
 		r, err := extfs.Open(part, im.Size)
@@ -207,6 +214,24 @@ func (x *extractor) image(im *image.Image) error {
 		return r.Tree(func(name string, in *extfs.Inode) error { return x.extfs(r, name, in) })
 	}
 	return errors.New("encrypted images are not part of this version")
+}
+
+// checkNeed warns of an image whose files may not fit, before any is written. It
+// is no reason to refuse: what is zero in them takes no space.
+func (x *extractor) checkNeed(r *squashfs.Reader) error {
+	var need int64
+	seen := map[uint32]bool{}
+	err := r.Each(func(_ string, in *squashfs.Inode) error {
+		if in.IsRegular() && !seen[in.Number] {
+			seen[in.Number] = in.Nlink > 1
+			need = min(need+min((in.Size+4095)&^4095, math.MaxInt64/2), math.MaxInt64/2)
+		}
+		return x.ctx.Err()
+	})
+	if e, ok := errors.AsType[*SpaceError](checkRoom(need, x.root.Name(), !x.b.o.Sandbox)); ok {
+		x.b.o.Log.Warning(fmt.Sprintf("The files of the image take up to %d MiB, and the file system of %q (%s) has %d MiB free", need>>20, e.Dir, e.Kind, e.Free>>20))
+	}
+	return err
 }
 
 func (x *extractor) squashfs(r *squashfs.Reader, name string, in *squashfs.Inode) error {
@@ -578,12 +603,10 @@ func (x *extractor) sandbox(root *os.File) error {
 			}
 			n.content, n.closeAfter = f, f
 		case unix.S_IFLNK:
-			buf := make([]byte, unix.PathMax)
-			k, err := unix.Readlinkat(int(dir.Fd()), name, buf)
-			if err != nil {
+			var err error
+			if n.target, err = readLinkAt(dir, name); err != nil {
 				return err
 			}
-			n.target = string(buf[:k])
 		case unix.S_IFSOCK:
 			return nil
 		}

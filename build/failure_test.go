@@ -78,9 +78,9 @@ func TestFailureLeavesNothing(t *testing.T) {
 		"setup leaves a mount": {base + "    mkdir $SINGULARITY_ROOTFS/m; mount --bind " + mounted + " $SINGULARITY_ROOTFS/m; exit 1\n", nil, func(err error) bool { return err != nil }},
 		"test":                 {base + "%test\nexit 9\n", nil, func(err error) bool { return strings.Contains(err.Error(), "%test failed: exit status 9") }},
 		"no shell":             {"Bootstrap: scratch\n%post\ntrue\n", nil, func(err error) bool { return strings.Contains(err.Error(), "no /bin/sh") }},
-		"no file":              {"Bootstrap: scratch\n%files\n/nonexistent/x\n", nil, func(err error) bool { return strings.Contains(err.Error(), "line 3: cannot copy") }},
+		"no file":              {"Bootstrap: scratch\n%files\n/nonexistent/x\n", nil, func(err error) bool { return strings.Contains(err.Error(), "def:3: cannot copy") }},
 		"no base":              {"Bootstrap: localimage\nFrom: /nonexistent.sif\n", nil, func(err error) bool { return errors.Is(err, os.ErrNotExist) }},
-		"agent": {"Bootstrap: docker\nFrom: debian\n", nil, func(err error) bool {
+		"agent": {"Bootstrap: shub\nFrom: debian\n", nil, func(err error) bool {
 			_, ok := errors.AsType[*source.UnsupportedError](err)
 			return ok
 		}},
@@ -88,9 +88,11 @@ func TestFailureLeavesNothing(t *testing.T) {
 			e, ok := errors.AsType[*deffile.Error](err)
 			return ok && e.Line == 2
 		}},
-		"stages":   {"Bootstrap: scratch\nStage: a\nBootstrap: scratch\n%files from a\n/x\n", nil, func(err error) bool { return strings.Contains(err.Error(), "several stages") }},
-		"apps":     {"Bootstrap: scratch\n%apprun x\ntrue\n", nil, func(err error) bool { return strings.Contains(err.Error(), `app "x"`) }},
-		"uri":      {base, func(o *Options) { o.Spec = "docker://debian" }, func(err error) bool { return strings.Contains(err.Error(), "this version builds from") }},
+		"stages": {"Bootstrap: scratch\nStage: a\nBootstrap: scratch\n%files from a\n/x\n", nil, func(err error) bool {
+			return strings.Contains(err.Error(), `def:5: cannot copy "/x": no such file in stage "a"`)
+		}},
+		"apps":     {base + "%appinstall x\nfalse\n", nil, func(err error) bool { return strings.Contains(err.Error(), "%post failed") }},
+		"uri":      {base, func(o *Options) { o.Spec = "shub://debian" }, func(err error) bool { return strings.Contains(err.Error(), "not part of this version") }},
 		"codec":    {base, func(o *Options) { o.Compression = "lzma" }, func(err error) bool { return strings.Contains(err.Error(), "unknown compression") }},
 		"cancel":   {base + "%post\ntouch /x; while :; do :; done\n", func(o *Options) { o.Run = cancelling(o) }, func(err error) bool { return errors.Is(err, context.Canceled) }},
 		"no spec":  {base, func(o *Options) { o.Spec = "/nonexistent" }, func(err error) bool { return errors.Is(err, os.ErrNotExist) }},

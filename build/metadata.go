@@ -224,6 +224,9 @@ func (b *builder) metadata() error {
 			return fmt.Errorf("cannot write the metadata of the image: %w", err)
 		}
 	}
+	if err := b.appMetadata(); err != nil {
+		return err
+	}
 	b.inspect, err = b.inspectJSON(meta)
 	return err
 }

@@ -8,6 +8,8 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/luks"
+	"singularity/oci"
 )
 
 // Owners tells what kind of root the build is, and so which owners files can
@@ -36,6 +38,13 @@ type Progress struct {
 type Bind struct {
 	Source, Dest string
 	ReadOnly     bool
+	IfMissing    bool // a library that is left out where the image has it
+}
+
+// Drivers are what --nv or --rocm show of the host in %post and %test.
+type Drivers struct {
+	Vendor string // "nv", "rocm", or "" for none
+	Binds  []Bind
 }
 
 // File is a file of a container that is mounted over the one in the image,
@@ -53,7 +62,8 @@ type RunSpec struct {
 	Cwd            string   // in the container
 	Binds          []Bind
 	Files          []File
-	Writable       bool // whether the root file system may be changed
+	Writable       bool  // whether the root file system may be changed
+	TmpfsSize      int64 // bytes of memory for changes that are lost at the end; 0 for none
 	Owners         Owners
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -92,16 +102,42 @@ type Options struct {
 	Sections []string // names, without "%"; empty means all
 	Binds    []Bind   // for %post and %test
 
+	// Which image to take where there are several, as --arch and --platform name
+	// it, and the Docker daemon to ask.
+	Arch, Platform, DockerHost string
+	// OpenImage, if not nil, opens an image of a registry by a reference that
+	// begins with docker://. Without it there are no such images.
+	OpenImage func(ctx context.Context, ref string, p oci.Platform) (*oci.Image, error)
+	// FetchImage, if not nil, fetches a SIF image from elsewhere and returns its
+	// path and what to call when it is not needed any more.
+	FetchImage func(ctx context.Context, ref string) (path string, done func(), err error)
+	Drivers    Drivers
+	TestTmpfs  int64 // %test may write so many bytes, which are lost; 0: none
+
 	Args        map[string]string // template variables
 	Compression string            // gzip, zstd, lz4, xz, none; "" means gzip
+	Squashfs    Squashfs          // more about the file system of the image
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
+	StepCache   string            // where steps are kept for later builds; "" means nowhere
+	StepLimit   int64             // bytes that they may take; 0 is the default of the cache
+
+	// Seal, if not nil, begins the encrypted container that holds the root file
+	// system, and Message is its key, encrypted for a PEM file; nil for none.
+	Seal    func(ctx context.Context, w io.WriterAt) (*luks.Writer, error)
+	Message []byte
+	// StripMetadata leaves out the definition and the labels beside the root.
+	StripMetadata bool
 
 	Owners  Owners
 	Umask   uint32
 	Version string   // of this program, for a label
 	Env     []string // of the host
 
-	Run      Runner
+	Run Runner
+	// Verify checks the signatures of a SIF file, by every key of require if
+	// there are any, and returns the fingerprints of those who signed it. Nil
+	// where there are no keys.
+	Verify   func(ctx context.Context, path string, require []string) ([]string, error)
 	Log      Log
 	Progress func(Progress) // may be nil
 	// Temporary, if not nil, gets the path of each temporary file or directory
@@ -169,9 +205,12 @@ func (e *ScriptError) Error() string { return fmt.Sprintf("%%%s failed: %v", e.S
 func (e *ScriptError) Unwrap() error { return e.Err }
 
 // localImage is the definition of a build from an image at path.
-func localImage(path string) (*deffile.Definition, error) {
-	if strings.ContainsAny(path, "\n\\") || strings.TrimSpace(path) != path || strings.Contains(path, " #") {
-		return nil, fmt.Errorf("cannot build from %q: the path has blanks at its ends, a backslash or a line feed", path)
+func localImage(path string) (*deffile.Definition, error) { return oneLine("localimage", path) }
+
+// oneLine is the definition of a build from an image alone.
+func oneLine(agent, from string) (*deffile.Definition, error) {
+	if strings.ContainsAny(from, "\n\\") || strings.TrimSpace(from) != from || strings.Contains(from, " #") || strings.Contains(from, "{{") {
+		return nil, fmt.Errorf("cannot build from %q: it has blanks at its ends, braces, a backslash or a line feed", from)
 	}
-	return deffile.Parse("", []byte("bootstrap: localimage\nfrom: "+path+"\n"), nil)
+	return deffile.Parse("", []byte("bootstrap: "+agent+"\nfrom: "+from+"\n"), nil)
 }

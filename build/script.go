@@ -57,44 +57,99 @@ func (b *builder) hostScript(ctx context.Context, name string) error {
 	return nil
 }
 
-// post runs %post in the container and keeps the labels that it wrote.
-func (b *builder) post(ctx context.Context) error {
+// postBlock is a part of %post that runs in one interpreter.
+type postBlock struct {
+	name string // for messages
+	args []string
+	text string
+}
+
+// blockMark begins a line of %post that divides it where steps are kept.
+const blockMark = "#%step"
+
+// postBlocks returns the scripts of %post and of the %appinstall sections: one,
+// unless %post has an interpreter of its own, or is to be divided.
+func (b *builder) postBlocks(divide bool) []postBlock {
+	var list []postBlock
 	sec, ok := b.script("post")
-	if !ok {
-		return nil
+	shell := []string{"/bin/sh", "-ex"}
+	if ok {
+		shell = interpreter(sec)
+		list = append(list, postBlock{name: "post", args: shell, text: sec.Text})
+		if divide {
+			list = divided(list[0])
+		}
 	}
-	if err := b.checkRunnable("post"); err != nil {
+	install := b.appInstall()
+	own := strings.HasPrefix(sec.Args, "-c")
+	switch {
+	case install == "":
+	case ok && !own:
+		list[len(list)-1].text += install
+	default:
+		list = append(list, postBlock{name: "appinstall", args: []string{"/bin/sh", "-ex"}, text: install})
+	}
+	return list
+}
+
+// divided cuts a block at its marks.
+func divided(b postBlock) []postBlock {
+	var list []postBlock
+	part := postBlock{name: b.name, args: b.args}
+	for s := range strings.Lines(b.text) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(s), blockMark); ok && (rest == "" || rest[0] == ' ') {
+			if strings.TrimSpace(part.text) != "" {
+				list = append(list, part)
+			}
+			part = postBlock{name: strings.TrimSpace("post step " + strings.TrimSpace(rest)), args: b.args}
+		}
+		part.text += s
+	}
+	return append(list, part)
+}
+
+// runBlock runs a part of %post in the container.
+func (b *builder) runBlock(ctx context.Context, p postBlock) error {
+	if err := b.checkRunnable("post", p.args[0]); err != nil {
 		return err
 	}
-	b.o.Log.Info("Running post scriptlet")
-	// Security: neither name may be a link of the base system's making, nor
-	// stay in the image.
-	for _, name := range []string{postScript, postLabels} {
-		if err := removeEntry(b.root, name); err != nil {
-			return err
-		}
-		defer removeEntry(b.root, name)
+	if err := b.checkBinds(); err != nil {
+		return err
 	}
-	if err := writeNew(b.root, strings.TrimPrefix(postScript, "/"), []byte(sec.Text), 0o700); err != nil {
+	// Security: the name must not be a link of the base system's making, nor
+	// stay in the image.
+	if err := removeEntry(b.root, postScript); err != nil {
+		return err
+	}
+	defer removeEntry(b.root, postScript)
+	if err := writeNew(b.root, strings.TrimPrefix(postScript, "/"), []byte(p.text), 0o700); err != nil {
 		return err
 	}
 	err := b.run(ctx, RunSpec{
-		Args:     append(interpreter(sec), postScript),
+		Args:     append(slices.Clip(p.args), postScript),
 		Env:      append(b.containerEnv(), "SINGULARITY_ENVIRONMENT="+environment, "SINGULARITY_LABELS="+postLabels),
 		Writable: true,
 	})
 	if err != nil {
 		return &ScriptError{Section: "post", Err: err}
 	}
+	return nil
+}
+
+// readLabels keeps the labels that %post wrote and removes their file.
+func (b *builder) readLabels() error {
+	b.labels = map[string]string{}
 	text, err := readSmall(b.root, postLabels)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("cannot read the labels that %%post wrote: %w", err)
 	}
-	b.labels = map[string]string{}
 	for _, l := range deffile.Labels(string(text)) {
 		b.labels[l.Key] = l.Value
 	}
-	return nil
+	return removeEntry(b.root, postLabels)
 }
 
 // interpreter returns how %post is run: by sh, or by what "-c" names.
@@ -107,18 +162,36 @@ func interpreter(sec deffile.Section) []string {
 }
 
 // checkRunnable tells early what would otherwise be a puzzling failure.
-func (b *builder) checkRunnable(section string) error {
-	if section == "post" {
-		if sec, _ := b.script("post"); strings.HasPrefix(sec.Args, "-c") {
-			return nil
-		}
+func (b *builder) checkRunnable(section, program string) error {
+	if program != "/bin/sh" {
+		return nil
 	}
-	f, err := safepath.Open(b.root, "/bin/sh", unix.O_PATH, 0)
+	f, err := safepath.Open(b.root, program, unix.O_PATH, 0)
 	if err != nil {
-		return fmt.Errorf("cannot run %%%s: the image has no /bin/sh", section)
+		return fmt.Errorf("cannot run %%%s: the image has no %s", section, program)
 	}
 	return f.Close()
 }
+
+// checkBinds tells which --bind cannot be mounted in an image that is written
+// to, where no mount point can be made.
+func (b *builder) checkBinds() error {
+	for _, m := range b.o.Binds {
+		dest := m.Dest
+		if dest == "" {
+			dest = m.Source
+		}
+		if f, err := safepath.Open(b.root, dest, unix.O_PATH, 0); err == nil {
+			f.Close()
+		} else if !slices.ContainsFunc(hostMounts, func(dir string) bool { return within(dest, dir) }) {
+			return fmt.Errorf("cannot bind %q: the image has no %q to mount it on: make it in %%setup, or with %%files", m.Source, dest)
+		}
+	}
+	return nil
+}
+
+// hostMounts are directories of the host that every container shows.
+var hostMounts = []string{"/dev", "/tmp", "/var/tmp"}
 
 // test runs the test script of the image, as the test command would.
 func (b *builder) test(ctx context.Context) error {
@@ -126,13 +199,13 @@ func (b *builder) test(ctx context.Context) error {
 	if !ok || b.o.NoTest {
 		return nil
 	}
-	if err := b.checkRunnable("test"); err != nil {
+	if err := b.checkRunnable("test", "/bin/sh"); err != nil {
 		return err
 	}
 	b.o.Log.Info("Running testscript")
 	err := b.run(ctx, RunSpec{
-		Args: []string{"/.singularity.d/actions/test"},
-		Env:  append(b.containerEnv(), "SINGULARITY_CONTAINER="+b.target.path, "SINGULARITY_NAME="+filepath.Base(b.target.path)),
+		Args: []string{"/.singularity.d/actions/test"}, TmpfsSize: b.o.TestTmpfs,
+		Env: append(b.containerEnv(), "SINGULARITY_CONTAINER="+b.target.path, "SINGULARITY_NAME="+filepath.Base(b.target.path)),
 	})
 	if err != nil {
 		return &ScriptError{Section: "test", Err: err}
@@ -156,19 +229,69 @@ func (b *builder) run(ctx context.Context, s RunSpec) error {
 		// apt reads its ids back after giving up root and would fail.
 		s.Files = append(s.Files, File{Path: aptDir + "/zz-build", Data: []byte("APT::Sandbox::User \"root\";\n")})
 	}
+	s.Binds = slices.Concat(s.Binds, b.driverBinds())
+	var points []File
+	for _, d := range s.Binds[len(b.o.Binds):] {
+		points = append(points, File{Path: d.Dest})
+	}
+	usable, undoBinds := b.mountPoints(points)
+	defer undoBinds()
+	s.Binds = slices.DeleteFunc(s.Binds, func(d Bind) bool {
+		isPoint := func(list []File) bool {
+			return slices.ContainsFunc(list, func(f File) bool { return f.Path == d.Dest })
+		}
+		return isPoint(points) && !isPoint(usable)
+	})
 	var undo func()
 	s.Files, undo = b.mountPoints(s.Files)
 	defer undo()
 	return b.o.Run(ctx, s)
 }
 
+// runTool runs a program of the image for an agent and returns its output.
+func (b *builder) runTool(ctx context.Context, args ...string) (string, error) {
+	var out strings.Builder
+	err := b.o.Run(ctx, RunSpec{
+		Rootfs: b.bundle.rootfs, Args: args, Env: b.containerEnv(), Cwd: "/", Writable: true, Owners: b.o.Owners,
+		Stdout: &out, Stderr: b.o.Stderr,
+	})
+	return out.String(), err
+}
+
+// driverBinds returns what --nv or --rocm show of the host and the image has
+// not itself.
+func (b *builder) driverBinds() []Bind {
+	return slices.DeleteFunc(slices.Clone(b.o.Drivers.Binds), func(d Bind) bool {
+		if !d.IfMissing {
+			return false
+		}
+		for _, dir := range []string{"/lib64", "/usr/lib64", "/lib", "/usr/lib", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu"} {
+			if f, err := safepath.Open(b.root, path.Join(dir, path.Base(d.Dest)), unix.O_PATH, 0); err == nil {
+				f.Close()
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// passedOn are the variables of the host that a container gets. Those of
+// hostOnly are about the way to its result.
+var (
+	hostOnly = []string{
+		"TERM", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "FTP_PROXY",
+	}
+	passedOn = append([]string{"SOURCE_DATE_EPOCH"}, hostOnly...)
+)
+
 // containerEnv is the clean environment of a container.
 func (b *builder) containerEnv() []string {
 	env := []string{containerEnv, "HOME=/root"}
-	for _, name := range []string{
-		"TERM", "SOURCE_DATE_EPOCH", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy",
-		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "FTP_PROXY",
-	} {
+	if len(b.o.Drivers.Binds) > 0 {
+		env = append(env, "LD_LIBRARY_PATH=/.singularity.d/libs")
+	}
+	for _, name := range passedOn {
 		if v := b.o.getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
@@ -237,9 +360,8 @@ func readLink(root *os.File, name string) (string, bool) {
 		return "", false
 	}
 	defer dir.Close()
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(dir.Fd()), path.Base(name), buf)
-	return string(buf[:max(n, 0)]), err == nil
+	target, err := readLinkAt(dir, path.Base(name))
+	return target, err == nil
 }
 
 // removeEntry removes name from the image, whatever it is, if it is there.

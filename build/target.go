@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/build/deffile"
-	"singularity/build/source"
 	"singularity/image"
 )
 
@@ -33,10 +32,10 @@ func (b *builder) readSpec() error {
 	}
 	spec := b.o.Spec
 	info, err := os.Stat(spec)
-	if err != nil {
-		if uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot build from %q: this version builds from definition files, SIF, squashfs and ext3 files and sandbox directories", spec)
-		}
+	switch {
+	case err != nil && uri.MatchString(spec) && errors.Is(err, fs.ErrNotExist):
+		return b.readURI(spec)
+	case err != nil:
 		return fmt.Errorf("cannot read the build specification: %w", err)
 	}
 	isImage := info.IsDir()
@@ -56,21 +55,43 @@ func (b *builder) readSpec() error {
 		}
 		b.def, err = localImage(spec)
 	} else {
+		b.fromFile = true
 		b.def, err = b.readDefinition(info)
 	}
 	if err != nil {
 		return err
 	}
+	return b.checkSources()
+}
+
+// readURI builds from an image that a scheme says how to get.
+func (b *builder) readURI(spec string) error {
+	scheme, rest, _ := strings.Cut(spec, ":")
+	from := strings.TrimPrefix(rest, "//")
+	if scheme == "http" || scheme == "https" {
+		from = spec
+	}
+	if b.o.Update {
+		return errors.New("cannot update a sandbox from an image: a definition file is needed")
+	}
+	var err error
+	if b.def, err = oneLine(scheme, from); err != nil {
+		return err
+	}
+	return b.checkSources()
+}
+
+// checkSources shows the warnings about the definition, and refuses agents that
+// cannot do what the headers ask for.
+func (b *builder) checkSources() error {
 	for _, w := range b.def.Warnings {
 		b.o.Log.Warning(w)
 	}
-	b.stage = &b.def.Stages[0]
-	err = refuse(b.def)
-	if err == nil {
-		_, err = source.New(b.stage, source.Config{}) // a late refusal would waste the work of %pre
-	}
-	if err != nil {
-		return fmt.Errorf("cannot build %q: %w", spec, err)
+	for i := range b.def.Stages {
+		// A late refusal would waste the work of %pre, and of the stages above.
+		if _, err := b.newSource(&b.def.Stages[i]); err != nil {
+			return fmt.Errorf("cannot build %q: %w", b.o.Spec, err)
+		}
 	}
 	return nil
 }

@@ -30,16 +30,10 @@ func walkDir(dir *os.File, at string, depth int, visit func(*os.File, string, st
 	if depth > maxDepth {
 		return fmt.Errorf("cannot read %q: more than %d directories within each other", at, maxDepth)
 	}
-	list, err := openAt(dir, ".", unix.O_DIRECTORY)
+	names, err := sortedNames(dir)
 	if err != nil {
 		return err
 	}
-	names, err := list.Readdirnames(-1)
-	list.Close()
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
 	for _, name := range names {
 		var st unix.Stat_t
 		if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -68,6 +62,18 @@ func walkDir(dir *os.File, at string, depth int, visit func(*os.File, string, st
 	return nil
 }
 
+// sortedNames returns the names in an open directory.
+func sortedNames(dir *os.File) ([]string, error) {
+	list, err := openAt(dir, ".", unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer list.Close()
+	names, err := list.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
 // openAt opens name in dir for reading, never through a link and without
 // waiting for the other end of a FIFO.
 func openAt(dir *os.File, name string, flags int) (*os.File, error) {
@@ -76,4 +82,11 @@ func openAt(dir *os.File, name string, flags int) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path.Join(dir.Name(), name), Err: err}
 	}
 	return os.NewFile(uintptr(fd), path.Join(dir.Name(), name)), nil
+}
+
+// readLinkAt returns the target of the link name in dir.
+func readLinkAt(dir *os.File, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(dir.Fd()), name, buf)
+	return string(buf[:max(n, 0)]), err
 }

@@ -8,8 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,22 +22,36 @@ import (
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/conf"
+	"singularity/oci"
+	"singularity/pgp"
 	"singularity/plan"
 )
 
 // buildFlags are the flags of build.
 type buildFlags struct {
-	sandbox, update, force, noTest, fixPerms, noCleanup, fakeroot bool
+	sandbox, update, force, noTest, fixPerms, noCleanup, fakeroot, noSetgroups bool
 
-	sections, binds, args, argFiles []string
-	compression, tmpDir             string
+	json, cacheSteps, nv, nvccli, rocm bool
+
+	sections, binds, mounts, args, argFiles []string
+
+	arch, platform, compression, squashfsArgs, tmpDir, writableTmpfs, stepsSize string
+
+	encrypt, passphrase, strip bool
+	pemPath                    string
+
+	remote  fetchOptions
+	refused refusedFlags
 }
 
 // buildEnv are the keys of environment variables for flags of build.
 var buildEnv = []flagEnv{
 	{"sandbox", "SANDBOX", false}, {"section", "SECTION", false}, {"update", "UPDATE", false}, {"force", "FORCE", false},
 	{"notest", "NOTEST", false}, {"fakeroot", "FAKEROOT", false}, {"fix-perms", "FIXPERMS", false}, {"no-cleanup", "NO_CLEANUP", false},
-	{"bind", "BIND", true}, {"bind", "BINDPATH", true}, {"tmpdir", "TMPDIR", false}, {"compression", "COMPRESSION", false},
+	{"bind", "BIND", true}, {"bind", "BINDPATH", true}, {"mount", "MOUNT", true},
+	{"json", "JSON", false}, {"cache-steps", "CACHE_STEPS", false}, {"cache-steps-size", "CACHE_STEPS_SIZE", false},
+	{"arch", "BUILD_ARCH", false}, {"nv", "NV", false}, {"nvccli", "NVCCLI", false}, {"rocm", "ROCM", false}, {"writable-tmpfs", "WRITABLE_TMPFS", false},
+	{"no-setgroups", "NO_SETGROUPS", false}, {"mksquashfs-args", "MKSQUASHFS_ARGS", false}, {"tmpdir", "TMPDIR", false}, {"compression", "COMPRESSION", false},
 }
 
 func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
@@ -41,7 +59,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build [options] <target> <spec>",
 		Short: "Build an image",
-		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file or a sandbox directory. The target is a SIF file, or a directory with --sandbox." +
+		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]), of a Docker daemon (docker-daemon:NAME:TAG) or of a registry (docker://NAME:TAG); or a SIF elsewhere (oras://, library://, shub://). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
 			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
@@ -49,55 +67,100 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 			"  $ singularity build final.sif work/",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := setFromEnv(c, buildEnv); err != nil {
+			if err := errors.Join(setFromEnv(c, slices.Concat(buildEnv, refusedEnv)), o.remote.fromEnv(c)); err != nil {
 				return err
 			}
-			return runBuild(log, run, &o, args[0], args[1])
+			if !o.json {
+				return runBuild(log, run, &o, nil, args[0], args[1])
+			}
+			e := newEvents(c.OutOrStdout())
+			return e.end(args[0], runBuild(log, run, &o, e, args[0], args[1]))
 		},
 	}
 	f := c.Flags()
 	f.StringArrayVarP(&o.binds, "bind", "B", nil, "mount a path of the host for %post and %test: `spec` is src[:dest[:opts]]")
 	f.StringArrayVar(&o.args, "build-arg", nil, "set a template variable: `NAME=value`")
 	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
+	f.StringVar(&o.arch, "arch", "", "take the image for an `architecture` such as arm64 out of an archive or layout that holds several")
+	f.BoolVar(&o.cacheSteps, "cache-steps", false, "keep what each step of a definition gave, and use what an earlier build kept")
+	f.StringVar(&o.stepsSize, "cache-steps-size", "20g", "let kept steps take so many `bytes`; the ones used longest ago go first")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
 	f.BoolVarP(&o.fakeroot, "fakeroot", "f", false, "build as root of a user namespace; always so for users other than root")
+	f.BoolVarP(&o.encrypt, "encrypt", "e", false, "encrypt the root file system, with the key of --passphrase, --pem-path or the environment")
+	f.BoolVar(&o.passphrase, "passphrase", false, "encrypt the root file system with a passphrase, and ask for it")
+	f.StringVar(&o.pemPath, "pem-path", "", "encrypt the root file system for the RSA public key in `file`")
+	f.BoolVar(&o.strip, "strip-metadata", false, "leave out the definition and labels that would be readable beside an encrypted root file system")
 	f.BoolVar(&o.fixPerms, "fix-perms", false, "give the owner read and write access to every file of the image")
 	f.BoolVarP(&o.force, "force", "F", false, "replace the target if it exists, and labels and help of a base image")
+	f.BoolVar(&o.json, "json", false, "write what happens to standard output, as a JSON object a line; output of scripts goes to standard error")
+	f.StringVar(&o.squashfsArgs, "mksquashfs-args", "", "choose compressor and block size by `arguments` of mksquashfs")
+	f.StringArrayVar(&o.mounts, "mount", nil, "mount for %post and %test: `spec` is type=bind,src=PATH,dst=PATH[,ro]")
 	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
 	f.BoolVarP(&o.noTest, "notest", "T", false, "do not run %test")
+	f.StringVar(&o.platform, "platform", "", "the same as --arch for a `platform` such as linux/arm/v7")
+	f.BoolVar(&o.nv, "nv", false, "show the NVIDIA driver to %post and %test")
+	f.BoolVar(&o.nvccli, "nvccli", false, "as --nv")
+	f.BoolVar(&o.rocm, "rocm", false, "show the AMD driver to %post and %test")
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
+	o.remote.addCredentialFlags(c)
+	f.StringVar(&o.remote.dockerHost, "docker-host", "", "`address` of the Docker daemon")
+	f.BoolVar(&o.remote.disableCache, "disable-cache", false, "neither use nor make a cache")
+	f.StringVar(&o.remote.library, "library", "", "`URL` of the library")
 	f.BoolVarP(&o.update, "update", "u", false, "apply the definition to the sandbox that exists")
+	f.StringVar(&o.writableTmpfs, "writable-tmpfs", "", "let %test write, to memory of that `size` (64m)")
+	f.Lookup("writable-tmpfs").NoOptDefVal = "true"
+	f.BoolVar(&o.noSetgroups, "no-setgroups", false, "accepted; groups are kept in any case")
+	f.Lookup("no-setgroups").Hidden = true
+	o.refused.add(f)
 	return c
 }
 
 // runBuild builds, in a process of its own that is root. Options are looked at
 // before, for errors to appear at once.
-func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec string) error {
+func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, target, spec string) error {
 	o, err := f.options(log, target, spec)
 	if err != nil {
 		return err
 	}
 	var inside bool
 	if o.Owners, o.Umask, inside = rootKind(); !inside {
+		mask := syscall.Umask(0o022)
+		syscall.Umask(mask)
 		status, err := asRoot(log, os.Args)
-		if err != nil {
+		if err == nil {
+			return exitStatus(status)
+		}
+		if os.Getuid() == 0 || !o.NeedsNoRoot() {
 			return err
 		}
-		return exitStatus(status)
+		log.Verbose("Building as an ordinary user: " + err.Error())
+		o.Owners, o.Umask = build.SingleID, uint32(mask)
 	}
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
 	}
+	if err := f.seal(log, o); err != nil {
+		return err
+	}
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
-	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
-	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// Variables of our own are nobody else's business.
-	o.Env, o.Temporary = without(os.Environ(), ownVariables...), report(parent)
 	ctx, stop := buildContext(parent)
 	defer stop()
+	f.fromElsewhere(ctx, log, o)
+	bar.events = e
+	o.Run, o.Log, o.Progress, o.Confirm = run, bar, bar.show, confirm
+	o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if e != nil {
+		o.Stdout = os.Stderr
+	}
+	o.Verify = verifyBase(log)
+	if o.Drivers, err = f.drivers(log); err != nil {
+		return err
+	}
+	// Variables of our own are nobody else's business.
+	o.Env, o.Temporary = without(os.Environ(), slices.Concat(secretVariables, action.KeyVariables(), ownVariables)...), report(parent)
 	err = build.Build(ctx, *o)
 	bar.clear()
 	return explainBuild(err)
@@ -105,30 +168,101 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, target, spec str
 
 // options turns flags into what package build takes.
 func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Options, error) {
+	if _, _, layers := oci.Split(spec); f.arch != "" && f.arch != runtime.GOARCH && !layers && !strings.HasPrefix(spec, "docker:") {
+		return nil, fmt.Errorf("cannot build for %q: programs of the image run during the build, and this host is %s", f.arch, runtime.GOARCH)
+	}
 	if f.update && !f.sandbox {
 		return nil, errors.New("--update needs --sandbox: only a sandbox can be changed")
+	}
+	if err := f.refused.check(); err != nil {
+		return nil, err
 	}
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
+		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost,
+	}
+	if err := f.checkEncryption(); err != nil {
+		return nil, err
 	}
 	var err error
 	if o.Args, err = f.variables(log); err != nil {
 		return nil, err
 	}
-	for _, spec := range f.binds {
-		binds, err := plan.ParseBinds(spec)
+	if o.Binds, err = f.bindSpecs(); err != nil {
+		return nil, err
+	}
+	if err := f.steps(o); err != nil {
+		return nil, err
+	}
+	if f.squashfsArgs != "" {
+		compression, squashfs, notes, err := build.MksquashfsArgs(f.squashfsArgs)
 		if err != nil {
 			return nil, err
 		}
-		for _, b := range binds {
-			if b.ImageSource != "" || b.ID != 0 {
-				return nil, fmt.Errorf("cannot use bind %q: a build mounts files and directories only", spec)
-			}
-			o.Binds = append(o.Binds, build.Bind{Source: b.Source, Dest: b.Dest, ReadOnly: b.ReadOnly})
+		if o.Squashfs = squashfs; compression != "" {
+			o.Compression = compression
+		}
+		for _, n := range notes {
+			log.Verbose(n)
 		}
 	}
-	return o, nil
+	on, size, err := plan.ParseTmpfs(f.writableTmpfs)
+	if on && size == 0 {
+		size = testTmpfsSize
+	}
+	o.TestTmpfs = size
+	return o, err
+}
+
+// testTmpfsSize is how much %test may write with --writable-tmpfs alone.
+const testTmpfsSize = 64 << 20
+
+// bindSpecs reads --bind and --mount.
+func (f *buildFlags) bindSpecs() ([]build.Bind, error) {
+	var list []build.Bind
+	add := func(specs []string, parse func(string) ([]plan.Bind, error)) error {
+		for _, spec := range specs {
+			binds, err := parse(spec)
+			if err != nil {
+				return err
+			}
+			for _, b := range binds {
+				if b.ImageSource != "" || b.ID != 0 {
+					return fmt.Errorf("cannot use bind %q: a build mounts files and directories only", spec)
+				}
+				list = append(list, build.Bind{Source: b.Source, Dest: b.Dest, ReadOnly: b.ReadOnly})
+			}
+		}
+		return nil
+	}
+	err := add(f.binds, plan.ParseBinds)
+	if err == nil {
+		err = add(f.mounts, plan.ParseMounts)
+	}
+	return list, err
+}
+
+// steps says where the results of steps are kept.
+func (f *buildFlags) steps(o *build.Options) error {
+	if !f.cacheSteps || f.remote.disableCache {
+		return nil
+	}
+	_, size, err := plan.ParseTmpfs(f.stepsSize)
+	if err != nil || size == 0 {
+		return fmt.Errorf("cannot use --cache-steps-size %q: want a size such as 512m or 20g", f.stepsSize)
+	}
+	dir := os.Getenv("SINGULARITY_CACHEDIR")
+	if dir == "" {
+		if dir, err = action.ConfigDir(os.Getenv); err != nil {
+			return err
+		}
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	o.StepCache, o.StepLimit = filepath.Join(dir, "cache", "step"), size
+	return nil
 }
 
 // variables collects the template variables: those of the command line win
@@ -184,6 +318,9 @@ func explainBuild(err error) error {
 		return nil
 	}
 	hint := ""
+	if e, ok := errors.AsType[*pgp.UnknownKeyError](err); ok {
+		hint = fmt.Sprintf("get the public key with id %016X from its owner, then: singularity key import FILE", e.ID)
+	}
 	if e, ok := errors.AsType[*deffile.Error](err); ok {
 		hint = e.Hint
 	}
@@ -204,6 +341,9 @@ func explainBuild(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitOne(errors.New("build interrupted"))
+	}
+	if hint == "" {
+		return explainFetch(err)
 	}
 	return action.Fatal(err, hint)
 }

@@ -36,7 +36,7 @@ func Main(argv []string) int {
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
 	}
-	if status, served := action.Serve(argv); served {
+	if status, served := action.Serve(argv, unlocked); served {
 		return status
 	}
 	log := action.NewLog()
@@ -100,16 +100,22 @@ func commands(log *action.Log) []*cobra.Command {
 	return []*cobra.Command{
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
+		newCacheCommand(log),
 		newCompletionCommand(),
 		newConfigCommand(log),
 		newDataCommand(log),
+		newDeleteCommand(log),
 		newDocsCommand(),
 		newDoctorCommand(log),
 		newInspectCommand(log),
 		newInstanceCommand(log),
 		newECLCommand(log), newKeyCommand(log),
 		newOverlayCommand(log),
+		newPullCommand(log),
+		newPushCommand(log),
+		newRegistryCommand(log),
 		newRunHelpCommand(log),
+		newSearchCommand(log),
 		newSIFCommand(log),
 		newSignCommand(log),
 		newVerifyCommand(log),
@@ -195,7 +201,7 @@ func actionCommands(log *action.Log, set action.Verbs) []*cobra.Command {
 		c := &cobra.Command{
 			Use: strings.TrimPrefix(v.Use, "instance "), Short: v.Short, Long: v.Long, Example: v.Example,
 			Args: cobra.MinimumNArgs(v.MinArgs),
-			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(log, args[0]) },
+			RunE: func(c *cobra.Command, args []string) error { return startElsewhere(c, log, args[0]) },
 		}
 		addFlags(c.Flags(), action.Flags, v.Set)
 		list = append(list, c)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,8 +110,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestRemoteImageIsRefused(t *testing.T) {
-	_, stderr, code := call("exec", "docker://debian", "true")
-	if code != 255 || !strings.Contains(stderr, "FATAL:   cannot start docker://debian") || !strings.Contains(stderr, "hint: ") {
+	_, stderr, code := call("exec", "s3://bucket/image", "true")
+	if code != 255 || !strings.Contains(stderr, "FATAL:   cannot start \"s3://bucket/image\"") || !strings.Contains(stderr, "hint: ") {
 		t.Errorf("status %d, %s", code, stderr)
 	}
 }
@@ -199,5 +200,14 @@ func TestManuals(t *testing.T) {
 func TestRoffEscapes(t *testing.T) {
 	if got, want := roffLines(".x \\n \"y\" a-b\n'z"), "\\&.x \\en \\(dqy\\(dq a\\-b\n\\&'z\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestParseSignal(t *testing.T) {
+	for in, want := range map[string]syscall.Signal{"INT": 2, "sigterm": 15, "9": 9, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMIN+31": 0, "RTMIN-1": 0, "RTMIN3": 0, "0": 0, "": 0, "NOPE": 0} {
+		got, err := parseSignal(in)
+		if got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d, %v", in, got, err)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -9,14 +11,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/build"
+	"singularity/image"
+	"singularity/sif"
 )
 
 // inspectOptions are the flags of inspect.
 type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
-	listApps, json, all bool
-	app                 string
+	listApps, json, all, provenance bool
+	app                             string
 }
 
 func newInspectCommand(log *action.Log) *cobra.Command {
@@ -43,6 +48,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
 	f.BoolVarP(&o.labels, "labels", "l", false, "show the labels (default)")
 	f.BoolVar(&o.listApps, "list-apps", false, "list the apps")
+	f.BoolVar(&o.provenance, "provenance", false, "show what a SIF was made of, as JSON")
 	f.BoolVarP(&o.runscript, "runscript", "r", false, "show the runscript")
 	f.BoolVarP(&o.startscript, "startscript", "s", false, "show the startscript")
 	f.BoolVarP(&o.test, "test", "t", false, "show the test script")
@@ -57,6 +63,9 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 		return fmt.Errorf("Failed to open image %s: %w", path, err)
 	}
 	defer im.Close()
+	if o.provenance {
+		return writeProvenance(w, im, path)
+	}
 	meta, err := imageMetadata(im)
 	if err != nil {
 		return fmt.Errorf("cannot inspect %q: %w", path, err)
@@ -71,6 +80,31 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 		return writeJSON(w, meta)
 	}
 	return writeText(w, o.part(meta), terminal)
+}
+
+// writeProvenance writes what the image tells of its sources.
+//
+// Security: its author wrote that, so it is checked to be JSON and made safe for
+// a terminal. Who vouches for it, a signature tells.
+func writeProvenance(w io.Writer, im *image.Image, path string) error {
+	none := action.Fatal(fmt.Errorf("cannot inspect %q: it has no provenance", path), "only SIF files built by this version or a later one have")
+	if im.SIF == nil {
+		return none
+	}
+	o, ok := im.SIF.Named(sif.DataJSON, build.ProvenanceName)
+	if !ok {
+		return none
+	}
+	data, err := im.SIF.ReadAll(o)
+	if err != nil {
+		return fmt.Errorf("cannot inspect %q: %w", path, err)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, data, "", "\t"); err != nil {
+		return fmt.Errorf("cannot inspect %q: its provenance is not JSON: %w", path, err)
+	}
+	_, err = io.WriteString(w, strings.TrimRight(escapeJSON(out.String()), "\n")+"\n")
+	return err
 }
 
 // pick returns the part of m that o selects.

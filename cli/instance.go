@@ -207,11 +207,21 @@ func parseSignal(s string) (syscall.Signal, error) {
 		return syscall.Signal(n), nil
 	}
 	name := strings.ToUpper(s)
+	if rest, ok := strings.CutPrefix(strings.TrimPrefix(name, "SIG"), "RTMIN"); ok {
+		// The C library keeps the first two for itself.
+		const first = 34
+		if rest == "" {
+			return first, nil
+		}
+		if n, err := strconv.ParseUint(strings.TrimPrefix(rest, "+"), 10, 5); err == nil && rest[0] == '+' && first+n < 65 {
+			return syscall.Signal(first + n), nil
+		}
+	}
 	if !strings.HasPrefix(name, "SIG") {
 		name = "SIG" + name
 	}
 	if sig := unix.SignalNum(name); sig != 0 {
 		return sig, nil
 	}
-	return 0, action.Fatal(errors.New("cannot use "+strconv.Quote(s)+" as a signal"), "name one as INT, SIGTERM or 15")
+	return 0, action.Fatal(errors.New("cannot use "+strconv.Quote(s)+" as a signal"), "name one as INT, SIGTERM, RTMIN+3 or 15")
 }

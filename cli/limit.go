@@ -13,13 +13,12 @@ import (
 // --apply-cgroups names. Without either it is for the statistics of an instance
 // and may be missing.
 func limit(o *plan.Options, c *conf.Config, log *action.Log) (action.Group, error) {
-	flags := cgroup.Flags(o.Limits)
-	l, err := readLimits(&flags, o.ApplyCgroups, log)
+	l, err := readLimits(o, log)
 	if err != nil {
 		return nil, action.Fatal(err, "")
 	}
 	g, notes, err := cgroup.New(l, c.SystemdCgroups)
-	if err != nil && o.ApplyCgroups == "" && !flags.Set() {
+	if err != nil && o.ApplyCgroups == "" && !o.Limits.Any() {
 		log.Verbose("no control group: " + err.Error())
 		log.Info("Instance stats will not be available - requires cgroup support that this host does not give")
 		return nil, nil
@@ -38,16 +37,31 @@ func limit(o *plan.Options, c *conf.Config, log *action.Log) (action.Group, erro
 	return g, nil
 }
 
-func readLimits(flags *cgroup.Flags, file string, log *action.Log) (*cgroup.Limits, error) {
+func readLimits(o *plan.Options, log *action.Log) (*cgroup.Limits, error) {
+	file := o.ApplyCgroups
 	switch {
-	case file != "" && flags.Set():
+	case file != "" && o.Limits.Any():
 		return nil, cgroup.ErrBoth
 	case file == "":
-		return cgroup.FromFlags(*flags)
+		return cgroup.FromFlags(cgroup.Flags(o.Limits))
 	}
 	l, notes, err := cgroup.OpenTOML(file)
 	for _, n := range notes {
 		log.Warning(n)
 	}
 	return l, err
+}
+
+// leave moves this process, which watches an instance, out of the control groups
+// of its batch job, or says why the instance will end with them.
+func leave(c *conf.Config, log *action.Log) {
+	err := cgroup.Leave(c.SystemdCgroups)
+	if err == nil {
+		return
+	}
+	text := "The instance may end with this job or login in spite of --linger: " + err.Error()
+	if lack, ok := errors.AsType[*cgroup.MissingError](err); ok {
+		text += " (" + lack.Cure + ")"
+	}
+	log.Warning(text)
 }

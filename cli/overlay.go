@@ -308,11 +308,12 @@ func newOverlaySyncCommand() *cobra.Command {
 				return overlayError("cannot sync the overlay of "+args[0], err)
 			}
 			defer im.Close()
-			text := "it is no OCI-SIF image: its overlay has no digests"
+			f := &action.Failure{Err: errors.New("it is no OCI-SIF image: its overlay has no digests"), Code: 1,
+				Hint: "nothing is to be done; to sign a SIF image with what was written to its overlay, make that read-only first: singularity overlay seal"}
 			if im.Kind == image.SIF && slices.ContainsFunc(im.SIF.Objects(), func(o sif.Object) bool { return o.Type == sif.DataOCIRootIndex }) {
-				text = "it is an OCI-SIF image; an overlay in one is not supported"
+				f.Err, f.Hint = errors.New("it is an OCI-SIF image; an overlay in one is not supported"), ""
 			}
-			return overlayError("cannot sync the overlay of "+args[0], errors.New(text))
+			return overlayError("cannot sync the overlay of "+args[0], f)
 		},
 	}
 }

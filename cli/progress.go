@@ -21,6 +21,7 @@ const (
 type progress struct {
 	log      *action.Log
 	terminal bool
+	events   *events // nil without --json
 
 	mu    sync.Mutex
 	phase string
@@ -38,6 +39,7 @@ func (p *progress) show(s build.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.events.progress(s, now)
 	if s.Phase != p.phase {
 		p.phase, p.start, p.drawn = s.Phase, now, now
 	}
@@ -73,13 +75,18 @@ func (p *progress) erase() {
 }
 
 // Info implements build.Log.
-func (p *progress) Info(msg string) { p.clear(); p.log.Info(msg) }
+func (p *progress) Info(msg string) { p.clear(); p.events.message("info", msg); p.log.Info(msg) }
 
 // Warning implements build.Log.
-func (p *progress) Warning(msg string) { p.clear(); p.log.Warning(msg) }
+func (p *progress) Warning(msg string) {
+	p.clear()
+	p.events.message("warning", msg)
+	p.log.Warning(msg)
+}
 
 // Verbose implements build.Log.
 func (p *progress) Verbose(msg string) {
+	p.events.message("verbose", msg)
 	if p.log.Level >= action.LevelVerbose {
 		p.clear()
 		p.log.Verbose(msg)

@@ -83,6 +83,9 @@ func rootfsPlan(s *build.RunSpec) (*plan.Plan, error) {
 		},
 		Process: plan.Process{Args: s.Args, Env: s.Env, Dirs: []string{s.Cwd}, Umask: -1, Shell: "/bin/sh", Paths: plan.Search(s.Args[0], s.Env)},
 	}
+	if s.TmpfsSize > 0 {
+		p.Layers = []plan.Layer{{Kind: plan.TmpfsLayer, Path: "memory", Size: s.TmpfsSize, Writable: true}}
+	}
 	for _, b := range s.Binds {
 		dst := b.Dest
 		if dst == "" {

@@ -117,7 +117,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(path, []byte("oci mode = maybe\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "cannot parse configuration file "+path+": line 1") {
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "couldn't parse configuration file "+path+": line 1") {
 		t.Errorf("bad file: %v", err)
 	}
 }

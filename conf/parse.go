@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,12 +55,12 @@ func defaults() *Config {
 func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, errors.Unwrap(err))
 	}
 	defer f.Close()
 	c, err := Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("cannot parse configuration file %s: %w", path, err)
+		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, err)
 	}
 	return c, nil
 }

@@ -26,14 +26,16 @@
 // (mounts that containers share), join.go (running containers), layers.go
 // (overlays and images), programs.go (programs that write to images), caps.go (ids and
 // capabilities), confine.go (LSM labels, Landlock and seccomp profiles),
-// monitor.go (signals and exit status), server.go (the FUSE server, in this
+// fuse.go (FUSE file systems that programs serve), monitor.go (signals and exit status), server.go (the FUSE server, in this
 // process or its own).
 package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -139,8 +141,24 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 			warn(h, "The image is damaged: "+fault)
 		}
 	}
-	c.programs.end(h)
+	c.end(h)
 	return ws, err
+}
+
+// serve starts to answer on the devices.
+func (c *child) serve(b *builder, images []*Served, devs []*device, fds []int, closeFD func(int)) (err error) {
+	if len(devs) > 0 {
+		if c.server, err = b.serveAll(images, devs, fds); err != nil {
+			return err
+		}
+	}
+	return c.fuse.start(b, closeFD)
+}
+
+// end ends the programs that serve file systems.
+func (c *child) end(h Hooks) {
+	c.programs.end(h)
+	c.fuse.end()
 }
 
 // started waits until the program runs and tells f.
@@ -167,6 +185,7 @@ type child struct {
 	server   *serverProcess // nil: none, or in this process
 	failed   chan error     // the child's report: nil once the program runs
 	programs programs       // that write to images
+	fuse     fusePrograms   // of the host
 }
 
 // start clones the child and brings the server up.
@@ -221,7 +240,8 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	}
 	b.enterGroups()
 	devs, err := b.openDevices(images, ready[1])
-	for _, d := range devs {
+	err = errors.Join(err, b.openFuse(ready[1]))
+	for _, d := range slices.Concat(devs, b.fuse) {
 		if d != nil {
 			fds = append(fds, d.fd)
 		}
@@ -229,7 +249,8 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	if len(devs) > 0 {
+	shared := len(devs)+len(b.fuse) > 0
+	if shared {
 		flags |= unix.CLONE_FILES
 	}
 	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
@@ -240,7 +261,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	if len(devs) == 0 {
+	if !shared {
 		closeFD(errs[1])
 	}
 	if hold != nil && p.Namespaces.PID {
@@ -256,21 +277,21 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	abort := func(err error) (*child, error) {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
-		c.programs.end(h)
+		c.end(h)
 		return nil, err
 	}
 	if p.IDs.Mode == plan.Ranges {
 		if err := writeRanges(pid, &p.IDs); err != nil {
-			return abort(err)
+			return abort(fmt.Errorf("could not use fakeroot: %w", err))
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
-	if len(devs) > 0 {
+	if shared {
 		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
-		if c.server, err = b.serveAll(images, devs, fds); err != nil {
+		if err := c.serve(b, images, devs, fds, closeFD); err != nil {
 			return abort(err)
 		}
 	}
@@ -288,7 +309,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
 			reap(pid)
-			c.programs.end(h)
+			c.end(h)
 			return nil, b.explain(err)
 		}
 		c.failed <- nil
@@ -317,7 +338,7 @@ func joined(p *plan.Plan, images []*Served, h Hooks) *Hold {
 	img := images[0]
 	hold := img.Hold
 	img.Hold = nil
-	if len(images) > 1 || len(p.Layers) > 0 || p.Root.Kind != plan.ServedRoot {
+	if len(images) > 1 || len(p.Layers)+len(p.Fuse) > 0 || p.Root.Kind != plan.ServedRoot {
 		hold.Close()
 		return nil
 	}

@@ -35,7 +35,7 @@ type Hold struct {
 // maxMessage bounds a message between a start and a holder, in bytes.
 const maxMessage = 1 << 20
 
-// Share connects to the holder of img, or starts one. With a nil Hold the
+// Share connects to the holder of img, or, with begin, starts one. With a nil Hold the
 // container must mount the image itself; the error says why, for those who
 // debug.
 //
@@ -51,7 +51,7 @@ const maxMessage = 1 << 20
 // If judge is not nil, what is read of the image is to be checked: the holder
 // knows by which hash tree, and img.Tree is set to that; judge sets it before a
 // holder is started.
-func Share(img *Served, hostIDs bool, judge func() error) (*Hold, error) {
+func Share(img *Served, hostIDs, begin bool, judge func() error) (*Hold, error) {
 	name, err := holdName(img, hostIDs, judge != nil)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func Share(img *Served, hostIDs bool, judge func() error) (*Hold, error) {
 			}
 			h.Close()
 			return nil, err
-		} else if err != unix.ECONNREFUSED {
+		} else if err != unix.ECONNREFUSED || !begin {
 			return nil, err
 		}
 		if judge != nil && img.Tree == nil {
@@ -225,6 +225,7 @@ func spawnHolder(name string, img *Served, hostIDs bool) error {
 	defer unix.Close(null)
 	n := uintptr(null)
 	args := []string{"singularity", HolderName, strconv.Itoa(img.Format), strconv.FormatInt(img.Off, 10), strconv.FormatInt(img.Size, 10), strconv.FormatUint(btoi(hostIDs), 10), img.Tree.String()}
+	args = append(args, img.Hot.Args()...)
 	_, err = syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"SINGULARITY_HOLDER=1"},
 		Files: []uintptr{n, n, n, uintptr(fd), img.File.Fd()},

@@ -124,7 +124,7 @@ func TestSC050Stranger(t *testing.T) {
 			}
 			t.Fatal("the other side did not start")
 		}
-		h, err := Share(img, false, nil)
+		h, err := Share(img, false, true, nil)
 		if err == nil {
 			err = h.request(img, &plan.Plan{}, Hooks{})
 			h.Close()

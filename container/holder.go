@@ -11,9 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/linux/script"
 	"singularity/linux/syslog"
 	"singularity/plan"
+	"singularity/squashfs"
 	"singularity/verity"
 )
 
@@ -37,10 +39,10 @@ type holder struct {
 	ids     plan.IDs
 	clients []unix.PollFd // the listener first
 	wants   map[string]string
-	extras  bool // the content of the first client is awaited
-	mnt     int  // the namespaces, -1 before the mount
+	mnt     int // the namespaces, -1 before the mount
 	user    int
 	ended   chan error
+	hot     *hot.Session // of the program that came first
 	faults  faults
 }
 
@@ -88,6 +90,7 @@ func HoldMain(args []string, open Opener) int {
 	if !h.serveClients() {
 		return 255
 	}
+	h.hot.End()
 	unix.Close(3)
 	if h.mnt < 0 {
 		return 0
@@ -103,8 +106,12 @@ func HoldMain(args []string, open Opener) int {
 }
 
 func newHolder(args []string, open Opener) (*holder, error) {
-	if len(args) != 5 {
+	if len(args) != 5+hot.ConfigArgs {
 		return nil, errMessage
+	}
+	config, err := hot.ParseConfig(args[5:])
+	if err != nil {
+		return nil, err
 	}
 	tree, err := verity.ParseParams(args[4])
 	if err != nil {
@@ -119,6 +126,7 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	}
 	unix.CloseOnExec(3)
 	unix.CloseOnExec(4)
+	CloseInherited(5)
 	uid, gid := os.Getuid(), os.Getgid()
 	h := &holder{mnt: -1, user: -1, ended: make(chan error, 1), ids: plan.IDs{Mode: plan.SingleID, UID: uid, GID: gid, InsideUID: uid, InsideGID: gid}}
 	if n[3] == 1 {
@@ -127,6 +135,10 @@ func newHolder(args []string, open Opener) (*holder, error) {
 	h.img = Served{File: os.NewFile(4, "image"), Format: int(n[0]), Off: n[1], Size: n[2], Tree: tree}
 	h.img.FS, err = h.img.open(open)
 	h.clients = []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
+	if r, ok := h.img.FS.(*squashfs.Reader); ok {
+		config.Blocks = config.Blocks && tree == nil
+		h.hot = hot.Begin(config, hot.Image{File: h.img.File, Format: h.img.Format, Off: h.img.Off, Size: h.img.Size, Reader: r})
+	}
 	return h, err
 }
 
@@ -182,44 +194,22 @@ func (h *holder) accept() {
 // answer reads a message of a client and answers it. It returns false if the
 // client is done with.
 func (h *holder) answer(fd int) bool {
-	b := make([]byte, 64<<10)
-	n, err := peekRead(fd, &b)
-	if err != nil || n < 0 {
+	b, ok := readMessage(fd)
+	if !ok {
 		return false
 	}
-	b = b[:n]
 	switch string(b) {
 	case queryTree:
 		return send(fd, []byte(string(replyReady)+h.img.Tree.String())) == nil
 	case queryFaults:
 		return send(fd, []byte(string(replyReady)+h.faults.text())) == nil
 	}
-	if h.extras {
-		if err := h.mount(b); err != nil {
-			send(fd, []byte{replyFailed})
-			return false
-		}
-		h.extras = false
-		return h.hand(fd, replyReady)
-	}
 	wants, err := decodeWants(b)
 	if err != nil {
 		return false
 	}
 	if h.mnt < 0 {
-		// The content comes in the next message of this client; nobody else is
-		// served before.
-		h.wants, h.extras = wants, true
-		if send(fd, []byte{replyContent}) != nil {
-			h.extras = false
-			return false
-		}
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-		if !h.answer(fd) {
-			h.extras = false
-			return false
-		}
-		return true
+		return h.first(fd, wants)
 	}
 	for path, kind := range wants {
 		if kind == "?" || h.wants[path] != kind {
@@ -227,6 +217,35 @@ func (h *holder) answer(fd int) bool {
 		}
 	}
 	return h.hand(fd, replyReady)
+}
+
+// first makes the mount with what the first client wants. The content comes in
+// its next message; nobody else is served before.
+func (h *holder) first(fd int, wants map[string]string) bool {
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+	if send(fd, []byte{replyContent}) != nil {
+		return false
+	}
+	content, ok := readMessage(fd)
+	if !ok {
+		return false
+	}
+	if err := h.mount(content); err != nil {
+		send(fd, []byte{replyFailed})
+		return false
+	}
+	h.wants = wants
+	return h.hand(fd, replyReady)
+}
+
+// readMessage reads a message; it returns false if there is none to come.
+func readMessage(fd int) ([]byte, bool) {
+	b := make([]byte, 64<<10)
+	n, err := peekRead(fd, &b)
+	if err != nil || n < 0 {
+		return nil, false
+	}
+	return b[:n], true
 }
 
 // peekRead reads a whole message, and returns -1 at the end of the connection.

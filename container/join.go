@@ -76,11 +76,12 @@ func startJoined(p *plan.Plan, r *Running, flags int, h Hooks) (*child, error) {
 	b.files = entry.Read().Files
 	b.joinsPID = flags&unix.CLONE_NEWPID != 0
 	b.label()
+	b.enterGroups()
 	// The kernel checks at once that the process is still there and that this
 	// one may join it.
 	b.s.Call("join the namespaces of the instance", unix.SYS_SETNS, script.Int(r.FD), script.Int(flags))
 	b.s.Leave(left[1])
-	if p.IDs.Mode == plan.Ranges {
+	if p.IDs.Mode == plan.Ranges && !p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	if err := b.process(); err != nil {

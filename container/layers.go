@@ -186,6 +186,21 @@ func (b *builder) awaitPrograms(w wires) {
 	b.seeParent()
 	s.Call("report the layers", unix.SYS_WRITE, script.Int(w.staged), s.Bytes([]byte{1}), script.Int(1))
 	s.Want(s.Call("wait for the programs that serve images", unix.SYS_READ, script.Int(w.proceed), s.Bytes(make([]byte, 1)), script.Int(1)), 1)
+	// A program looks at its mount point by name once more after it has mounted,
+	// and then answers, so nothing may move before it has.
+	served := []string{}
+	for i := range b.images {
+		if b.images[i].Writable {
+			served = append(served, itoa(i))
+		}
+	}
+	if u := b.p.Upper(); u != nil && u.Kind == plan.ProgramLayer {
+		served = append(served, stageMerged)
+	}
+	for _, name := range served {
+		at := b.stage.at + "/" + name
+		s.Call("reach the program that serves an image", unix.SYS_STATFS, s.Str(at), s.Words(make([]uint64, 32)))
+	}
 	b.leavePrograms()
 }
 

@@ -191,6 +191,9 @@ func (ps *programs) script(p *plan.Plan, target int, files []int, errs *int, pre
 func (t *toolProcess) await(child int, at string) error {
 	for end := time.Now().Add(mountTimeout); ; time.Sleep(time.Millisecond) {
 		text, err := os.ReadFile("/proc/" + itoa(child) + "/mountinfo")
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESRCH) {
+			return ErrInterrupted // the child is gone
+		}
 		if err != nil {
 			return err
 		}

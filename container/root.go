@@ -41,6 +41,7 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 			b.mountDevice(d)
 		}
 	}
+	b.mountFuse()
 	if b.holds {
 		b.mntNS = b.openNamespace("mnt")
 		b.userNS = b.openNamespace("user")
@@ -54,6 +55,11 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 			b.s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
 		}
 	}
+	for i, d := range b.fuse {
+		if b.p.Fuse[i].Host {
+			b.s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
+		}
+	}
 	b.sent = b.s.Send("report the FUSE file system", ready)
 }
 
@@ -61,9 +67,7 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 // and makes a file system.
 func (b *builder) mountDevice(d *device) {
 	s := b.s
-	dev := s.Call("open /dev/fuse", unix.SYS_OPENAT, atCwd, s.Str("/dev/fuse"), script.Int(unix.O_RDWR|unix.O_CLOEXEC))
-	s.Call("name the FUSE device", unix.SYS_DUP3, dev.Arg(), script.Int(d.fd), script.Int(unix.O_CLOEXEC))
-	s.Call("close /dev/fuse", unix.SYS_CLOSE, dev.Arg())
+	b.openFuseDevice(d)
 	d.fsopen = s.Call("make a FUSE file system", unix.SYS_FSOPEN, s.Str("fuse"), script.Int(unix.FSOPEN_CLOEXEC))
 	ids := &b.p.IDs
 	for _, o := range fusefs.MountOptions(ids.InsideUID, ids.InsideGID, ids.Mode != plan.SingleID) {
@@ -73,6 +77,13 @@ func (b *builder) mountDevice(d *device) {
 	s.Call("create the FUSE file system", unix.SYS_FSCONFIG, d.fsopen.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	d.mount = s.Call("mount the FUSE file system", unix.SYS_FSMOUNT, d.fsopen.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
 		script.Uint(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|b.nosuid()))
+}
+
+func (b *builder) openFuseDevice(d *device) {
+	s := b.s
+	dev := s.Call("open /dev/fuse", unix.SYS_OPENAT, atCwd, s.Str("/dev/fuse"), script.Int(unix.O_RDWR|unix.O_CLOEXEC))
+	s.Call("name the FUSE device", unix.SYS_DUP3, dev.Arg(), script.Int(d.fd), script.Int(unix.O_CLOEXEC))
+	s.Call("close /dev/fuse", unix.SYS_CLOSE, dev.Arg())
 }
 
 func (b *builder) openNamespace(kind string) script.Slot {

@@ -7,12 +7,15 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"singularity/container/hot"
 	"singularity/extfs"
 	"singularity/fusefs"
+	"singularity/linux/secret"
 	"singularity/plan"
 	"singularity/squashfs"
 	"singularity/verity"
@@ -22,7 +25,11 @@ import (
 const ServerName = "@server"
 
 // Opener opens the file system of a partition: *squashfs.Reader or *extfs.FS.
-type Opener func(format int, r *io.SectionReader) (any, error)
+// secret is that of Served.
+type Opener func(format int, r *io.SectionReader, secret []byte) (any, error)
+
+// maxSecret bounds the secret of an image, in bytes.
+const maxSecret = 4096
 
 // Served is an image file that a FUSE server shows: the root, a layer over it,
 // or where a mount comes from.
@@ -35,6 +42,9 @@ type Served struct {
 	File      *os.File
 	Format    int
 	Off, Size int64
+	// Secret is what else opening an encrypted partition needs. The processes
+	// that have it are hidden from others of the same user.
+	Secret []byte
 	// Tree, if not nil, lets the server check what it reads of the partition.
 	Tree *verity.Params
 	// Panic ends the server, and so the container, at the first thing that is
@@ -43,6 +53,8 @@ type Served struct {
 	// Hold, if not nil, is a connection to the holder of a shared mount. Run
 	// takes it over.
 	Hold *Hold
+	// Hot is what a holder keeps of the blocks that it serves.
+	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
 	// Writable leaves the image to a program of the system, fuse2fs: File is
@@ -52,7 +64,7 @@ type Served struct {
 
 // header goes to a server process for each image, before the extras.
 type header struct {
-	Format, Off, Size, UID, GID, Layer, Panic, Tree, Extras int64 // Tree is the length of its text
+	Format, Off, Size, UID, GID, Layer, Panic, Tree, Extras, Secret int64 // Tree is the length of its text
 }
 
 // extraHeader goes before the two texts of an extra.
@@ -110,6 +122,10 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		}
 		list = append(list, s)
 	}
+	if err := hide(list); err != nil {
+		closeAll(list)
+		return nil, err
+	}
 	if IsTerminal() {
 		defer closeAll(list)
 		return respawn(list)
@@ -125,6 +141,20 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 	}
 	debug.SetGCPercent(50)
 	return nil, nil
+}
+
+// hide hides this process if it serves something secret.
+//
+// Security (SC-125): the program of the container is of the same user, and would
+// find keys and passphrases in this process's memory and environment. It has not
+// started yet; the id maps, which a hidden process cannot write, are written.
+func hide(list []serving) error {
+	for i := range list {
+		if len(list[i].img.Secret) > 0 {
+			return secret.Hide()
+		}
+	}
+	return nil
 }
 
 // damaged returns what is done about faults of img.
@@ -197,7 +227,7 @@ func (img *Served) open(open Opener) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return open(img.Format, r)
+	return open(img.Format, r, img.Secret)
 }
 
 // newServer returns a server of s, which calls damaged, from any goroutine, for
@@ -247,7 +277,13 @@ func respawn(list []serving) (*serverProcess, error) {
 	for i := range list {
 		list[i].write(b)
 	}
-	err = errors.Join(b.Flush(), w.Close())
+	err = b.Flush()
+	for i := range list {
+		if err == nil && len(list[i].img.Secret) > 0 {
+			_, err = w.Write(list[i].img.Secret) // not by way of a buffer
+		}
+	}
+	err = errors.Join(err, w.Close())
 	if err != nil {
 		syscall.Kill(pid, syscall.SIGKILL)
 		reap(pid)
@@ -261,7 +297,7 @@ func (s *serving) write(b *bufio.Writer) {
 	extras := loadAll(s.extras)
 	tree := s.img.Tree.String()
 	binary.Write(b, binary.LittleEndian, header{Format: int64(s.img.Format), Off: s.img.Off, Size: s.img.Size, UID: int64(s.uid), GID: int64(s.gid),
-		Layer: int64(btoi(s.img.Layer)), Panic: int64(btoi(s.img.Panic)), Tree: int64(len(tree)), Extras: int64(len(extras))})
+		Layer: int64(btoi(s.img.Layer)), Panic: int64(btoi(s.img.Panic)), Tree: int64(len(tree)), Extras: int64(len(extras)), Secret: int64(len(s.img.Secret))})
 	b.WriteString(tree)
 	for i := range extras {
 		e := &extras[i]
@@ -282,6 +318,10 @@ func readServing(in io.Reader) (*serving, error) {
 		return nil, err
 	}
 	s := &serving{uid: int(h.UID), gid: int(h.GID), img: &Served{Format: int(h.Format), Off: h.Off, Size: h.Size, Layer: h.Layer != 0, Panic: h.Panic != 0}}
+	if h.Secret < 0 || h.Secret > maxSecret {
+		return nil, errMessage
+	}
+	s.img.Secret = make([]byte, h.Secret)
 	tree := make([]byte, h.Tree)
 	if _, err := io.ReadFull(in, tree); err != nil {
 		return nil, err
@@ -326,13 +366,18 @@ func ServeMain(open Opener) int {
 		s.img.File = os.NewFile(uintptr(s.fd+1), "image")
 		list = append(list, s)
 	}
+	if err := receiveSecrets(in, list); err != nil {
+		return 255
+	}
 	syscall.Close(descriptionFD)
+	CloseInherited(descriptionFD + 1 + 2*len(list))
 	// The terminal is not the server's: a write to it could stop or end it.
 	detach()
 	debug.SetGCPercent(50)
 	ended := make(chan error, 2*len(list))
 	for _, s := range list {
 		fsys, err := s.img.open(open)
+		clear(s.img.Secret)
 		if err != nil {
 			return 255
 		}
@@ -354,6 +399,40 @@ func ServeMain(open Opener) int {
 	return 0
 }
 
+// receiveSecrets reads the secrets, which follow the descriptions.
+func receiveSecrets(in io.Reader, list []*serving) error {
+	for _, s := range list {
+		if len(s.img.Secret) == 0 {
+			continue
+		}
+		if err := secret.Hide(); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(in, s.img.Secret); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CloseInherited closes the descriptors from number first up that this process got
+// from whoever started it: those that are not closed on execve, as all that the
+// runtime and this program open are. A process of ours that goes on in the
+// background must not keep a pipe from its end, or a lock held, that a user's
+// shell handed down.
+func CloseInherited(first int) {
+	names, _ := os.ReadDir("/proc/self/fd")
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd < first {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
 // detach puts /dev/null in place of the standard descriptors.
 func detach() {
 	null, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -369,5 +448,5 @@ func detach() {
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
 	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
-		len(p.Session.Entries) == 0 && !needsStage(p)
+		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }

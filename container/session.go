@@ -112,7 +112,7 @@ func (b *builder) session(sources []script.Slot) {
 // init makes the fork whose parent stays as process 1.
 func (b *builder) init() {
 	b.blockSignals()
-	b.s.Init(b.p.Process.Stay)
+	b.s.Init(b.p.Process.Stay, b.launches())
 }
 
 // blockSignals blocks all signals, as process 1 wants them, and lets it end with

@@ -45,6 +45,7 @@ type builder struct {
 	images   []*Served
 	sent     script.Slot // where the parent is told of the FUSE file systems
 	stage    *stage      // nil unless layers or images are put together
+	fuse     []*device   // of the file systems that programs serve
 	keep     []int       // descriptors that stay open until execve closes them, in order
 }
 
@@ -53,8 +54,7 @@ func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	if errfd >= 0 {
 		b.keep = []int{errfd}
 		if h.Parent != nil {
-			b.keep = append(b.keep, int(h.Parent.Fd()))
-			slices.Sort(b.keep)
+			b.keepOpen(int(h.Parent.Fd()))
 		}
 	} else {
 		b.keep = poller()
@@ -67,6 +67,11 @@ func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 		b.attach = "/proc"
 	}
 	return b
+}
+
+func (b *builder) keepOpen(fd int) {
+	b.keep = append(b.keep, fd)
+	slices.Sort(b.keep)
 }
 
 // poller returns the descriptors of the Go runtime's own poller, which a
@@ -120,7 +125,7 @@ func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 		return b.process()
 	}
 	b.detachMounts()
-	if b.p.IDs.Mode == plan.Ranges {
+	if b.p.IDs.Mode == plan.Ranges && !b.p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	b.namespaces()
@@ -131,12 +136,16 @@ func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 		}
 		return b.process()
 	}
-	if len(devs) > 0 {
+	if len(devs)+len(b.fuse) > 0 {
 		b.mountDevices(devs, w.ready)
 	}
 	sources := make([]script.Slot, len(b.p.Mounts))
 	for i := range b.p.Mounts {
-		if m := &b.p.Mounts[i]; m.Kind != plan.SessionDir && m.Kind != plan.ImageBind {
+		switch m := &b.p.Mounts[i]; m.Kind {
+		case plan.SessionDir, plan.ImageBind:
+		case plan.FuseFS:
+			sources[i] = b.fuse[m.Image].mount
+		default:
 			sources[i] = b.source(m)
 		}
 	}
@@ -283,11 +292,11 @@ func (b *builder) process() error {
 		from = max(from, fd+1)
 	}
 	s.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
-	if p.Idle {
+	if p.Idle && !b.launches() {
 		b.idle()
 		return nil
 	}
-	if p.Init {
+	if p.Init || p.Idle {
 		b.init()
 	}
 	if p.Console != "" {
@@ -300,8 +309,8 @@ func (b *builder) process() error {
 		b.bound(r)
 		b.setIDs(r)
 	}
-	for i, d := range p.Dirs {
-		s.SkipOK(s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, s.Str(d)), len(p.Dirs)-1-i)
+	if !b.launches() {
+		b.enterDir()
 	}
 	if p.Umask >= 0 {
 		s.Call("set the umask", unix.SYS_UMASK, script.Int(p.Umask))
@@ -338,11 +347,28 @@ func (b *builder) process() error {
 	if err := b.profile(); err != nil {
 		return err
 	}
+	if b.launches() {
+		b.launchFuse()
+		if p.Idle {
+			s.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
+			return nil
+		}
+		// Before, nobody would have answered in such a file system.
+		b.enterDir()
+	}
 	s.Exec(p.Paths, p.Args, p.Env, p.Shell)
 	if f := b.h.Shell; f != nil && p.OwnShell != nil {
 		s.Otherwise(int(f.Fd()), append([]string{"sh", ShellVerb}, p.OwnShell...))
 	}
 	return nil
+}
+
+// enterDir enters the first of the working directories that can be entered.
+func (b *builder) enterDir() {
+	dirs := b.p.Process.Dirs
+	for i, d := range dirs {
+		b.s.SkipOK(b.s.Call("enter "+strconv.Quote(d), unix.SYS_CHDIR, b.s.Str(d)), len(dirs)-1-i)
+	}
 }
 
 // idle ends the script as process 1 of an instance without a program.
@@ -351,24 +377,29 @@ func (b *builder) idle() {
 	b.s.Idle()
 }
 
-// filter installs the seccomp filter of fakeroot: changes of ownership, or
-// only the making of devices, succeed without effect.
+// filter installs the seccomp filters of our own: that of fakeroot, by which
+// changes of ownership, or only the making of devices, succeed without effect,
+// and that of a shared terminal.
 func (b *builder) filter() error {
-	var code []unix.SockFilter
-	var err error
-	switch {
-	case b.p.IDs.FakeOwners:
-		code, err = seccomp.Fakeroot()
-	case b.p.IDs.FakeDevices:
-		code, err = seccomp.Devices()
-	default:
-		return nil
+	for _, f := range []struct {
+		on   bool
+		name string
+		make func() ([]unix.SockFilter, error)
+	}{
+		{b.p.IDs.FakeOwners, "fakeroot", seccomp.Fakeroot},
+		{b.p.IDs.FakeDevices && !b.p.IDs.FakeOwners, "fakeroot", seccomp.Devices},
+		{b.p.Process.GuardTerminal, "terminal", seccomp.Terminal},
+	} {
+		if !f.on {
+			continue
+		}
+		code, err := f.make()
+		if err != nil {
+			return err
+		}
+		program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
+		b.s.Call("install the "+f.name+" filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
 	}
-	if err != nil {
-		return err
-	}
-	program := b.s.Pointers(script.Int(len(code)), b.s.Bytes(seccomp.Bytes(code))) // struct sock_fprog
-	b.s.Call("install the fakeroot filter", unix.SYS_PRCTL, script.Int(unix.PR_SET_SECCOMP), script.Int(unix.SECCOMP_MODE_FILTER), program)
 	return nil
 }
 

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +21,13 @@ import (
 var marks atomic.Int64
 
 func TestScripts(t *testing.T) {
+	p := params(t)
+	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// params makes the images and says how scripts run.
+func params(t *testing.T) testscript.Params {
 	prefix := os.Getenv("SINGULARITY_E2E_PREFIX")
 	if prefix == "" {
 		t.Skip("needs an installed copy: run e2e/run")
@@ -31,8 +40,7 @@ func TestScripts(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(images) })
 	env := makeImages(t, images)
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	return testscript.Params{
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			// A directory that everybody could read would be a different case.
@@ -43,6 +51,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", home)
 			e.Setenv("PATH", path)
 			e.Setenv("PREFIX", prefix)
+			e.Setenv("E2E_IGNORE_FLAG", os.Getenv("E2E_IGNORE_FLAG")) // see e2e/flags
 			e.Setenv("UID", strconv.Itoa(os.Getuid()))
 			e.Setenv("GID", strconv.Itoa(os.Getgid()))
 			e.Setenv("MARK", fmt.Sprintf("9%07d%03d", os.Getpid(), marks.Add(1)))
@@ -54,9 +63,9 @@ func TestScripts(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
-			"holders": holdersCommand,
+			"holders": holdersCommand, "serve": serveCommand, "registry": registryCommand, "library": libraryCommand, "web": webCommand,
 		},
-	})
+	}
 }
 
 // condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
@@ -225,6 +234,14 @@ func holdersCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(syscall.Kill(pid, syscall.Signal(n)))
 		}
 	}
+}
+
+// serveCommand serves a directory by http on the loopback device, and sets URL:
+// serve DIR.
+func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	ts.Defer(s.Close)
+	ts.Setenv("URL", s.URL)
 }
 
 // nothingCommand waits until no build has left anything temporary: here, in the

@@ -44,7 +44,7 @@ func ptyCommand(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.Dir = ts.Getenv("WORK")
-	for _, k := range []string{"PATH", "HOME", "PREFIX", "MARK", "SIF", "SANDBOX"} {
+	for _, k := range []string{"PATH", "HOME", "PREFIX", "MARK", "SIF", "SANDBOX", "E2E_IGNORE_FLAG"} {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
 	}
 	cmd.Env = append(cmd.Env, "TERM=dumb", "PS1=prompt> ")

@@ -32,7 +32,6 @@ type servePlan struct {
 	UID, GID          int
 	Extras            []Extra
 	AllowOther        bool
-	Prefetch          []string
 }
 
 func TestMain(m *testing.M) {
@@ -91,7 +90,6 @@ func serveMain() error {
 	for _, o := range MountOptions(os.Getuid(), os.Getgid(), p.AllowOther) {
 		options = append(options, strings.TrimSuffix(o.Key+"="+o.Value, "="))
 	}
-	s.Prefetch(p.Prefetch)
 	err = unix.Mount("image", p.Mountpoint, "fuse", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, strings.Join(options, ","))
 	if err != nil {
 		return fmt.Errorf("cannot mount: %w", err)

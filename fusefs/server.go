@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,6 @@ type Server struct {
 	lean    lean
 	busy    int // reads that still go to the workers; the reader's own
 	wait    sync.WaitGroup
-	stop    atomic.Bool
 
 	faultMu sync.Mutex
 	faults  map[string]struct{}
@@ -66,7 +64,6 @@ func (s *Server) Serve(devFD int) error {
 	s.fd = devFD
 	defer s.wait.Wait()
 	defer close(s.jobs)
-	defer s.stop.Store(true)
 	buf := make([]byte, requestSize)
 	out := make([]byte, replySize)
 	data := new(Data)

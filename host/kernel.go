@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a Finding is about.
@@ -111,13 +113,27 @@ func (k *kernel) explain(err error) *Finding {
 		if f := k.userNamespaces(); f != nil {
 			return f
 		}
-		if no == syscall.EPERM && k.uid != 0 && strings.Contains(text, "process") {
+		switch {
+		case no == syscall.EPERM && k.uid != 0 && strings.Contains(text, "process"):
 			return k.changedRoot()
+		case no == syscall.EPERM && k.uid == 0 && strings.Contains(text, "uid_map"):
+			return k.rootMap()
 		}
 	case syscall.EACCES, syscall.EINVAL:
 		return k.switches()
 	}
 	return nil
+}
+
+// rootMap tells if this process is root without the right to map root (Linux
+// 5.12), as in a container that took every capability away.
+func (k *kernel) rootMap() *Finding {
+	caps, err := strconv.ParseUint(k.status("CapEff"), 16, 64)
+	if err != nil || caps&(1<<unix.CAP_SETFCAP) != 0 {
+		return nil
+	}
+	return finding(ErrNoMaps, "root without CAP_SETFCAP may not map itself into a user namespace",
+		"start as an ordinary user, or give the container around this process the capability: docker run --cap-add SETFCAP")
 }
 
 // line returns the content of a small file without the newline, "" if there is

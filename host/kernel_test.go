@@ -154,7 +154,18 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.kind)
 		}
 	}
-	k := machine(nil)
+	noMap := fmt.Errorf("cannot write /proc/self/uid_map: %w", syscall.EPERM)
+	k := machine(map[string]string{"/proc/self/status": "CapEff:\t0000000000000000\n"})
+	k.uid = 0
+	if got := k.explain(noMap); !errors.Is(got, ErrNoMaps) || !strings.Contains(got.Cure, "SETFCAP") {
+		t.Errorf("root without rights: %v, want ErrNoMaps", got)
+	}
+	k = machine(map[string]string{"/proc/self/status": "CapEff:\t000001ffffffffff\n"})
+	k.uid = 0
+	if got := k.explain(noMap); got != nil {
+		t.Errorf("root with all rights: %v", got)
+	}
+	k = machine(nil)
 	k.open = func(string) error { return syscall.EACCES }
 	if got := k.explain(fmt.Errorf("cannot open /dev/fuse: %w", syscall.EACCES)); !errors.Is(got, ErrNoFUSE) {
 		t.Errorf("%v, want ErrNoFUSE", got)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/secret"
 )
 
 // Status tells how good a fact is for containers.
@@ -43,6 +45,7 @@ func Report() []Row {
 	rows = append(rows, system().subIDRows(u, k.uid)...)
 	rows = append(rows, found("newuidmap", k.idMaps(), "works"), found("FUSE", k.fuse(), "/dev/fuse can be opened"))
 	rows = append(rows, k.cgroupRows()...)
+	rows = append(rows, k.keyRow(secret.Alloc(unix.Getpagesize())))
 	return append(rows, storageRows(u.Home)...)
 }
 
@@ -219,11 +222,7 @@ func (k *kernel) userBus() string {
 
 // storageRows are about the places where files go.
 func storageRows(home string) []Row {
-	tmp := os.Getenv("SINGULARITY_TMPDIR")
-	if tmp == "" {
-		tmp = os.TempDir()
-	}
-	rows := []Row{storageRow("temporary files", tmp)}
+	rows := []Row{storageRow("temporary files", TempDir(os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR")))}
 	if home != "" {
 		rows = append(rows, storageRow("home", home))
 	}

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -29,7 +28,10 @@ func (im *Image) Files() (files Files, fsys any, err error) {
 		}
 		return &Dir{root: fd}, nil, nil
 	}
-	r, err := im.section(im.Root, im.Off, im.Size)
+	if im.Format == FormatEncrypted && im.Plain != nil {
+		return OpenFiles(FormatSquashfs, im.Plain)
+	}
+	r, err := im.Section()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,7 +54,7 @@ func OpenFiles(format Format, r *io.SectionReader) (files Files, fsys any, err e
 		}
 		return extTree{e}, e, nil
 	case FormatEncrypted:
-		return nil, nil, errors.New("the root partition is encrypted: its key cannot be used yet")
+		return nil, nil, ErrLocked
 	}
 	return nil, nil, ErrFormat
 }

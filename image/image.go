@@ -59,6 +59,8 @@ type Image struct {
 	Size   int64
 	// Arch is the architecture that the image names, as GOARCH, "" if none.
 	Arch string
+	// Plain is the squashfs in an encrypted root partition, once it is unlocked.
+	Plain *io.SectionReader
 	// Trees are the hash trees of partitions by their ids: what is read of these
 	// is checked.
 	Trees map[uint32]*verity.Params
@@ -72,13 +74,14 @@ type Image struct {
 var (
 	ErrFormat   = errors.New("image format not recognized")
 	ErrRootPath = errors.New("/ as sandbox is not authorized")
+	ErrLocked   = errors.New("the root partition is encrypted")
 )
 
 // ArchError says that the image is for another kind of processor.
 type ArchError struct{ Image, Host string }
 
 func (e *ArchError) Error() string {
-	return "the image's architecture (" + e.Image + ") could not run on the host's (" + e.Host + ")"
+	return "image targets '" + e.Image + "', cannot run on '" + e.Host + "'"
 }
 
 // probeSize is how many bytes at the start tell what a file is.
@@ -214,6 +217,10 @@ func (im *Image) HasTree() bool {
 	}
 	return false
 }
+
+// Section returns a reader of the root partition as it is stored; what Trees tell
+// of it is checked.
+func (im *Image) Section() (*io.SectionReader, error) { return im.section(im.Root, im.Off, im.Size) }
 
 // section returns a reader of the partition id, which lies at off.
 func (im *Image) section(id uint32, off, size int64) (*io.SectionReader, error) {

@@ -18,11 +18,10 @@ func (m *maker) minimalDev() bool {
 
 // wantsHostDev tells whether the user binds the host's whole /dev.
 func (m *maker) wantsHostDev() bool {
-	binds, err := m.o.Binds()
-	if err != nil || !m.f.Conf.UserBinds {
+	if !m.f.Conf.UserBinds {
 		return false
 	}
-	for _, b := range binds {
+	for _, b := range m.binds {
 		if path.Clean(b.Source) == "/dev" && (b.Dest == "" || path.Clean(b.Dest) == "/dev") {
 			return true
 		}

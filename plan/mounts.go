@@ -23,6 +23,7 @@ func (m *maker) mounts() (string, error) {
 	}
 	if c.MountSys && !m.off("sys") {
 		m.bind(Mount{Source: "/sys", Destination: "/sys", Optional: true, Tag: "kernel"})
+		m.hidePower()
 	}
 	home, err := m.home()
 	if err != nil {
@@ -43,6 +44,9 @@ func (m *maker) mounts() (string, error) {
 		return "", err
 	}
 	m.cwd()
+	if err := m.fuse(); err != nil {
+		return "", err
+	}
 	return home, nil
 }
 
@@ -56,6 +60,20 @@ func (m *maker) unknownMounts() {
 			}
 		}
 	}
+}
+
+// powerMeters are where the kernel shows how much energy the processors use.
+const powerMeters = "/sys/devices/virtual/powercap"
+
+// hidePower keeps power meters from a container of root that is to be contained:
+// they tell what other programs compute (SC-039). To others the kernel shows
+// nothing there.
+func (m *maker) hidePower() {
+	if !m.o.Contain || m.p.IDs.Mode != HostIDs || m.f.Host.Path(powerMeters) != Directory {
+		return
+	}
+	m.session("nopower", 0o755)
+	m.bind(Mount{Kind: SessionDir, Source: "nopower", Destination: powerMeters, ReadOnly: true, Optional: true, Tag: "kernel"})
 }
 
 // bind adds a mount and, where the image lacks its destination, a mount point.
@@ -84,11 +102,16 @@ func (m *maker) bind(b Mount) {
 	b.Destination = resolved
 	if kind == Missing && !m.covered(resolved) {
 		dir := b.Dir || b.Kind != ImageBind && (b.Kind != HostBind || m.f.Host.Path(b.Source) == Directory)
-		if m.p.Root.Writable && !dir {
+		switch {
+		case !m.p.Root.Writable || dir:
+			m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
+		case b.Optional:
 			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and files are not created in a writable image")
 			return
+		default:
+			// Package container refuses what has no destination.
+			m.note("By using --writable, only directories are created as mount points: " + resolved + " must be in the image")
 		}
-		m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
 	}
 	m.sessionPoint(&b)
 	m.p.Mounts = append(m.p.Mounts, b)
@@ -206,11 +229,7 @@ func (m *maker) absolute(p string) string {
 func missingSource(src string) error { return errors.New("mount source " + src + " doesn't exist") }
 
 func (m *maker) userBinds() error {
-	binds, err := m.o.Binds()
-	if err != nil {
-		return err
-	}
-	for _, b := range binds {
+	for _, b := range m.binds {
 		src, dst := m.absolute(b.Source), b.Dest
 		if dst == "" {
 			dst = src

@@ -31,6 +31,8 @@ func (m *maker) network() error {
 	root := m.f.Host.UID == 0 && m.p.IDs.Mode == HostIDs
 	none := len(o.Network) == 1 && o.Network[0] == "none"
 	switch {
+	case len(o.NetworkArgs) > 0 && (none || !o.Net || o.Fakeroot && !root):
+		return errors.New("--network-args has arguments for networks: it needs --net and another --network than none, which --fakeroot has not")
 	case o.NetnsPath != "" && (o.Net || len(o.Network) > 0):
 		return errors.New("cannot join existing --netns-path and create a new network namespace with --net/-n")
 	case o.NetnsPath != "" && !root:
@@ -43,8 +45,8 @@ func (m *maker) network() error {
 		}
 	case none:
 		m.p.Namespaces.Net = true
-	case o.Fakeroot && !root:
-		m.note("Only --network=none is there with --fakeroot: the container gets a loopback device and nothing else")
+	case o.Fakeroot && !root, o.Boot && len(o.Network) == 0:
+		m.note("Only --network=none is there: the container gets a loopback device and nothing else")
 		m.p.Namespaces.Net = true
 	case !root:
 		return errors.New("network requires root or --fakeroot, non-root users can only use --network=none unless permitted by the administrator")

@@ -42,10 +42,14 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// NoFUSE tells that the caller may not mount by FUSE.
+	NoFUSE bool
 	// NoOverlay tells that the kernel lacks overlays; nil if not known.
 	NoOverlay func() bool
 	// TTY is the path of the caller's terminal, "" for none.
 	TTY string
+	// Terminal tells that the caller has a controlling terminal.
+	Terminal bool
 	// Caps are the capabilities that the caller could pass on, KnownCaps those
 	// that the kernel knows, FileCaps the names that the capability file grants
 	// root.
@@ -99,7 +103,7 @@ type Settings struct {
 	MountDev                                                           string   // yes, no or minimal
 	BindPaths                                                          []string // "src[:dest]"
 	ConfigResolv                                                       bool
-	UserBinds                                                          bool
+	UserBinds, Fusemount                                               bool
 	AllowPID, AllowIPC, AllowUTS, AllowUser                            bool
 	// SessionSize bounds file systems in memory, in bytes; 0 for no bound.
 	SessionSize int64
@@ -115,6 +119,8 @@ type maker struct {
 	o     *Options
 	f     *Facts
 	p     *Plan
+	sec   Security
+	binds []Bind          // what the user asked for
 	have  map[string]bool // destinations that are taken
 	notes []string
 	lost  int // files of the host that a writable image has no place for
@@ -124,7 +130,7 @@ type maker struct {
 // user.
 func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []string, err error) {
 	m := &maker{o: o, f: f, p: new(Plan), have: map[string]bool{}}
-	for _, step := range []func() error{m.ids, m.namespaces, m.contained, m.layers} {
+	for _, step := range []func() error{m.security, m.parseBinds, m.ids, m.namespaces, m.contained, m.layers} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
@@ -149,6 +155,7 @@ type Running struct {
 	Caps       Caps
 	LSM, Label string
 	Seccomp    string
+	Landlock   *Landlock
 }
 
 // Join decides how verb is done in a running container. Its mounts, namespaces
@@ -161,8 +168,10 @@ func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, 
 	if o.Limits.Any() || o.ApplyCgroups != "" {
 		m.note("Ignoring resource limits: the instance has its own")
 	}
-	if err := m.rights(); err != nil {
-		return nil, nil, err
+	for _, step := range []func() error{m.security, m.rights} {
+		if err := step(); err != nil {
+			return nil, nil, err
+		}
 	}
 	have := m.p.Rights
 	have.Caps &= r.Caps
@@ -174,9 +183,17 @@ func Join(verb string, o *Options, args []string, f *Facts, r *Running) (*Plan, 
 	if have.Seccomp == "" {
 		have.Seccomp = r.Seccomp
 	}
+	if have.Landlock == nil { // else it allows less: a join brings no mounts along
+		have.Landlock = r.Landlock
+	}
 	m.process(verb, args, r.Home)
 	m.p.Process.Init = false
 	return m.p, m.notes, nil
+}
+
+func (m *maker) parseBinds() (err error) {
+	m.binds, err = m.o.Binds()
+	return err
 }
 
 func (m *maker) ids() error {
@@ -187,6 +204,7 @@ func (m *maker) ids() error {
 		ids.InsideUID, ids.InsideGID = 0, 0
 		if len(h.UIDRanges) > 0 && len(h.GIDRanges) > 0 {
 			ids.Mode, ids.UIDMap, ids.GIDMap = Ranges, h.UIDRanges, h.GIDRanges
+			ids.KeepGroups = m.o.NoSetgroups
 		} else {
 			ids.FakeOwners = true
 		}

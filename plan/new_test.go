@@ -206,3 +206,36 @@ func TestProcess(t *testing.T) {
 		}
 	}
 }
+
+// SC-039: power meters are hidden where the kernel itself would show them.
+func TestPowerMeters(t *testing.T) {
+	for _, c := range []struct {
+		uid  int
+		edit func(*Options)
+		want bool
+	}{
+		{0, func(o *Options) { o.Contain = true }, true},
+		{0, func(*Options) {}, false},
+		{0, func(o *Options) { o.Contain, o.Userns = true, true }, false},
+		{1000, func(o *Options) { o.Contain = true }, false},
+	} {
+		o, f := &Options{}, facts()
+		f.Host.UID, f.Conf.MountSys = c.uid, true
+		on := f.Host.Path
+		f.Host.Path = func(p string) PathKind {
+			if p == powerMeters || p == "/sys" {
+				return Directory
+			}
+			return on(p)
+		}
+		c.edit(o)
+		p, _, err := New("exec", o, []string{"true"}, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := slices.ContainsFunc(p.Mounts, func(m Mount) bool { return m.Destination == powerMeters && m.Kind == SessionDir && m.ReadOnly })
+		if found != c.want {
+			t.Errorf("uid %d, %+v: hidden %v", c.uid, o, found)
+		}
+	}
+}

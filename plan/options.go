@@ -9,9 +9,9 @@
 // with more rights than the caller.
 //
 // Files: options.go (what a person may ask for), bind.go (the small languages
-// of --bind and --mount), types.go (what a container is), new.go (New, ids and
+// of --bind and --mount), fusemount.go (that of --fusemount), types.go (what a container is), new.go (New, ids and
 // process), mounts.go (the mounts and their order), dev.go (the minimal /dev),
-// namespaces.go (namespaces, host name, name servers), rights.go (what the
+// mode.go (what belongs to OCI mode), namespaces.go (namespaces, host name, name servers), rights.go (what the
 // process may do), overlay.go (layers and images), security.go (the language of --security), caps.go (names of
 // capabilities), passwd.go.
 package plan
@@ -65,6 +65,8 @@ type Options struct {
 	Overlay []string
 	// NoSharedMount mounts the image for this container alone.
 	NoSharedMount bool
+	// HotCache is empty for the default, else a boolean word, "trace" or a size.
+	HotCache string
 	// Integrity is how much of a signed image is checked: "off", "lazy" (the
 	// default: each block when it is read) or "full" (all of it first).
 	Integrity string

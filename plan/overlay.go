@@ -143,6 +143,17 @@ func ParseTmpfs(s string) (on bool, size int64, err error) {
 	if on, err := strconv.ParseBool(s); err == nil {
 		return on, 0, nil
 	}
+	if size, ok := ParseSize(s); ok {
+		return true, size, nil
+	}
+	return false, 0, errors.New("--writable-tmpfs=" + s + ": neither true, false nor a size such as 512m or 2g")
+}
+
+// ParseSize reads a size in bytes that may end in k, m or g.
+func ParseSize(s string) (int64, bool) {
+	if s == "" {
+		return 0, false
+	}
 	number, shift := s, 0
 	switch s[len(s)-1] | 0x20 {
 	case 'k':
@@ -157,9 +168,9 @@ func ParseTmpfs(s string) (on bool, size int64, err error) {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n <= 0 || n > 1<<62>>shift {
-		return false, 0, errors.New("--writable-tmpfs=" + s + ": neither true, false nor a size such as 512m or 2g")
+		return 0, false
 	}
-	return true, n << shift, nil
+	return n << shift, true
 }
 
 // Unpack tells whether the image must be unpacked to a temporary sandbox first,
@@ -174,6 +185,9 @@ func Unpack(o *Options, f *Facts) (yes bool, note string, err error) {
 			return false, "", missing
 		}
 		wants, note = true, "--writable applies to temporary sandbox only, changes will not be written to the original image."
+	}
+	if f.Host.NoFUSE && f.Conf.TmpSandbox && !o.NoTmpSandbox && im.Kind == ServedRoot && !im.Ext && len(im.Overlays) == 0 && !o.Writable {
+		wants = true // the start would fail
 	}
 	if wants && (!f.Conf.TmpSandbox || o.NoTmpSandbox) {
 		return false, "", errors.New("unpacking image to temporary sandbox dir required, but is prohibited by 'tmp sandbox = no' in singularity.conf or --no-tmp-sandbox command-line flag")

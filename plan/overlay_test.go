@@ -196,6 +196,11 @@ func TestUnpack(t *testing.T) {
 		{func(o *Options, f *Facts) { o.Writable, f.Image.Ext = true, true }, false, ""},
 		{func(o *Options, f *Facts) { o.Writable, f.Image.Overlays = true, []Partition{{3, true}} }, false, ""},
 		{func(o *Options, f *Facts) { o.Writable, f.Conf.TmpSandbox = true, false }, false, prohibited},
+		{func(_ *Options, f *Facts) { f.Host.NoFUSE = true }, true, ""},
+		{func(o *Options, f *Facts) { f.Host.NoFUSE, o.NoTmpSandbox = true, true }, false, ""}, // the start says what is missing
+		{func(_ *Options, f *Facts) { f.Host.NoFUSE, f.Image.Ext = true, true }, false, ""},
+		{func(_ *Options, f *Facts) { f.Host.NoFUSE, f.Image.Overlays = true, []Partition{{3, false}} }, false, ""},
+		{func(_ *Options, f *Facts) { f.Host.NoFUSE, f.Image.Kind = true, DirRoot }, false, ""},
 	} {
 		o, f := &Options{}, facts()
 		f.Conf.TmpSandbox = true

@@ -37,6 +37,11 @@ type Landlock struct {
 	Devices []string // trees in which existing files may be written and controlled
 }
 
+// NewLandlock lets the trees be written to, and devices be used.
+func NewLandlock(write []string) *Landlock {
+	return &Landlock{Write: write, Devices: []string{"/dev"}}
+}
+
 // Supported is what a kernel can confine a process with.
 type Supported struct {
 	AppArmor, SELinux, Seccomp, Landlock bool
@@ -49,8 +54,13 @@ const (
 	RootCapsNone = "no"
 )
 
-// needsRoot refuses what only root may ask for.
-func (m *maker) needsRoot(s *Security) error {
+// security reads --security, and refuses what only root may ask for. It comes
+// first, so that nothing else that root alone may have is named instead.
+func (m *maker) security() (err error) {
+	s := &m.sec
+	if *s, err = ParseSecurity(m.o.Security); err != nil {
+		return err
+	}
 	if m.f.Host.UID == 0 {
 		return nil
 	}
@@ -70,13 +80,7 @@ func (m *maker) needsRoot(s *Security) error {
 
 // rights decides the rights of the process. The ids and the mounts are known.
 func (m *maker) rights() error {
-	s, err := ParseSecurity(m.o.Security)
-	if err != nil {
-		return err
-	}
-	if err := m.needsRoot(&s); err != nil {
-		return err
-	}
+	s := &m.sec
 	if m.o.NoSetgroups && !m.o.Fakeroot {
 		m.note("--no-setgroups has no effect without --fakeroot")
 	}
@@ -103,7 +107,9 @@ func (m *maker) rights() error {
 	r.Drop = m.f.Host.KnownCaps &^ r.Caps
 	r.Ambient = r.Caps != 0 && (ids.InsideUID != 0 || r.UID != 0)
 	m.p.Rights = r
-	return m.confine(r, &s)
+	// The kernel takes a filter only from those who gain nothing by it.
+	m.p.Process.GuardTerminal = m.o.Contain && m.f.Host.Terminal && (r.NoNewPrivs || r.Caps.Has("SYS_ADMIN"))
+	return m.confine(r, s)
 }
 
 // caps decides the capabilities.
@@ -170,14 +176,14 @@ func (m *maker) confine(r *Rights, s *Security) error {
 // landlock lists the places that are writable by design: the ones that the
 // caller brought along for writing, and shared memory.
 func (m *maker) landlock() *Landlock {
-	l := &Landlock{Write: []string{"/dev/shm", "/dev/mqueue"}, Devices: []string{"/dev"}}
-	if m.p.Root.Writable {
+	l := NewLandlock([]string{"/dev/shm", "/dev/mqueue"})
+	if m.p.Root.Writable || m.p.Upper() != nil {
 		l.Write = append(l.Write, "/")
 	}
 	for i := range m.p.Mounts {
 		b := &m.p.Mounts[i]
 		switch b.Tag {
-		case "home", "tmp", "cwd", "user", "scratch":
+		case "home", "tmp", "cwd", "user", "scratch", "fusemount":
 			if !b.ReadOnly {
 				l.Write = append(l.Write, b.Destination)
 			}

@@ -101,6 +101,7 @@ func TestCaps(t *testing.T) {
 	}
 }
 
+// SC-046 among them: what this kernel cannot confine with is refused.
 func TestSecurity(t *testing.T) {
 	all := Supported{AppArmor: true, SELinux: true, Seccomp: true, Landlock: true}
 	for _, c := range []struct {
@@ -150,6 +151,22 @@ func TestSecurity(t *testing.T) {
 		}
 		if got != c.want && (err == nil || !strings.Contains(got, c.want)) {
 			t.Errorf("%q: got %q, want %q", c.words, got, c.want)
+		}
+	}
+}
+
+// What a writable layer takes may be written.
+func TestLandlockWritable(t *testing.T) {
+	for name, edit := range map[string]func(*Options, *Facts){
+		"--writable":       func(o *Options, f *Facts) { o.Writable, f.Image.Kind = true, DirRoot },
+		"--writable-tmpfs": func(o *Options, _ *Facts) { o.WritableTmpfs = "true" },
+	} {
+		r, _, err := rightsOf(1000, func(o *Options, f *Facts) {
+			edit(o, f)
+			o.Security, f.Host.Supported.Landlock, f.Conf.Overlay = []string{"landlock"}, true, "yes"
+		})
+		if err != nil || !slices.Contains(r.Landlock.Write, "/") {
+			t.Errorf("%s: %v, %+v", name, err, r)
 		}
 	}
 }

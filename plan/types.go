@@ -16,6 +16,7 @@ type Plan struct {
 	HostDirs []HostDir
 	Files    []File  // generated files and empty mount points, in order
 	Mounts   []Mount // in the order they are made
+	Fuse     []FuseMount
 	Process  Process
 	Home     string // inside
 	// Rights are the rights of the process; nil leaves it those that its user
@@ -90,6 +91,10 @@ type IDs struct {
 	// FakeOwners asks for the seccomp filter that lets changes of ownership
 	// succeed quietly: fakeroot without ranges.
 	FakeOwners bool
+	// KeepGroups leaves the process in the caller's supplementary groups with
+	// Ranges, which has them dropped otherwise. No such group has a number
+	// inside. A SingleID map cannot drop any.
+	KeepGroups bool
 	// FakeDevices asks for the filter that lets only the making of device
 	// nodes succeed quietly: fakeroot with ranges, where owners are real.
 	FakeDevices bool
@@ -154,6 +159,9 @@ const (
 	// ImageBind is a directory or file in an image; Image is its number, and
 	// Source the path in it.
 	ImageBind
+	// FuseFS is a file system that a program serves; Image is its number in
+	// Plan.Fuse.
+	FuseFS
 	// Mqueue shows the message queues of the container's IPC namespace.
 	Mqueue
 )
@@ -162,13 +170,13 @@ const (
 type Mount struct {
 	Kind        MountKind
 	Source      string // HostBind: absolute, on the host; SessionDir: in the session
-	Image       int    // ImageBind
+	Image       int    // ImageBind, FuseFS
 	Destination string // absolute, inside
 	Dir         bool   // the source is a directory that is still to be made
 	ReadOnly    bool
 	Devices     bool   // device nodes work: only /dev and what is in it
 	Optional    bool   // a missing destination is skipped with a warning
-	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, dev, device, user
+	Tag         string // what kind of mount, for that warning: kernel, binds, cwd, files, tmp, home, dev, device, user, fusemount
 }
 
 // Process is the program and how it is started.
@@ -192,6 +200,9 @@ type Process struct {
 	// Stay keeps process 1 when the program ends: an instance. Idle starts no
 	// program at all.
 	Stay, Idle bool
+	// GuardTerminal refuses the program to put keystrokes into a terminal, which
+	// the caller's shell would read (SC-044).
+	GuardTerminal bool
 	// Console is a terminal to open again in place of the standard descriptors
 	// that are terminals, since the container has its own /dev/pts.
 	Console string

@@ -46,17 +46,10 @@ func (c *genCache[K, V]) put(key K, value V, cost int64) {
 	c.young[key] = costed[V]{value, cost}
 }
 
-// blockKey names the decompressed form of a data block. Both halves are needed:
-// a crafted image can claim the same place with different sizes.
-type blockKey struct {
-	pos  int64
-	size uint32 // as in the block list, with the stored bit
-}
-
 // cachedBlock is a decompressed block, in the list of its cache or held by
 // readers or both.
 type cachedBlock struct {
-	key        blockKey
+	key        BlockID
 	slot       []byte        // the memory, BlockSize bytes
 	data       []byte        // what is in it; set before done is closed
 	err        error         // the same
@@ -74,7 +67,7 @@ type cachedBlock struct {
 // bytes can be handed to the kernel without a copy.
 type blockCache struct {
 	mu      sync.Mutex
-	entries map[blockKey]*cachedBlock
+	entries map[BlockID]*cachedBlock
 	list    cachedBlock // ring; next is the most recently used
 	arena   arena
 	held    int // slots of the arena that are held
@@ -82,7 +75,7 @@ type blockCache struct {
 }
 
 func (c *blockCache) init(blockSize int, size int64) {
-	c.entries = map[blockKey]*cachedBlock{}
+	c.entries = map[BlockID]*cachedBlock{}
 	c.list.prev, c.list.next = &c.list, &c.list
 	c.arena.slotSize, c.arena.slots = blockSize, max(8, int(size/int64(blockSize)))
 }
@@ -90,7 +83,7 @@ func (c *blockCache) init(blockSize int, size int64) {
 // acquire returns the block with the given key, held. If it must be loaded
 // first, load is called with its memory and returns how much of it is data. If
 // it is not there and wait is false, acquire returns nil and no error.
-func (c *blockCache) acquire(key blockKey, wait bool, load func(blockKey, []byte) (int, error)) (*cachedBlock, error) {
+func (c *blockCache) acquire(key BlockID, wait bool, load func(BlockID, []byte) (int, error)) (*cachedBlock, error) {
 	c.mu.Lock()
 	if e := c.entries[key]; e != nil {
 		if !e.ready && !wait {

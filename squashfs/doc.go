@@ -39,5 +39,5 @@
 //
 // Reader files: reader.go opens, source.go reads metadata and tables, inode.go,
 // dir.go, file.go and xattr.go decode, walk.go resolves paths, cache.go and
-// arena.go hold decompressed data, decompress.go and lzo.go decompress.
+// arena.go hold decompressed data, observe.go lets others watch and fill that, decompress.go and lzo.go decompress.
 package squashfs

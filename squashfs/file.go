@@ -22,7 +22,7 @@ type File struct {
 	r       *Reader
 	size    int64
 	nblocks int64
-	tail    blockKey // the fragment block with the tail, if tailLen > 0
+	tail    BlockID // the fragment block with the tail, if tailLen > 0
 	tailOff int
 	tailLen int // bytes of the tail in its fragment
 
@@ -91,7 +91,7 @@ func (f *File) findTail(in *Inode, n int) error {
 	if err := r.entry(&r.frags, uint64(in.frag), b[:]); err != nil {
 		return err
 	}
-	f.tail = blockKey{int64(le.Uint64(b[:])), le.Uint32(b[8:])}
+	f.tail = BlockID{int64(le.Uint64(b[:])), le.Uint32(b[8:])}
 	if err := r.checkBlock(f.tail); err != nil {
 		return err
 	}
@@ -103,10 +103,10 @@ func (f *File) findTail(in *Inode, n int) error {
 }
 
 // checkBlock refuses a block that cannot be: too large or outside the image.
-func (r *Reader) checkBlock(k blockKey) error {
-	n := k.size &^ blockStored
-	if n > r.sb.BlockSize || k.pos < SuperblockSize || k.pos > r.src.size-int64(n) {
-		return corrupt("data block of %d bytes at %d in an image of %d bytes with blocks of %d", n, k.pos, r.src.size, r.sb.BlockSize)
+func (r *Reader) checkBlock(k BlockID) error {
+	n := k.Size &^ blockStored
+	if n > r.sb.BlockSize || k.Pos < SuperblockSize || k.Pos > r.src.size-int64(n) {
+		return corrupt("data block of %d bytes at %d in an image of %d bytes with blocks of %d", n, k.Pos, r.src.size, r.sb.BlockSize)
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (f *File) readChunk(i int64) (*chunk, mark, error) {
 		size := le.Uint32(buf[4*k:])
 		c.pos[k], c.size[k] = pos, size
 		if size != 0 {
-			if err := f.r.checkBlock(blockKey{pos, size}); err != nil {
+			if err := f.r.checkBlock(BlockID{pos, size}); err != nil {
 				return nil, mark{}, err
 			}
 		}
@@ -227,16 +227,19 @@ func (f *File) block(off, end int64, wait bool) (Block, error) {
 	if c == nil || err != nil {
 		return Block{}, err
 	}
-	key := blockKey{c.pos[i%chunkBlocks], c.size[i%chunkBlocks]}
-	if key.size == 0 {
+	key := BlockID{c.pos[i%chunkBlocks], c.size[i%chunkBlocks]}
+	if key.Size == 0 {
 		return Block{Data: zeros[:min(n, len(zeros))]}, nil
 	}
 	return f.cached(key, skip, n, wait)
 }
 
 // cached returns n bytes at skip of a data or fragment block.
-func (f *File) cached(key blockKey, skip, n int, wait bool) (Block, error) {
+func (f *File) cached(key BlockID, skip, n int, wait bool) (Block, error) {
 	cache := &f.r.blocks
+	if o := f.r.observer.Load(); o != nil {
+		o.o.Touched(key)
+	}
 	e, err := cache.acquire(key, wait, f.r.load)
 	if e == nil || err != nil {
 		return Block{}, err
@@ -244,25 +247,39 @@ func (f *File) cached(key blockKey, skip, n int, wait bool) (Block, error) {
 	if skip+n > len(e.data) {
 		have := len(e.data)
 		cache.release(e)
-		return Block{}, corrupt("data block at %d has %d bytes, %d are needed", key.pos, have, skip+n)
+		return Block{}, corrupt("data block at %d has %d bytes, %d are needed", key.Pos, have, skip+n)
 	}
 	return Block{e.data[skip : skip+n], cache, e}, nil
 }
 
-// load reads and decompresses a data block to slot.
-func (r *Reader) load(key blockKey, slot []byte) (n int, err error) {
-	n = int(key.size &^ blockStored)
-	if key.size&blockStored != 0 {
-		return n, r.src.read(slot[:n], key.pos)
+// load gets a data block to slot: from the observer, or decompressed.
+func (r *Reader) load(key BlockID, slot []byte) (n int, err error) {
+	if o := r.observer.Load(); o != nil {
+		if n, ok := o.o.Load(key, slot); ok && n <= len(slot) {
+			return n, nil
+		}
+	}
+	return r.ReadBlock(key, slot)
+}
+
+// ReadBlock reads and decompresses a data block to slot, which has room for a
+// block, beside the cache.
+func (r *Reader) ReadBlock(key BlockID, slot []byte) (n int, err error) {
+	if err := r.checkBlock(key); err != nil {
+		return 0, err
+	}
+	n = int(key.Size &^ blockStored)
+	if key.Size&blockStored != 0 {
+		return n, r.src.read(slot[:n], key.Pos)
 	}
 	buf := r.in.Get().(*[]byte)
 	defer r.in.Put(buf)
-	if err := r.src.read((*buf)[:n], key.pos); err != nil {
+	if err := r.src.read((*buf)[:n], key.Pos); err != nil {
 		return 0, err
 	}
 	k, err := r.unpack(slot, (*buf)[:n])
 	if err != nil {
-		return 0, corrupt("data block of %d bytes at %d: %v", n, key.pos, err)
+		return 0, corrupt("data block of %d bytes at %d: %v", n, key.Pos, err)
 	}
 	return k, nil
 }

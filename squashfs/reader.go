@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrCorrupt is wrapped by every error that says that the image contradicts
@@ -44,6 +45,8 @@ type Reader struct {
 	files  genCache[uint64, *File]
 	blocks blockCache
 	in     sync.Pool // *[]byte: room for a compressed data or metadata block
+
+	observer atomic.Pointer[observed]
 
 	ids, frags, export table
 

@@ -38,6 +38,17 @@ func (r *Reader) metaBlock(pos int64) (*metaBlock, error) {
 	if b, ok := r.meta.get(pos); ok {
 		return b, nil
 	}
+	if o := r.observer.Load(); o != nil {
+		o.o.Touched(BlockID{pos, MetadataBlock})
+	}
+	return r.metaBlockUntold(pos)
+}
+
+// metaBlockUntold is metaBlock without the observer.
+func (r *Reader) metaBlockUntold(pos int64) (*metaBlock, error) {
+	if b, ok := r.meta.get(pos); ok {
+		return b, nil
+	}
 	buf := r.in.Get().(*[]byte)
 	defer r.in.Put(buf)
 	local := (*buf)[:MetadataSize+2]

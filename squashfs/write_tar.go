@@ -46,7 +46,7 @@ func (w *Writer) AddTar(r io.Reader, o TarOptions) error {
 		if n >= o.MaxEntries {
 			return fmt.Errorf("cannot take more than %d entries from a tar archive", o.MaxEntries)
 		}
-		e, ok, err := tarEntry(h)
+		e, ok, err := TarEntry(h)
 		if err != nil {
 			return err
 		}
@@ -64,8 +64,9 @@ func (w *Writer) AddTar(r io.Reader, o TarOptions) error {
 	}
 }
 
-// tarEntry translates a header; ok is false for one that is no entry.
-func tarEntry(h *tar.Header) (e Entry, ok bool, err error) {
+// TarEntry translates the header of an archive entry; ok is false for one that
+// is no entry. Path and Hardlink have neither a leading "/" nor "." in them.
+func TarEntry(h *tar.Header) (e Entry, ok bool, err error) {
 	if e.Path, err = tarPath(h.Name); err != nil {
 		return e, false, err
 	}

@@ -20,9 +20,9 @@
 //
 // The writer of the file is the person who builds, so its scripts are trusted;
 // its size is not: Parse bounds bytes, stages, sections and keywords, never
-// panics, and names file and line in every error. The package knows no paths
+// panics, and names file, line and column in errors. The package knows no paths
 // and opens nothing. The grammar is that of section 7.1 of the command line
-// specification, whole: what a caller cannot build yet it must refuse itself.
+// specification, whole.
 package deffile
 
 import (
@@ -88,6 +88,7 @@ type Copy struct {
 // App is what the %app... sections say about one app.
 type App struct {
 	Name     string
+	Line     int                // of its first section
 	Sections map[string]Section // by full lower-case name, such as "appinstall"
 	Files    []Copy
 }
@@ -100,6 +101,16 @@ func (s *Stage) Value(name string) string {
 		}
 	}
 	return ""
+}
+
+// LineOf returns the line of the header keyword name, or of the stage.
+func (s *Stage) LineOf(name string) int {
+	for _, k := range slices.Backward(s.Header) {
+		if k.Name == name {
+			return k.Line
+		}
+	}
+	return s.Line
 }
 
 // Name returns the name that the Stage keyword gives, or "".
@@ -158,6 +169,7 @@ var agents = map[string][]string{
 	"library": {"from"}, "docker": {"from"}, "docker-daemon": {"from"}, "docker-archive": {"from"}, "oci": {"from"},
 	"oci-archive": {"from"}, "oras": {"from"}, "shub": {"from"}, "localimage": {"from"}, "debootstrap": {"mirrorurl", "osversion"},
 	"yum": {"mirrorurl"}, "dnf": {"mirrorurl"}, "zypper": {}, "arch": {}, "busybox": {"mirrorurl"}, "scratch": {},
+	"http": {"from"}, "https": {"from"},
 }
 
 // spelling gives the keywords as people write them.

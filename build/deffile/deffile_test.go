@@ -170,3 +170,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzArguments(f *testing.F) {
+	f.Add([]byte("a=b\n# c\nbad\n x = y z \n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		values, _, err := ParseArguments("f", data)
+		if err != nil {
+			return
+		}
+		for k, v := range values {
+			if !isVariable(k) || strings.ContainsRune(v, '\n') {
+				t.Errorf("got variable %q = %q", k, v)
+			}
+		}
+		for _, l := range Labels(string(data)) {
+			if l.Key == "" || strings.ContainsAny(l.Key, " \t\n") || strings.ContainsRune(l.Value, '\n') {
+				t.Errorf("got label %q", l)
+			}
+		}
+	})
+}

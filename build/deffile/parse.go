@@ -3,6 +3,7 @@ package deffile
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -17,6 +18,7 @@ type line struct {
 // parser holds what the steps of Parse share.
 type parser struct {
 	file string
+	raw  []string // the lines of the file
 	def  *Definition
 	vars map[string]string
 	used map[string]bool
@@ -51,8 +53,21 @@ func Parse(file string, data []byte, vars map[string]string) (*Definition, error
 	return p.def, p.checkStages()
 }
 
-func (p *parser) err(num int, msg, hint string) error {
-	return &Error{File: p.file, Line: num, Msg: msg, Hint: hint}
+// err returns an error that points to the first letter of line num.
+func (p *parser) err(num int, msg, hint string) error { return p.at(num, "", msg, hint) }
+
+// at returns an error that points to word in line num.
+func (p *parser) at(num int, word, msg, hint string) error {
+	e := &Error{File: p.file, Line: num, Msg: msg, Hint: hint}
+	if num > 0 && num <= len(p.raw) {
+		text := p.raw[num-1]
+		i := strings.Index(text, word)
+		if i < 0 || word == "" {
+			i = len(text) - len(strings.TrimLeft(text, " \t\ufeff"))
+		}
+		e.Column = i + 1
+	}
+	return e
 }
 
 // split cuts the file into its stages. What stands above the first
@@ -65,7 +80,8 @@ func (p *parser) split(data []byte) ([][]line, error) {
 	}
 	var stages [][]line
 	begun := false
-	for i, s := range strings.Split(text, "\n") {
+	p.raw = strings.Split(text, "\n")
+	for i, s := range p.raw {
 		s = strings.TrimRight(s, "\r") // an editor's line ends would break the scripts
 		opens := len(s) >= len("bootstrap:") && strings.EqualFold(s[:len("bootstrap:")], "bootstrap:")
 		if len(stages) == 0 || opens && begun {
@@ -143,11 +159,11 @@ func (p *parser) header(s *Stage, lines []line) error {
 		name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
 		switch {
 		case !ok:
-			return p.err(num, fmt.Sprintf("header line %q is not of the form \"Keyword: value\"", text), "")
+			return p.err(num, fmt.Sprintf("header line %q is not of the form \"Keyword: value\"", text), "a script belongs below a section such as %post")
 		case !isKeyword(name):
 			return p.err(num, "invalid header keyword found: "+name, didYouMean("", nearest(name, keywords)))
 		case value == "":
-			return p.err(num, fmt.Sprintf("header keyword %q has no value", name), "")
+			return p.err(num, fmt.Sprintf("header keyword %q has no value", name), "write it as \""+cut(name)+": VALUE\", or leave the line out")
 		case len(s.Header) == maxKeywords:
 			return p.err(num, fmt.Sprintf("more than %d header keywords", maxKeywords), "")
 		}
@@ -167,6 +183,7 @@ func didYouMean(sign, word string) string {
 func (p *parser) sections(s *Stage, lines []line) error {
 	var bad []string
 	var badLine int
+	var badWord string
 	for i, count := 0, 0; i < len(lines); count++ {
 		name, args, _ := sectionName(lines[i].text)
 		first := i
@@ -190,6 +207,7 @@ func (p *parser) sections(s *Stage, lines []line) error {
 		default:
 			if bad == nil {
 				badLine = lines[first].num
+				badWord = "%" + name
 			}
 			bad = append(bad, cut(name))
 		}
@@ -201,7 +219,7 @@ func (p *parser) sections(s *Stage, lines []line) error {
 	if hint == "" {
 		hint = `a line of a script must not begin with "%": put a command or a quote before it`
 	}
-	return p.err(badLine, "invalid section(s) specified: "+strings.Join(bad, ", "), hint)
+	return p.at(badLine, badWord, "invalid section(s) specified: "+strings.Join(bad, ", "), hint)
 }
 
 func cut(s string) string {
@@ -243,7 +261,7 @@ func (p *parser) filesFrom(sec Section) (string, error) {
 	case len(words) == 2 && strings.EqualFold(words[0], "from"):
 		return words[1], nil
 	}
-	return "", p.err(sec.Line, fmt.Sprintf("%%files has arguments %q, want none or \"from STAGE\"", sec.Args), "")
+	return "", p.at(sec.Line, sec.Args, fmt.Sprintf("%%files has arguments %q, want none or \"from STAGE\"", sec.Args), "")
 }
 
 func (p *parser) appSection(s *Stage, sec Section, lines []line) error {
@@ -252,15 +270,16 @@ func (p *parser) appSection(s *Stage, sec Section, lines []line) error {
 		return p.err(sec.Line, fmt.Sprintf("section %%%s wants the name of one app, has %q", sec.Name, sec.Args), "write for example %"+sec.Name+" NAME")
 	}
 	// Security: the name becomes a directory below /scif/apps.
-	if n := words[0]; len(n) > maxNameSize || n == "." || n == ".." || strings.ContainsRune(n, '/') {
-		return p.err(sec.Line, fmt.Sprintf("%q is not a valid name of an app", cut(n)), "")
+	// It is part of scripts, too.
+	if n := words[0]; len(n) > maxNameSize || n == "." || n == ".." || strings.Trim(n, appNameBytes) != "" {
+		return p.at(sec.Line, n, fmt.Sprintf("%q is not a valid name of an app", cut(n)), "use letters, digits and . + - _")
 	}
 	i := 0
 	for i < len(s.Apps) && s.Apps[i].Name != words[0] {
 		i++
 	}
 	if i == len(s.Apps) {
-		s.Apps = append(s.Apps, App{Name: words[0], Sections: map[string]Section{}})
+		s.Apps = append(s.Apps, App{Name: words[0], Line: sec.Line, Sections: map[string]Section{}})
 	}
 	app := &s.Apps[i]
 	if sec.Name != "appfiles" {
@@ -315,7 +334,7 @@ func (p *parser) copies(lines []line) ([]Copy, error) {
 			c.Dest = words[1]
 		}
 		if len(words) > 2 || c.Source == "" {
-			return nil, p.err(l.num, fmt.Sprintf("%q is not a source and a destination", text), "put names with blanks in double quotes")
+			return nil, p.at(l.num, text, fmt.Sprintf("%q is not a source and a destination", text), "put names with blanks in double quotes")
 		}
 		list = append(list, c)
 	}
@@ -355,12 +374,7 @@ func (p *parser) checkAgent(s *Stage) error {
 	if agent == "" {
 		return p.err(s.Line, "no bootstrap keyword found in the header", `every stage needs a line such as "Bootstrap: localimage"`)
 	}
-	num := s.Line
-	for _, k := range s.Header {
-		if k.Name == "bootstrap" {
-			num = k.Line
-		}
-	}
+	num := s.LineOf("bootstrap")
 	need, ok := agents[agent]
 	if !ok {
 		names := make([]string, 0, len(agents))
@@ -371,7 +385,7 @@ func (p *parser) checkAgent(s *Stage) error {
 		if hint == "" {
 			hint = "agents are " + strings.Join(sorted(names), ", ")
 		}
-		return p.err(num, fmt.Sprintf("unknown bootstrap agent %q", agent), hint)
+		return p.at(num, s.Value("bootstrap"), fmt.Sprintf("unknown bootstrap agent %q", agent), hint)
 	}
 	for _, k := range need {
 		if s.Value(k) == "" {
@@ -381,6 +395,9 @@ func (p *parser) checkAgent(s *Stage) error {
 	return nil
 }
 
+// appNameBytes are what the name of an app may hold.
+const appNameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-"
+
 // checkStages looks at what holds between stages: names are unique, and files
 // come from a stage above.
 func (p *parser) checkStages() error {
@@ -389,12 +406,12 @@ func (p *parser) checkStages() error {
 		s := &p.def.Stages[i]
 		for _, f := range s.Files {
 			if f.From != "" && !seen[f.From] {
-				return p.err(f.Line, fmt.Sprintf("%%files copies from stage %q, which is not a stage above", f.From), "")
+				return p.at(f.Line, f.From, fmt.Sprintf("%%files copies from stage %q, which is not a stage above", f.From), didYouMean("", nearest(f.From, slices.Sorted(maps.Keys(seen)))))
 			}
 		}
 		if n := s.Name(); n != "" {
 			if seen[n] {
-				return p.err(s.Line, fmt.Sprintf("stage %q exists already", n), "")
+				return p.err(s.LineOf("stage"), fmt.Sprintf("stage %q exists already", n), "")
 			}
 			seen[n] = true
 		}

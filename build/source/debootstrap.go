@@ -1,15 +1,13 @@
 package source
 
 import (
+	"bufio"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"singularity/build/deffile"
 )
@@ -19,14 +17,16 @@ import (
 type debootstrap struct {
 	suite, mirror string
 	include       []string
-	log           Log
-	env           []string
+	c             Config
 }
 
-func newDebootstrap(s *deffile.Stage, c Config) Source {
-	split := func(r rune) bool { return r == ' ' || r == ',' || r == '\t' }
-	packages := slices.Concat(strings.FieldsFunc(s.Value("include"), split), c.Include)
-	return &debootstrap{suite: s.Value("osversion"), mirror: s.Value("mirrorurl"), include: packages, log: c.Log, env: c.Env}
+func newDebootstrap(s *deffile.Stage, c Config) (Source, error) {
+	packages := slices.Concat(splitWords(s.Value("include")), c.Include)
+	d := &debootstrap{suite: s.Value("osversion"), mirror: s.Value("mirrorurl"), include: packages, c: c}
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", s.Line, err)
+	}
+	return d, nil
 }
 
 // check refuses values that a program would take for something else.
@@ -50,9 +50,6 @@ func (d *debootstrap) check() error {
 }
 
 func (d *debootstrap) Fetch(ctx context.Context, rootfs string) error {
-	if err := d.check(); err != nil {
-		return err
-	}
 	mm, hasMM := findTool("mmdebstrap")
 	plain, hasPlain := findTool("debootstrap")
 	if !hasMM && !hasPlain {
@@ -64,17 +61,60 @@ func (d *debootstrap) Fetch(ctx context.Context, rootfs string) error {
 		return err
 	}
 	if hasMM {
-		err = run(ctx, d.mmdebstrap(mm, rootfs), d.env, d.line)
+		err = run(ctx, d.mmdebstrap(mm, rootfs), d.c.Env, d.line)
 	} else {
 		// The name of a kind of container is debootstrap's switch for "do not
 		// make device nodes".
-		err = run(ctx, d.debootstrap(plain, rootfs), append(slices.Clone(d.env), "container=lxc"), d.line)
+		err = run(ctx, d.debootstrap(plain, rootfs), append(slices.Clone(d.c.Env), "container=lxc"), d.line)
 	}
 	undo()
 	if err != nil {
 		return fmt.Errorf("cannot bootstrap %q from %q: %w", d.suite, d.mirror, err)
 	}
-	return tidy(rootfs)
+	// The host's name and name servers, and the option given to apt below.
+	if err := tidyDevices(rootfs, "etc/hostname", "etc/resolv.conf", "etc/apt/apt.conf.d/99mmdebstrap"); err != nil {
+		return err
+	}
+	packages, err := dpkgPackages(rootfs)
+	if err != nil {
+		return err
+	}
+	d.c.Record(Origin{Agent: "debootstrap", URI: d.mirror, Release: d.suite, Packages: packages})
+	return nil
+}
+
+// maxStatus bounds the list of packages that is read, in bytes.
+const maxStatus = 64 << 20
+
+// dpkgPackages reads what is installed.
+func dpkgPackages(rootfs string) (*Packages, error) {
+	root, err := os.OpenRoot(rootfs)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open("var/lib/dpkg/status")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what is installed: %w", err)
+	}
+	defer f.Close()
+	var lines []string
+	fields := map[string]string{}
+	s := bufio.NewScanner(io.LimitReader(f, maxStatus))
+	s.Buffer(nil, 1<<20)
+	for more := true; more; {
+		more = s.Scan()
+		if k, v, ok := strings.Cut(s.Text(), ": "); more && ok && s.Text()[0] != ' ' {
+			fields[k] = v
+		}
+		if s.Text() == "" || !more {
+			if fields["Package"] != "" {
+				lines = append(lines, fields["Package"]+" "+fields["Version"]+" "+fields["Architecture"])
+			}
+			clear(fields)
+		}
+	}
+	return newPackages(lines), s.Err()
 }
 
 func (d *debootstrap) mmdebstrap(program, rootfs string) []string {
@@ -104,73 +144,10 @@ func (d *debootstrap) line(s string) {
 	switch {
 	case strings.HasPrefix(s, "I: skipping "), strings.HasPrefix(s, "I: Retrieving "), strings.HasPrefix(s, "I: Validating "),
 		strings.HasPrefix(s, "I: Unpacking "), strings.HasPrefix(s, "I: Extracting "), strings.HasPrefix(s, "I: Configuring "):
-		d.log.Verbose(s)
+		d.c.Log.Verbose(s)
 	case strings.HasPrefix(s, "I: "):
-		d.log.Info(s[3:])
+		d.c.Log.Info(s[3:])
 	default:
-		d.log.Verbose(s)
+		d.c.Log.Verbose(s)
 	}
-}
-
-// devices are the nodes that packages' scripts may use.
-var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
-
-// bindDevices gives rootfs the host's harmless devices, and plain files where
-// debootstrap would make nodes. undo takes the mounts away again; it may be
-// called twice.
-func bindDevices(rootfs string) (undo func(), err error) {
-	dev := filepath.Join(rootfs, "dev")
-	var bound []string
-	undo = func() {
-		for _, p := range bound {
-			// A failure shows when the tree is removed or packed.
-			_ = unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		}
-		bound = nil
-	}
-	if err := os.Mkdir(dev, 0o755); err != nil {
-		return undo, err
-	}
-	for _, name := range append(devices, "console", "ptmx") {
-		if err := os.WriteFile(filepath.Join(dev, name), nil, 0o666); err != nil {
-			return undo, err
-		}
-	}
-	for _, name := range devices {
-		p := filepath.Join(dev, name)
-		if err := unix.Mount("/dev/"+name, p, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
-			return undo, fmt.Errorf("cannot bind \"/dev/%s\" into the image: %w", name, err)
-		}
-		bound = append(bound, p)
-	}
-	return undo, nil
-}
-
-// tidy removes what the tools leave of this host and of themselves. The tree
-// is still the tools' own: no package may have made these paths links.
-func tidy(rootfs string) error {
-	root, err := os.OpenRoot(rootfs)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	dev, err := root.Open("dev")
-	if err != nil {
-		return err
-	}
-	defer dev.Close()
-	names, err := dev.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for i := range names {
-		names[i] = "dev/" + names[i]
-	}
-	// The host's name and name servers, and the option given to apt above.
-	for _, name := range append(names, "etc/hostname", "etc/resolv.conf", "etc/apt/apt.conf.d/99mmdebstrap") {
-		if err := root.RemoveAll(name); err != nil {
-			return fmt.Errorf("cannot tidy the bootstrapped system: %w", err)
-		}
-	}
-	return nil
 }

@@ -30,20 +30,30 @@ func stage(t *testing.T, text string) *deffile.Stage {
 }
 
 func TestNew(t *testing.T) {
-	_, err := New(stage(t, "Bootstrap: docker\nFrom: debian\n"), Config{})
-	if e, ok := errors.AsType[*UnsupportedError](err); !ok || e.Agent != "docker" || e.Line != 1 {
+	_, err := New(stage(t, "Bootstrap: shub\nFrom: debian\n"), Config{})
+	if e, ok := errors.AsType[*UnsupportedError](err); !ok || e.Agent != "shub" || e.Line != 1 {
 		t.Errorf("got %v", err)
 	}
 	if _, err := New(stage(t, "Bootstrap: localimage\nFrom: x\nFingerprints: ABC\n"), Config{}); err == nil {
-		t.Error("a check that the definition asks for was passed over")
+		t.Error("what is no fingerprint was taken for one")
 	}
 	var got string
-	s, err := New(stage(t, "Bootstrap: LocalImage\nFrom: base.sif\n"), Config{Extract: func(_ context.Context, path, rootfs string) error {
-		got = path + " " + rootfs
-		return nil
-	}})
-	if err != nil || s.Fetch(context.Background(), "/r") != nil || got != "base.sif /r" {
-		t.Errorf("got %q, %v", got, err)
+	base := filepath.Join(t.TempDir(), "base")
+	if err := os.Mkdir(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var origin Origin
+	s, err := New(stage(t, "Bootstrap: LocalImage\nFrom: "+base+"\n"), Config{
+		Extract: func(_ context.Context, path, rootfs string) error {
+			real, err := os.Readlink(path)
+			got = real + " " + rootfs
+			return err
+		},
+		Digest: func(context.Context, string) (string, error) { return "sha256:1", nil },
+		Record: func(o Origin) { origin = o },
+	})
+	if err != nil || s.Fetch(context.Background(), "/r") != nil || got != base+" /r" || origin.Digest != "sha256:1" || origin.URI != base {
+		t.Errorf("got %q, %+v, %v", got, origin, err)
 	}
 }
 
@@ -71,7 +81,11 @@ func TestOptionLikeValues(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	d := newDebootstrap(stage(t, "Bootstrap: debootstrap\nOSVersion: bookworm\nMirrorURL: http://m/\nInclude: a, b c\n"), Config{Include: []string{"d"}}).(*debootstrap)
+	made, err := newDebootstrap(stage(t, "Bootstrap: debootstrap\nOSVersion: bookworm\nMirrorURL: http://m/\nInclude: a, b c\n"), Config{Include: []string{"d"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*debootstrap)
 	args := d.mmdebstrap("mmdebstrap", "/r")
 	if !slices.Contains(args, "--include=a,b,c,d") || !slices.Equal(args[len(args)-3:], []string{"bookworm", "/r", "http://m/"}) {
 		t.Errorf("got %q", args)
@@ -84,7 +98,7 @@ func TestArguments(t *testing.T) {
 
 func TestOutput(t *testing.T) {
 	log := &testLog{}
-	d := debootstrap{log: log}
+	d := debootstrap{c: Config{Log: log}}
 	err := run(context.Background(), []string{"/bin/sh", "-c", "echo 'I: working'; echo 'I: Retrieving x'; echo detail; printf 'E: broken'; exit 3"}, nil, d.line)
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.HasSuffix(err.Error(), "E: broken") {
 		t.Errorf("got error %v", err)
@@ -144,7 +158,7 @@ func TestTidyAndDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := tidy(dir); err != nil {
+	if err := tidyDevices(dir, "etc/hostname", "etc/resolv.conf", "etc/apt/apt.conf.d/99mmdebstrap"); err != nil {
 		t.Fatal(err)
 	}
 	left, _ := filepath.Glob(filepath.Join(dir, "*/*"))

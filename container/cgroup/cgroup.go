@@ -30,8 +30,8 @@
 // which it does for every group whose lock is free and whose process is gone.
 //
 // Files: limits.go (the data, TOML), flags.go (flags), settings.go (what a limit
-// is in v1 and v2), hierarchy.go (what is mounted), make.go (where the group is
-// made), systemd.go, devices.go (device rules of v2), stats.go, format.go.
+// is in v1 and v2), make.go (where the group is made), leave.go (out of the
+// group of a job), systemd.go, devices.go (device rules of v2), stats.go, format.go.
 package cgroup
 
 import (

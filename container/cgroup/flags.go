@@ -39,12 +39,6 @@ type Flags struct {
 	PIDs                                  string
 }
 
-// Set tells whether a flag asks for a limit.
-func (f *Flags) Set() bool {
-	return f.BlkioWeight != "" || len(f.BlkioWeightDevice) > 0 || f.CPUShares != "" || f.CPUs != "" || f.CPUSetCPUs != "" || f.CPUSetMems != "" ||
-		f.Memory != "" || f.MemoryReservation != "" || f.MemorySwap != "" || f.OOMKillDisable || f.PIDs != ""
-}
-
 // FromFlags makes limits of flags. An error names the flag and its value.
 func FromFlags(f Flags) (*Limits, error) {
 	l := &Limits{}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/cgroupfs"
 )
 
 // These tests make real groups on whatever this host has: hierarchies of version
@@ -162,18 +164,18 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Remove()
-	h, err := findHost()
+	h, err := cgroupfs.FindHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	controller := v2Name
-	if !h.v2 {
+	controller := cgroupfs.Unified
+	if !h.V2 {
 		controller = "pids"
 	}
-	if d, err := h.open(controller, dead); !errors.Is(err, unix.ENOENT) {
+	if d, err := h.Open(controller, dead); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("the group of a killed start is left: %v %v", d, err)
 	}
-	d, err := h.open(controller, living)
+	d, err := h.Open(controller, living)
 	if err != nil {
 		t.Errorf("the group of a living start is gone: %v", err)
 	} else {

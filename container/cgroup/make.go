@@ -45,7 +45,7 @@ func (e *MissingError) Error() string { return strings.Join(e.Missing, "; ") }
 //
 // This process itself may be moved to another group.
 func New(l *Limits, systemd bool) (*Group, []string, error) {
-	h, err := findHost()
+	h, err := cgroupfs.FindHost()
 	if err != nil {
 		return nil, nil, &MissingError{Missing: []string{err.Error()}, Cure: "mount the cgroup file system: mount -t cgroup2 cgroup2 /sys/fs/cgroup"}
 	}
@@ -58,9 +58,9 @@ func New(l *Limits, systemd bool) (*Group, []string, error) {
 	return g, notes, nil
 }
 
-func (g *Group) make(h *host, l *Limits, systemd bool) ([]string, error) {
+func (g *Group) make(h *cgroupfs.Host, l *Limits, systemd bool) ([]string, error) {
 	root := os.Geteuid() == 0
-	if !h.v2 {
+	if !h.V2 {
 		return g.makeV1(h, l, root)
 	}
 	s := l.v2()
@@ -78,7 +78,7 @@ func (g *Group) make(h *host, l *Limits, systemd bool) ([]string, error) {
 	if err := g.add(base, name); err != nil {
 		return nil, err
 	}
-	if g.path, err = h.relative(base.Name(), name); err != nil {
+	if g.path, err = relative(h, base.Name(), name); err != nil {
 		return nil, err
 	}
 	if err := g.apply(&s); err != nil {
@@ -94,8 +94,8 @@ func (g *Group) make(h *host, l *Limits, systemd bool) ([]string, error) {
 
 // relative makes a path of the host one below the mount of the unified
 // hierarchy.
-func (h *host) relative(dir, name string) (string, error) {
-	rest, ok := strings.CutPrefix(dir, h.mounts[v2Name].point)
+func relative(h *cgroupfs.Host, dir, name string) (string, error) {
+	rest, ok := strings.CutPrefix(dir, h.Point(cgroupfs.Unified))
 	if !ok {
 		return "", fmt.Errorf("the group %s lies outside of what is mounted", dir)
 	}
@@ -104,7 +104,7 @@ func (h *host) relative(dir, name string) (string, error) {
 
 // base finds or makes the group of the unified hierarchy that the container's
 // shall be in, and its name there.
-func (g *Group) base(h *host, s *settings, systemd, root bool) (*cgroupfs.Dir, string, error) {
+func (g *Group) base(h *cgroupfs.Host, s *settings, systemd, root bool) (*cgroupfs.Dir, string, error) {
 	pid := strconv.Itoa(os.Getpid())
 	if root {
 		if systemd && hasSystemd() {
@@ -114,7 +114,7 @@ func (g *Group) base(h *host, s *settings, systemd, root bool) (*cgroupfs.Dir, s
 		base, err := rootBase(h, s)
 		return base, pid, err
 	}
-	own, err := h.own("self", v2Name)
+	own, err := h.Own("self", cgroupfs.Unified)
 	if err != nil {
 		return nil, "", err
 	}
@@ -141,8 +141,8 @@ func (g *Group) base(h *host, s *settings, systemd, root bool) (*cgroupfs.Dir, s
 }
 
 // rootBase is /singularity, with the controllers handed down to it.
-func rootBase(h *host, s *settings) (*cgroupfs.Dir, error) {
-	top, err := h.open(v2Name, "/")
+func rootBase(h *cgroupfs.Host, s *settings) (*cgroupfs.Dir, error) {
+	top, err := h.Open(cgroupfs.Unified, "/")
 	if err != nil {
 		return nil, err
 	}
@@ -159,13 +159,13 @@ func rootBase(h *host, s *settings) (*cgroupfs.Dir, error) {
 
 // delegated finds the group of this user that the process is in: its own, or
 // the one around it. It returns nil if there is none.
-func delegated(h *host, own string, s *settings) (*cgroupfs.Dir, error) {
+func delegated(h *cgroupfs.Host, own string, s *settings) (*cgroupfs.Dir, error) {
 	around := path.Dir(own)
 	for _, at := range []string{around, own} {
 		if at == around && (own == "/" || strings.HasSuffix(around, ".slice") || strings.HasSuffix(around, ".service")) {
 			continue // systemd's own, whoever owns the directory
 		}
-		d, err := h.open(v2Name, at)
+		d, err := h.Open(cgroupfs.Unified, at)
 		if err != nil {
 			return nil, err
 		}
@@ -185,6 +185,7 @@ func delegated(h *host, own string, s *settings) (*cgroupfs.Dir, error) {
 			continue
 		}
 		sweep(d, groupPrefix)
+		sweep(d, leavePrefix)
 		return d, nil
 	}
 	return nil, nil
@@ -251,7 +252,7 @@ func vacate(dir *cgroupfs.Dir, name string) error {
 }
 
 // makeV1 makes a group in each hierarchy of version 1.
-func (g *Group) makeV1(h *host, l *Limits, root bool) ([]string, error) {
+func (g *Group) makeV1(h *cgroupfs.Host, l *Limits, root bool) ([]string, error) {
 	if !root {
 		return nil, &MissingError{
 			Missing: []string{"this host has cgroup v1 only, which cannot be delegated to a user"},
@@ -265,7 +266,7 @@ func (g *Group) makeV1(h *host, l *Limits, root bool) ([]string, error) {
 	need := s.controllers()
 	var lack []string
 	for _, c := range need {
-		if _, ok := h.mounts[c]; !ok {
+		if !h.Mounted(c) {
 			lack = append(lack, c)
 		}
 	}
@@ -274,8 +275,8 @@ func (g *Group) makeV1(h *host, l *Limits, root bool) ([]string, error) {
 	}
 	points := make(map[string][]string) // the controllers of a hierarchy
 	for _, c := range slices.Concat(need, usualV1) {
-		if m, ok := h.mounts[c]; ok && !slices.Contains(points[m.point], c) {
-			points[m.point] = append(points[m.point], c)
+		if p := h.Point(c); p != "" && !slices.Contains(points[p], c) {
+			points[p] = append(points[p], c)
 		}
 	}
 	name := strconv.Itoa(os.Getpid())
@@ -315,14 +316,14 @@ func baseV1(point string, controllers []string) (*cgroupfs.Dir, error) {
 
 // scope moves this process to a new scope of systemd and returns the scope's
 // group, with the process in a leaf of it.
-func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
+func (g *Group) scope(h *cgroupfs.Host, system bool) (*cgroupfs.Dir, error) {
 	name := groupPrefix + strconv.Itoa(os.Getpid()) + ".scope"
-	own, err := h.own("self", v2Name)
+	own, err := h.Own("self", cgroupfs.Unified)
 	if err != nil {
 		return nil, err
 	}
 	if dir := path.Dir(own); path.Base(dir) == name && path.Base(own) == scopeLeaf {
-		return h.open(v2Name, dir) // of an earlier group of this process
+		return h.Open(cgroupfs.Unified, dir) // of an earlier group of this process
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), busTime)
 	defer cancel()
@@ -332,7 +333,7 @@ func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
 	// The job is done when systemd says so, which may be before the kernel
 	// shows this process in its new group.
 	for end := time.Now().Add(busTime); ; time.Sleep(time.Millisecond) {
-		if own, err = h.own("self", v2Name); err != nil {
+		if own, err = h.Own("self", cgroupfs.Unified); err != nil {
 			return nil, err
 		}
 		if path.Base(own) == name {
@@ -342,7 +343,7 @@ func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
 			return nil, fmt.Errorf("systemd made %s, but this process is in %s", name, own)
 		}
 	}
-	d, err := h.open(v2Name, own)
+	d, err := h.Open(cgroupfs.Unified, own)
 	if err != nil {
 		return nil, err
 	}
@@ -351,4 +352,16 @@ func (g *Group) scope(h *host, system bool) (*cgroupfs.Dir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// missing returns those of want that are not in have, a list of words.
+func missing(have string, want []string) []string {
+	var out []string
+	words := strings.Fields(have)
+	for _, w := range want {
+		if !slices.Contains(words, w) {
+			out = append(out, w)
+		}
+	}
+	return out
 }

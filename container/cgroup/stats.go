@@ -90,16 +90,16 @@ var ErrNoStats = errors.New("no statistics: the kernel counts nothing for this g
 
 // PathOf returns the group of the process pid, as Group.Path does.
 func PathOf(pid int) (string, error) {
-	h, err := findHost()
+	h, err := cgroupfs.FindHost()
 	if err != nil {
 		return "", err
 	}
-	if h.v2 {
-		return h.own(strconv.Itoa(pid), v2Name)
+	if h.V2 {
+		return h.Own(strconv.Itoa(pid), cgroupfs.Unified)
 	}
 	for _, c := range usualV1 {
-		if _, ok := h.mounts[c]; ok {
-			return h.own(strconv.Itoa(pid), c)
+		if h.Mounted(c) {
+			return h.Own(strconv.Itoa(pid), c)
 		}
 	}
 	return "", ErrNoStats
@@ -107,13 +107,13 @@ func PathOf(pid int) (string, error) {
 
 // ReadStats takes a sample of the group at place, a Group.Path.
 func ReadStats(place string) (*Stats, error) {
-	h, err := findHost()
+	h, err := cgroupfs.FindHost()
 	if err != nil {
 		return nil, err
 	}
 	s := &Stats{}
 	s.Memory.Stats = map[string]uint64{}
-	if h.v2 {
+	if h.V2 {
 		err = s.readV2(h, place)
 	} else {
 		err = s.readV1(h, place)
@@ -134,8 +134,8 @@ func hostMemory() uint64 {
 	return uint64(si.Totalram) * uint64(si.Unit)
 }
 
-func (s *Stats) readV2(h *host, place string) error {
-	d, err := h.open(v2Name, place)
+func (s *Stats) readV2(h *cgroupfs.Host, place string) error {
+	d, err := h.Open(cgroupfs.Unified, place)
 	if err != nil {
 		return err
 	}
@@ -155,13 +155,13 @@ func (s *Stats) readV2(h *host, place string) error {
 	return r.err
 }
 
-func (s *Stats) readV1(h *host, place string) error {
+func (s *Stats) readV1(h *cgroupfs.Host, place string) error {
 	found := false
 	for _, c := range usualV1 {
-		if _, ok := h.mounts[c]; !ok {
+		if !h.Mounted(c) {
 			continue
 		}
-		d, err := h.open(c, place)
+		d, err := h.Open(c, place)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}

@@ -49,11 +49,15 @@ type Config struct {
 	Fakeroot   bool
 	Ranges     bool // subordinate ids are mapped
 	FakeOwners bool
+	KeepGroups bool // the supplementary groups of the caller
 	Init       bool // process 1 is ours
 	// What confines the instance confines who joins it.
 	Caps       uint64 // capabilities, bit n for number n
 	LSM, Label string
 	Seccomp    string // path of the profile
+	// Landlock tells that writing is confined to the trees Write.
+	Landlock bool
+	Write    []string
 }
 
 // Errors of this package. ErrNone and ErrExists are wrapped with the name.

@@ -14,7 +14,7 @@ import (
 
 func TestRecord(t *testing.T) {
 	r := &Record{PID: 12, PPID: 11, Name: "web", User: "u", Image: "/a \"b\"\\\n\u00e9", UserNS: true, LogErrPath: "/l.err", LogOutPath: "/l.out",
-		Config: Config{Start: 99, Home: "/home/u", Fakeroot: true, Ranges: true, Init: true}}
+		Config: Config{Start: 99, Home: "/home/u", Fakeroot: true, Ranges: true, Init: true, Landlock: true, Write: []string{"/tmp", "/a\nb=\"c"}}}
 	b := encode(r)
 	var generic map[string]any
 	if err := json.Unmarshal(b, &generic); err != nil || generic["image"] != r.Image || generic["pid"] != 12.0 || generic["userns"] != true {

@@ -190,9 +190,14 @@ func escape(s string, b *strings.Builder) int {
 
 // encode returns c as lines of name=value.
 func (c *Config) encode() string {
-	return "start=" + strconv.FormatUint(c.Start, 10) + "\nhome=" + line(c.Home) + "\nfakeroot=" + strconv.FormatBool(c.Fakeroot) +
-		"\nranges=" + strconv.FormatBool(c.Ranges) + "\nfakeowners=" + strconv.FormatBool(c.FakeOwners) + "\ninit=" + strconv.FormatBool(c.Init) +
-		"\ncaps=" + strconv.FormatUint(c.Caps, 16) + "\nlsm=" + line(c.LSM) + "\nlabel=" + line(c.Label) + "\nseccomp=" + line(c.Seccomp) + "\n"
+	text := "start=" + strconv.FormatUint(c.Start, 10) + "\nhome=" + line(c.Home) + "\nfakeroot=" + strconv.FormatBool(c.Fakeroot) +
+		"\nranges=" + strconv.FormatBool(c.Ranges) + "\nfakeowners=" + strconv.FormatBool(c.FakeOwners) + "\nkeepgroups=" + strconv.FormatBool(c.KeepGroups) + "\ninit=" + strconv.FormatBool(c.Init) +
+		"\ncaps=" + strconv.FormatUint(c.Caps, 16) + "\nlsm=" + line(c.LSM) + "\nlabel=" + line(c.Label) + "\nseccomp=" + line(c.Seccomp) +
+		"\nlandlock=" + strconv.FormatBool(c.Landlock) + "\n"
+	for _, w := range c.Write {
+		text += "write=" + strconv.Quote(w) + "\n"
+	}
+	return text
 }
 
 // line makes s fit in one line.
@@ -212,6 +217,8 @@ func decodeConfig(s string) (c Config, err error) {
 			c.Ranges, err = strconv.ParseBool(value)
 		case "fakeowners":
 			c.FakeOwners, err = strconv.ParseBool(value)
+		case "keepgroups":
+			c.KeepGroups, err = strconv.ParseBool(value)
 		case "init":
 			c.Init, err = strconv.ParseBool(value)
 		case "caps":
@@ -222,6 +229,11 @@ func decodeConfig(s string) (c Config, err error) {
 			c.Label = value
 		case "seccomp":
 			c.Seccomp = value
+		case "landlock":
+			c.Landlock, err = strconv.ParseBool(value)
+		case "write":
+			value, err = strconv.Unquote(value)
+			c.Write = append(c.Write, value)
 		}
 		if err != nil {
 			return c, err

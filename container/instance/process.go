@@ -13,6 +13,10 @@ import (
 // errGone says that the process of a record has ended.
 var errGone = errors.New("the process has ended")
 
+// endTime is how long an instance without its watcher may take to end, in
+// milliseconds.
+const endTime = 500
+
 // Instance is a running instance.
 type Instance struct {
 	Record
@@ -57,6 +61,10 @@ func openProcess(r *Record, uid int) (int, error) {
 		return -1, err
 	}
 	p, err := look(r.PID)
+	if err == nil && p.start == r.Config.Start && p.parent != r.PPID {
+		// Who watches it was killed, so the kernel is killing it as well.
+		(&Instance{fd: fd}).Wait(endTime)
+	}
 	switch {
 	case err != nil || (&Instance{fd: fd}).Wait(0):
 		err = errGone

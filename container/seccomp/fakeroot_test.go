@@ -115,6 +115,40 @@ func TestEveryABI(t *testing.T) {
 	}
 }
 
+// SC-044: keystrokes for a terminal are refused in every ABI, and SC-045: by the
+// half of the argument that the kernel looks at.
+func TestTerminal(t *testing.T) {
+	f, err := Terminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sti, linux = 0x5412, 0x541c
+	x64, i386, arm64 := uint32(unix.AUDIT_ARCH_X86_64), uint32(unix.AUDIT_ARCH_I386), uint32(unix.AUDIT_ARCH_AARCH64)
+	for _, c := range []struct {
+		name    string
+		data    []byte
+		refused bool
+	}{
+		{"amd64 TIOCSTI", data(x64, 16, 0, sti), true},
+		{"amd64 TIOCSTI, high half", data(x64, 16, 0, 7<<32|sti), true},
+		{"amd64 TIOCLINUX", data(x64, 16, 0, linux), true},
+		{"amd64 TCGETS", data(x64, 16, 0, 0x5401), false},
+		{"amd64 write", data(x64, 1, 0, sti), false},
+		{"x32 TIOCSTI", data(x64, 514|x32Bit, 0, sti), true},
+		{"386 TIOCLINUX", data(i386, 54, 0, linux), true},
+		{"arm64 TIOCSTI", data(arm64, 29, 0, sti), true},
+		{"arm64 number 16", data(arm64, 16, 0, sti), false},
+	} {
+		want := uint32(retAllow)
+		if c.refused {
+			want = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+		}
+		if got := run(t, f, c.data); got != want {
+			t.Errorf("%s: got %#x, want %#x", c.name, got, want)
+		}
+	}
+}
+
 func TestBytes(t *testing.T) {
 	f, _ := Fakeroot()
 	if got := len(Bytes(f)); got != 8*len(f) || len(f) > 4096 {

@@ -19,7 +19,7 @@
 // would give up, and an architecture that a filter does not know passes
 // through. What protects the host is the namespace.
 //
-// Files: seccomp.go (assembling), fakeroot.go (the two filters), profile.go
+// Files: seccomp.go (assembling), fakeroot.go (our own filters), profile.go
 // (reading a profile), compile.go (its filter), tables.go (the numbers of
 // system calls, written by gen.go), default.json (the profile that is
 // installed).

@@ -15,6 +15,8 @@
 //	probe uid caps.effective 'ns.*'
 //	probe try write /etc/passwd
 //
+// "flip A B" exchanges two files without an end, for races.
+//
 // It is static and uses neither os nor fmt, because package os raises the limit
 // of open files and opens descriptors of its own, which would be seen here.
 // What cannot be read, as /proc where it is not mounted, is an empty string.
@@ -25,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +53,11 @@ func (f *facts) list(name string, values []string) {
 func main() {
 	// The arguments without package os.
 	args := strings.Split(strings.TrimSuffix(read("/proc/self/cmdline"), "\x00"), "\x00")[1:]
+	if len(args) > 2 && args[0] == "flip" {
+		for { // two names change places until somebody ends it
+			unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE)
+		}
+	}
 	if len(args) > 2 && args[0] == "try" {
 		syscall.Exit(try(args[1], args[2]))
 	}
@@ -337,6 +345,12 @@ func try(what, path string) int {
 		err = syscall.Sethostname([]byte(path))
 	case "unshare":
 		err = syscall.Unshare(map[string]int{"user": syscall.CLONE_NEWUSER, "net": syscall.CLONE_NEWNET, "mnt": syscall.CLONE_NEWNS}[path])
+	case "keys": // put one into the terminal on a descriptor: by TIOCSTI or TIOCLINUX
+		request := map[string]uint{"sti": unix.TIOCSTI, "linux": 0x541c}[path]
+		key := byte(' ')
+		if _, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, 0, uintptr(request), uintptr(unsafe.Pointer(&key))); e != 0 {
+			err = e
+		}
 	case "syscall":
 		n, _ := strconv.Atoi(path)
 		if _, _, e := syscall.RawSyscall6(uintptr(n), ^uintptr(0), 0, 0, 0, 0, 0); e != 0 {

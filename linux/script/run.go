@@ -180,11 +180,13 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		case opExec:
 			return i, execute(x)
 		case opIdle:
-			reapAll(0, true)
+			reapAll(0, initStays)
 		case opInit, opLeave:
 			if e = split(s.op, s.a[0]); e == 0 {
 				continue
 			}
+		case opLaunch:
+			e = launch(s.launch)
 		case opEqual:
 			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
 				e = syscall.ESTALE

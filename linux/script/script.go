@@ -42,13 +42,20 @@ func Uint(v uint64) Arg { return Arg{v: uintptr(v)} }
 func (s Slot) Arg() Arg { return Arg{v: uintptr(s), slot: true} }
 
 const (
-	opCall  = iota
-	opExec  // find and execute the program
-	opEqual // two words of memory must have given values
-	opInit  // fork; the parent becomes a process 1 that waits for the child
-	opIdle  // stay as a process 1 without a child
-	opLeave // fork; the parent tells the child's id and ends
-	opStore // the result of a step goes to memory
+	opCall   = iota
+	opExec   // find and execute the program
+	opEqual  // two words of memory must have given values
+	opInit   // fork; the parent becomes a process 1 that waits for the child
+	opIdle   // stay as a process 1 without a child
+	opLeave  // fork; the parent tells the child's id and ends
+	opStore  // the result of a step goes to memory
+	opLaunch // start another program beside the one of the script
+)
+
+// Bits of the argument of opInit.
+const (
+	initStays = 1 << iota
+	initPolite
 )
 
 type step struct {
@@ -62,6 +69,7 @@ type step struct {
 	a      [6]uintptr
 	expect uintptr
 	mem    [2]*uint64 // opEqual: the words; a[0] and a[1] are their values. opStore: where to
+	launch *launchData
 }
 
 // Script is a list of system calls with the memory that they use.
@@ -87,6 +95,14 @@ type execData struct {
 	// own arguments, if any.
 	otherwise     uintptr
 	otherwiseArgv uintptr
+}
+
+// launchData is what opLaunch needs.
+type launchData struct {
+	exec *execData
+	fd   uintptr // stays open in the program
+	wait bool
+	null uintptr // the path of /dev/null
 }
 
 // Str keeps s with a final NUL.
@@ -206,6 +222,22 @@ func (s *Script) Store(i Slot, w []uint64, k int) {
 // replaces the process, with argv and env. A file that the kernel does not know
 // (ENOEXEC) is given to shell, unless that is empty.
 func (s *Script) Exec(paths, argv, env []string, shell string) {
+	s.exec = s.program(paths, argv, env, shell)
+	s.add("execute", step{op: opExec})
+}
+
+// Launch adds the start of another program, which keeps the descriptor fd and
+// what has been applied to the process so far. It is in a session of its own,
+// and what it says goes to standard error. With wait the step ends when the
+// program has ended well, which one that goes to the background does soon; else
+// when it has been executed, and process 1 is its parent.
+func (s *Script) Launch(label string, paths, argv, env []string, fd int, wait bool) {
+	l := &launchData{exec: s.program(paths, argv, env, ""), fd: uintptr(fd), wait: wait, null: s.Str("/dev/null").v}
+	s.keep = append(s.keep, l)
+	s.add(label, step{op: opLaunch, launch: l})
+}
+
+func (s *Script) program(paths, argv, env []string, shell string) *execData {
 	e := &execData{argv: s.strings(argv), envp: s.strings(env)}
 	for _, p := range paths {
 		e.paths = append(e.paths, s.Str(p).v)
@@ -220,9 +252,8 @@ func (s *Script) Exec(paths, argv, env []string, shell string) {
 		}
 		e.shell = append(e.shell, 0)
 	}
-	s.exec = e
 	s.keep = append(s.keep, e.paths, e.shell, e)
-	s.add("execute", step{op: opExec})
+	return e
 }
 
 // Otherwise adds to Exec what is executed if none of its paths is there, or the
@@ -252,16 +283,26 @@ func (s *Script) strings(list []string) uintptr {
 // signal that asks for an end (HUP, INT, QUIT, TERM) goes to every process of
 // the namespace, and when none is left process 1 ends. Any other goes to the
 // child's process group; the child must have made one.
-func (s *Script) Init(stay bool) {
+//
+// With polite, process 1 asks all others to end when the child has ended, and
+// gives them some seconds.
+func (s *Script) Init(stay, polite bool) {
+	findEnvironment()
 	st := step{op: opInit}
 	if stay {
-		st.a[0] = 1
+		st.a[0] |= initStays
+	}
+	if polite {
+		st.a[0] |= initPolite
 	}
 	s.add("create the container's first program", st)
 }
 
 // Idle ends the script as process 1 of an instance that starts no program.
-func (s *Script) Idle() { s.add("wait as process 1", step{op: opIdle}) }
+func (s *Script) Idle() {
+	findEnvironment()
+	s.add("wait as process 1", step{op: opIdle})
+}
 
 // Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
 // and ends. The child has the same parent as that process had; so a process

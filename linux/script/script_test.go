@@ -179,11 +179,41 @@ func TestInit(t *testing.T) {
 		s := new(Script)
 		all, none := []uint64{^uint64(0)}, []uint64{0}
 		s.Call("block", syscall.SYS_RT_SIGPROCMASK, Int(2), s.Words(all), Int(0), Int(8))
-		s.Init(false)
+		s.Init(false, false)
 		s.Call("unblock", syscall.SYS_RT_SIGPROCMASK, Int(2), s.Words(none), Int(0), Int(8))
 		s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", c.command}, nil, "")
 		if ws := inPID(t, s); !ws.Exited() || ws.ExitStatus() != c.want {
 			t.Errorf("%s: status %v, want %d", c.command, ws, c.want)
+		}
+	}
+}
+
+func TestLaunch(t *testing.T) {
+	for _, c := range []struct {
+		path, command string
+		wait          bool
+		want          syscall.Errno
+	}{
+		// Descriptor 40 is the one that stays, standard output is standard error.
+		{"/bin/sh", "echo launched >/proc/self/fd/40; test -e /proc/self/fd/41 && echo leaked >/proc/self/fd/40; echo other", true, 0},
+		{"/bin/sh", "exit 3", true, syscall.EIO},
+		{"/nonexistent", "", true, syscall.ENOENT},
+		{"/nonexistent", "", false, syscall.ENOENT},
+		{"/bin/sh", "echo launched >/proc/self/fd/40", false, 0},
+	} {
+		r, w := pipe(t)
+		s := new(Script)
+		s.Call("name the descriptor", syscall.SYS_DUP3, Int(int(w.Fd())), Int(40), Int(syscall.O_CLOEXEC))
+		s.Call("name another", syscall.SYS_DUP3, Int(int(w.Fd())), Int(41), Int(syscall.O_CLOEXEC))
+		s.Launch("launch", []string{c.path}, []string{"sh", "-c", c.command}, nil, 40, c.wait)
+		s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "test ! -e /proc/self/fd/40"}, nil, "")
+		text, ws, err := start(t, s, w, r)
+		want := ""
+		if c.want == 0 {
+			want = "launched\n"
+		}
+		if text != want || c.want == 0 && (err != nil || ws != 0) || c.want != 0 && !errors.Is(err, c.want) {
+			t.Errorf("%+v: got %q, status %v, error %v", c, text, ws, err)
 		}
 	}
 }

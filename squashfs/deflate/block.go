@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+
+	"singularity/squashfs/huffman"
 )
 
 const (
@@ -69,7 +71,7 @@ type blockWriter struct {
 	dist         code
 	lens         code
 	sorted       []uint64
-	weights      []uint32
+	codes        huffman.Builder
 }
 
 func (w *blockWriter) init() {

@@ -86,7 +86,7 @@ func (w *blockWriter) build(c *code, counts []uint32, limit int) {
 	}
 	w.sorted = list
 	slices.Sort(list)
-	sizes := w.codeSizes(list, limit)
+	sizes := w.codes.Sizes(list, 16, limit)
 	// The rarest symbols have the longest words.
 	i := 0
 	for size := limit; size > 0; size-- {
@@ -96,67 +96,6 @@ func (w *blockWriter) build(c *code, counts []uint32, limit int) {
 		}
 	}
 	c.assign(len(counts))
-}
-
-// codeSizes returns how many words of each size the best code for the sorted
-// counts in list has. It builds the Huffman tree in one array: a node holds its
-// weight until it has a parent, then its parent, then its depth.
-func (w *blockWriter) codeSizes(list []uint64, limit int) (sizes [maxCodeBits + 1]int) {
-	n := len(list)
-	w.weights = append(w.weights[:0], make([]uint32, n)...)
-	nodes := w.weights // inner nodes, in the order of their weights
-	leaf, node := 0, 0
-	lightest := func(made int) (weight uint32) {
-		if node >= made || leaf < n && uint32(list[leaf]>>16) <= nodes[node] {
-			weight = uint32(list[leaf] >> 16)
-			leaf++
-			return weight
-		}
-		weight = nodes[node]
-		nodes[node] = uint32(made) // its parent
-		node++
-		return weight
-	}
-	for made := range n - 1 {
-		nodes[made] = lightest(made) + lightest(made)
-	}
-	root := n - 2
-	nodes[root] = 0
-	for i := root - 1; i >= 0; i-- {
-		nodes[i] = nodes[nodes[i]] + 1
-	}
-	// Each depth has twice the inner nodes of the one above; what is not inner is leaf.
-	inner, places := root, 1
-	for depth := 0; places > 0; depth++ {
-		here := 0
-		for inner >= 0 && nodes[inner] == uint32(depth) {
-			here++
-			inner--
-		}
-		sizes[min(depth, limit)] += places - here
-		places = 2 * here
-	}
-	limitSizes(&sizes, limit)
-	return sizes
-}
-
-// limitSizes repairs a code whose longer words were cut to limit bits: as long as
-// the words are too many, a shorter one is made a bit longer, and takes one of
-// the longest beside it.
-func limitSizes(sizes *[maxCodeBits + 1]int, limit int) {
-	total := 0
-	for s := 1; s <= limit; s++ {
-		total += sizes[s] << (limit - s)
-	}
-	for ; total > 1<<limit; total-- {
-		s := limit - 1
-		for sizes[s] == 0 {
-			s--
-		}
-		sizes[s]--
-		sizes[s+1] += 2
-		sizes[limit]--
-	}
 }
 
 // blockHeader is the description of the two codes of a block.

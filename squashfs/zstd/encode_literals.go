@@ -1,6 +1,10 @@
 package zstd
 
-import "slices"
+import (
+	"slices"
+
+	"singularity/squashfs/huffman"
+)
 
 const (
 	minHuffman    = 32  // literals below which no code pays
@@ -15,7 +19,7 @@ type huffmanEncoder struct {
 	longest int         // size of the longest code
 	last    int         // the last symbol
 	sorted  []uint64
-	nodes   []uint32
+	code    huffman.Builder
 	weights [256]uint8
 }
 
@@ -167,7 +171,7 @@ func (h *huffmanEncoder) build() {
 	}
 	h.sorted = list
 	slices.Sort(list)
-	numbers := h.codeSizes(list)
+	numbers := h.code.Sizes(list, 8, huffmanLog)
 	// The rarest symbols have the longest words.
 	h.sizes = [256]uint8{}
 	h.longest = 0
@@ -193,67 +197,6 @@ func (h *huffmanEncoder) build() {
 			h.words[s] = next[size]<<4 | uint16(size)
 			next[size]++
 		}
-	}
-}
-
-// codeSizes returns how many words of each size the best code for the sorted
-// counts in list has. It builds the Huffman tree in one array: a node holds its
-// weight until it has a parent, then its parent, then its depth.
-func (h *huffmanEncoder) codeSizes(list []uint64) (sizes [huffmanLog + 1]int) {
-	n := len(list)
-	h.nodes = append(h.nodes[:0], make([]uint32, n)...)
-	nodes := h.nodes // inner nodes, in the order of their weights
-	leaf, node := 0, 0
-	lightest := func(made int) (weight uint32) {
-		if node >= made || leaf < n && uint32(list[leaf]>>8) <= nodes[node] {
-			weight = uint32(list[leaf] >> 8)
-			leaf++
-			return weight
-		}
-		weight = nodes[node]
-		nodes[node] = uint32(made) // its parent
-		node++
-		return weight
-	}
-	for made := range n - 1 {
-		nodes[made] = lightest(made) + lightest(made)
-	}
-	root := n - 2
-	nodes[root] = 0
-	for i := root - 1; i >= 0; i-- {
-		nodes[i] = nodes[nodes[i]] + 1
-	}
-	// Each depth has twice the inner nodes of the one above; what is not inner is leaf.
-	inner, places := root, 1
-	for depth := 0; places > 0; depth++ {
-		here := 0
-		for inner >= 0 && nodes[inner] == uint32(depth) {
-			here++
-			inner--
-		}
-		sizes[min(depth, huffmanLog)] += places - here
-		places = 2 * here
-	}
-	limitSizes(&sizes)
-	return sizes
-}
-
-// limitSizes repairs a code whose longer words were cut to huffmanLog bits: as
-// long as the words are too many, a shorter one is made a bit longer, and takes
-// one of the longest beside it.
-func limitSizes(sizes *[huffmanLog + 1]int) {
-	total := 0
-	for s := 1; s <= huffmanLog; s++ {
-		total += sizes[s] << (huffmanLog - s)
-	}
-	for ; total > 1<<huffmanLog; total-- {
-		s := huffmanLog - 1
-		for sizes[s] == 0 {
-			s--
-		}
-		sizes[s]--
-		sizes[s+1] += 2
-		sizes[huffmanLog]--
 	}
 }
 

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"singularity/action"
+	"singularity/build"
+	"singularity/luks"
+)
+
+// encrypts tells whether the flags ask for encryption: the environment alone
+// does not.
+func (f *buildFlags) encrypts() bool { return f.encrypt || f.passphrase || f.pemPath != "" }
+
+// checkEncryption refuses what cannot work before anything is built.
+func (f *buildFlags) checkEncryption() error {
+	source := findKeySource(f.pemPath, f.passphrase)
+	switch {
+	case !f.encrypts() && f.strip:
+		return errors.New("--strip-metadata needs --encrypt: beside a plain root file system it would hide nothing")
+	case !f.encrypts():
+		return nil
+	case f.cacheSteps:
+		return action.Fatal(errors.New("cannot keep steps of an image that is encrypted: they would lie in the cache in clear"), "leave out --cache-steps")
+	case f.sandbox:
+		return errors.New("cannot encrypt a sandbox: only the root file system of a SIF file can be encrypted")
+	case source.none():
+		return action.Fatal(errors.New("cannot encrypt without a key"), "use --passphrase, --pem-path, "+passphraseVariable+" or "+pemVariable)
+	case source.pem != "":
+		_, err := source.publicKey()
+		return err
+	}
+	return nil
+}
+
+// seal finds the key of the image, and asks for it if need be.
+func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
+	source := findKeySource(f.pemPath, f.passphrase)
+	if !f.encrypts() {
+		if !source.none() {
+			log.Warning("Encryption related env vars found, but --encrypt was not specified. NOT encrypting container.")
+		}
+		return nil
+	}
+	limits := keyLimits()
+	var key []byte
+	kdf, err := luks.RandomKDF(), error(nil)
+	if source.pem != "" {
+		key, o.Message, err = newWrappedKey(source, limits)
+	} else if kdf, err = luks.DefaultKDF(limits); err == nil {
+		if key, err = source.passphrase(true); err == nil && len(key) == 0 {
+			err = errors.New("Cannot encrypt container with empty passphrase")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if o.StripMetadata = f.strip; !f.strip {
+		log.Info("The definition and the labels stay readable without the key: singularity inspect shows them. Use --strip-metadata to leave them out.")
+	}
+	o.Seal = func(ctx context.Context, w io.WriterAt) (*luks.Writer, error) {
+		defer clear(key)
+		return luks.Create(ctx, w, key, luks.Options{KDF: kdf, Limits: limits})
+	}
+	for _, k := range action.KeyVariables() {
+		os.Unsetenv(k)
+	}
+	return nil
+}
+
+// newWrappedKey makes a random passphrase and the message that only the holder
+// of the RSA key can read.
+func newWrappedKey(source keySource, l luks.Limits) (key, message []byte, err error) {
+	public, err := source.publicKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	if key, err = luks.NewSecret(l); err != nil {
+		return nil, nil, err
+	}
+	message, err = luks.WrapKey(public, key)
+	return key, message, err
+}

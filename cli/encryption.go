@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"singularity/action"
+	"singularity/host"
+	"singularity/image"
+	"singularity/linux/secret"
+	"singularity/luks"
+	"singularity/plan"
+	"singularity/sif"
+)
+
+// The environment variables of action.KeyVariables.
+const (
+	passphraseVariable = "SINGULARITY_ENCRYPTION_PASSPHRASE"
+	pemVariable        = "SINGULARITY_ENCRYPTION_PEM_PATH"
+)
+
+// keySource is where the key of an encrypted image comes from: the first of
+// --pem-path, --passphrase and the two variables that is there.
+type keySource struct {
+	pem    string // path
+	ask    bool
+	phrase string
+}
+
+func findKeySource(pemPath string, ask bool) keySource {
+	switch {
+	case pemPath != "":
+		return keySource{pem: pemPath}
+	case ask:
+		return keySource{ask: true}
+	case os.Getenv(pemVariable) != "":
+		return keySource{pem: os.Getenv(pemVariable)}
+	}
+	return keySource{phrase: os.Getenv(passphraseVariable)}
+}
+
+func (k keySource) none() bool { return k == keySource{} }
+
+// passphrase returns the passphrase, and asks for it if need be: twice for a
+// new one at a terminal, since nobody could find out what was typed.
+func (k keySource) passphrase(fresh bool) ([]byte, error) {
+	if !k.ask {
+		return []byte(k.phrase), nil
+	}
+	p := newPrompter(&cobra.Command{})
+	first, err := p.secret("Enter encryption passphrase: ")
+	if err != nil || !fresh || p.terminal == nil {
+		return first, err
+	}
+	again, err := p.secret("Retype encryption passphrase: ")
+	defer clear(again)
+	if err == nil && !bytes.Equal(first, again) {
+		err = errors.New("passphrases do not match")
+	}
+	return first, err
+}
+
+// readPEM reads a file with a key.
+func readPEM(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, action.Fatal(errors.New("Specified PEM file "+path+": does not exist."), "check --pem-path or "+pemVariable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, luks.MaxPEMSize+1))
+	if err == nil && len(text) > luks.MaxPEMSize {
+		err = fmt.Errorf("%s is too large for a key", path)
+	}
+	return text, err
+}
+
+func (k keySource) publicKey() (*rsa.PublicKey, error) {
+	text, err := readPEM(k.pem)
+	if err != nil {
+		return nil, err
+	}
+	key, err := luks.ParsePublicKey(text)
+	if err != nil {
+		return nil, action.Fatal(fmt.Errorf("Invalid encryption public key: %s: %w", k.pem, err), "make one with: openssl rsa -in KEY -RSAPublicKey_out -out KEY.pub")
+	}
+	return key, nil
+}
+
+func (k keySource) privateKey() (*rsa.PrivateKey, error) {
+	text, err := readPEM(k.pem)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := luks.ParsePrivateKey(text)
+	if err != nil {
+		return nil, action.Fatal(fmt.Errorf("Invalid encryption private key: %s: %w", k.pem, err), "an RSA key in PEM is wanted, PKCS #1 or PKCS #8, not encrypted itself")
+	}
+	return key, nil
+}
+
+// keyLimits are those of this process.
+func keyLimits() luks.Limits {
+	m := host.MemoryLeft()
+	return luks.Limits{Memory: m.Size, Rule: m.Rule, Keys: secret.Alloc}
+}
+
+// unlock opens the encrypted root partition of im for a start.
+func unlock(im *image.Image, o *plan.Options, log *action.Log) (*io.SectionReader, []byte, error) {
+	source := findKeySource(o.PEMPath, o.Passphrase)
+	if source.none() {
+		return nil, nil, action.Fatal(errors.New("no key was provided, cannot access encrypted container"),
+			"use --passphrase, --pem-path, "+passphraseVariable+" or "+pemVariable)
+	}
+	v, err := openEncrypted(im, source)
+	if err != nil {
+		return nil, nil, explainKey(im.Path, err)
+	}
+	exported, err := secret.Alloc(luks.ExportSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	v.Export(exported)
+	return io.NewSectionReader(v, 0, v.Size()), exported, nil
+}
+
+// openEncrypted checks the header before it asks for any key.
+func openEncrypted(im *image.Image, source keySource) (*luks.Volume, error) {
+	r, err := im.Section()
+	if err != nil {
+		return nil, err
+	}
+	c, err := luks.Open(r, r.Size())
+	if err != nil {
+		return nil, err
+	}
+	var key []byte
+	if source.pem != "" {
+		key, err = unwrapped(im, source)
+	} else {
+		key, err = source.passphrase(false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return c.Unlock(ctx, key, keyLimits())
+}
+
+// errNoMessage says that an image was encrypted with a passphrase.
+var errNoMessage = errors.New("it holds no key for a PEM file: it was encrypted with a passphrase")
+
+// unwrapped returns the passphrase in the message linked to the root partition.
+func unwrapped(im *image.Image, source keySource) ([]byte, error) {
+	private, err := source.privateKey()
+	if err != nil {
+		return nil, err
+	}
+	root, err := im.SIF.Primary()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range im.SIF.Objects() {
+		m, ok := o.CryptoMessage()
+		if !ok || m.Format != sif.FormatPEM || m.Message != sif.MessageRSAOAEP || o.LinkIsGroup || o.Link != root.ID {
+			continue
+		}
+		text, err := io.ReadAll(io.LimitReader(im.SIF.Reader(o), luks.MaxPEMSize+1))
+		if err != nil {
+			return nil, err
+		}
+		return luks.UnwrapKey(private, text)
+	}
+	return nil, errNoMessage
+}
+
+// explainKey adds what to do.
+func explainKey(path string, err error) error {
+	text := fmt.Errorf("cannot decrypt %s: %w", path, err)
+	switch limit := new(luks.LimitError); {
+	case errors.Is(err, luks.ErrKey):
+		return action.Fatal(fmt.Errorf("failed to decrypt, ensure you have supplied appropriate key material: %s: %w", path, err), "")
+	case errors.Is(err, luks.ErrMessage):
+		return action.Fatal(text, "Please check you are providing the correct key for decryption")
+	case errors.Is(err, errNoMessage):
+		return action.Fatal(text, "use --passphrase or "+passphraseVariable)
+	case errors.Is(err, luks.ErrHeader), errors.Is(err, luks.ErrNotLUKS):
+		return action.Fatal(text, "the image is damaged, or was made to mislead: get it again")
+	case errors.As(err, &limit):
+		return action.Fatal(text, "raise the limit, or build the image again, which takes 256 MiB to open, or less with --pem-path")
+	case errors.Is(err, context.Canceled):
+		return exitOne(errors.New("interrupted"))
+	}
+	return err
+}
+
+// unlocked opens a partition in a server process.
+func unlocked(r *io.SectionReader, exported []byte) (*io.SectionReader, error) {
+	v, err := luks.Import(r, exported, luks.Limits{Keys: secret.Alloc})
+	if err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(v, 0, v.Size()), nil
+}

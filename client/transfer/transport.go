@@ -1,0 +1,166 @@
+// Package transfer is what all our HTTP clients have in common: how to connect,
+// what is never sent where, how to say what went wrong, and how to download a
+// large file.
+//
+// In go settings and requests, out come http.Clients, files on disk and errors
+// that name the host, the status, what the server said and whose credentials
+// were used, never the credentials.
+//
+// No server is trusted: sizes, digests, ranges and the lengths of texts are
+// checked, a server that falls silent is given up, and credentials go to no
+// other scheme, host or port than the one they are for. A download that breaks
+// off is taken up again where it stopped.
+//
+// Nothing is ever sent unencrypted unless the caller allows it for that client,
+// and nothing at all with Offline.
+//
+// Files: transport.go (connections), redirect.go, download.go, error.go.
+package transfer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+)
+
+// How long a server may take for each step.
+const (
+	connectTimeout = 10 * time.Second
+	// A server that many ask at once has much to compute here.
+	tlsTimeout    = 30 * time.Second
+	headerTimeout = 60 * time.Second
+)
+
+// ErrOffline is the answer to every request of a client that is offline.
+var ErrOffline = errors.New("the network is not used: offline is set")
+
+// Settings say how to connect.
+type Settings struct {
+	Offline   bool
+	Plain     bool     // http and unverified TLS are allowed
+	Proxy     string   // URL; empty: what the environment says
+	CAs       []string // files of certificates to trust besides those of the system
+	Cert, Key string   // files of the client's own certificate
+	UserAgent string
+	Connect   time.Duration // for the connection; 0: the default
+}
+
+// NewTransport returns a transport that follows s.
+func NewTransport(s *Settings) (http.RoundTripper, error) {
+	if s.Offline {
+		return offline{}, nil
+	}
+	connect := connectTimeout
+	if s.Connect > 0 {
+		connect = s.Connect
+	}
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   tlsTimeout,
+		ResponseHeaderTimeout: headerTimeout,
+		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   8,
+		IdleConnTimeout:       30 * time.Second,
+		// Ranges and digests are about the bytes as they are stored.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.Plain},
+	}
+	if s.Proxy != "" {
+		u, err := url.Parse(s.Proxy)
+		if err != nil || u.Host == "" {
+			return nil, fmt.Errorf("cannot use the proxy %q: it is no URL", Redact(s.Proxy))
+		}
+		t.Proxy = http.ProxyURL(u)
+	}
+	if err := certificates(t.TLSClientConfig, s); err != nil {
+		return nil, err
+	}
+	agent := s.UserAgent
+	if agent == "" {
+		agent = "singularity"
+	}
+	return &guard{inner: t, plain: s.Plain, agent: agent}, nil
+}
+
+func certificates(c *tls.Config, s *Settings) error {
+	if len(s.CAs) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		for _, name := range s.CAs {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				return fmt.Errorf("cannot read certificates: %w", err)
+			}
+			if !pool.AppendCertsFromPEM(text) {
+				return fmt.Errorf("cannot use %q: no certificate in it", name)
+			}
+		}
+		c.RootCAs = pool
+	}
+	if s.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(s.Cert, s.Key)
+		if err != nil {
+			return fmt.Errorf("cannot use the client certificate %q: %w", s.Cert, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return nil
+}
+
+type offline struct{}
+
+func (offline) RoundTrip(*http.Request) (*http.Response, error) { return nil, ErrOffline }
+
+// guard refuses what is not encrypted.
+type guard struct {
+	inner http.RoundTripper
+	plain bool
+	agent string
+}
+
+func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !g.plain {
+		return nil, &PlainError{Host: r.URL.Host}
+	}
+	if r.Header.Get("User-Agent") == "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("User-Agent", g.agent)
+	}
+	return g.inner.RoundTrip(r)
+}
+
+// PlainError says that a request would not have been encrypted.
+type PlainError struct{ Host string }
+
+func (e *PlainError) Error() string {
+	return fmt.Sprintf("cannot connect to %q: it would not be encrypted", e.Host)
+}
+
+// NewClient returns a client over t with our rules for redirects.
+func NewClient(t http.RoundTripper) *http.Client {
+	return &http.Client{Transport: t, CheckRedirect: CheckRedirect}
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
