@@ -53,7 +53,7 @@ func keyNewpair(c *cobra.Command, log *action.Log, o newpairOptions) error {
 	if o.push {
 		// Before the questions, not after them.
 		var err error
-		if servers, err = o.servers.client(); err != nil {
+		if servers, err = o.servers.client(c.Context()); err != nil {
 			return fmt.Errorf("cannot push the key: %w", err)
 		}
 	}

@@ -40,7 +40,7 @@ func newKeySearchCommand(log *action.Log) *cobra.Command {
 
 func keySearch(c *cobra.Command, log *action.Log, o serverOptions, long bool, text string) error {
 	fail := func(err error) error { return explainServer(fmt.Errorf("cannot search for %q: %w", text, err)) }
-	client, err := o.client()
+	client, err := o.client(c.Context())
 	if err != nil {
 		return fail(err)
 	}
@@ -159,7 +159,7 @@ func keyPull(c *cobra.Command, log *action.Log, s keySelection, o serverOptions,
 	if err != nil {
 		return fail(err)
 	}
-	client, err := o.client()
+	client, err := o.client(c.Context())
 	if err != nil {
 		return fail(err)
 	}
@@ -261,7 +261,7 @@ func keyPush(c *cobra.Command, log *action.Log, s keySelection, o serverOptions,
 	if err != nil {
 		return fail(err)
 	}
-	client, err := o.client()
+	client, err := o.client(c.Context())
 	if err != nil {
 		return fail(err)
 	}

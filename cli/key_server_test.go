@@ -15,6 +15,8 @@ import (
 	"singularity/client/keyserver"
 	"singularity/client/keyserver/keyservertest"
 	"singularity/conf"
+	"singularity/conf/registries"
+	"singularity/conf/remote"
 	"singularity/pgp"
 )
 
@@ -106,7 +108,7 @@ func TestKeyNewpairPush(t *testing.T) {
 	// A push that is refused does not undo the key.
 	s.Token = "wanted"
 	_, stderr, code := callIn("", args...)
-	if code != 2 || !strings.Contains(stderr, "was not sent: key server") || !strings.Contains(stderr, "401 Unauthorized: unauthorized or missing token\nhint: singularity key push ") {
+	if code != 2 || !strings.Contains(stderr, "was not sent: key server") || !strings.Contains(stderr, "401 Unauthorized: unauthorized or missing token (no credentials were sent)\nhint: singularity key push ") {
 		t.Errorf("refused: status %d: %s", code, stderr)
 	}
 	if stdout, _ = mustRun(t, "", "key", "list", "--secret"); strings.Count(stdout, "Pusher") != 2 {
@@ -318,6 +320,70 @@ func TestVerifyAnswers(t *testing.T) {
 	i := strings.LastIndex(string(data), `{"version":1`)
 	f.WriteAt([]byte(`{"version":2`), int64(i))
 	check("forged", verifyAnswers(t, 255, image), integrityUnknown, notValid, trustUnknown)
+}
+
+// TestRemoteServers: which servers a remote.yaml names, and what each is told.
+func TestRemoteServers(t *testing.T) {
+	ringHome(t)
+	dir := t.TempDir()
+	t.Setenv("SINGULARITY_CONFIGDIR", dir)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("a token was sent to find services")
+		}
+		w.Write([]byte(`{"keystoreAPI":{"uri":"https://found.example.org"}}`))
+	}))
+	t.Cleanup(endpoint.Close)
+	host := strings.TrimPrefix(endpoint.URL, "http://")
+	path := filepath.Join(dir, "remote.yaml")
+	for name, c := range map[string]struct {
+		text string
+		want []keyserver.Server
+	}{
+		"none":  {"", nil},
+		"found": {"Active: a\nRemotes: {a: {URI: '" + host + "', Token: tok, Insecure: true}}", []keyserver.Server{{URL: "https://found.example.org", Auth: "Bearer tok", AuthSource: `the remote endpoint "a"`}}},
+		"listed": {"Active: a\nRemotes: {a: {URI: h, Token: tok, Keyservers: [{URI: 'https://own'}, {URI: 'https://gone', Skip: true}, {URI: 'https://else', External: true, Insecure: true}, {URI: 'https://logged.in', External: true}]}}\n" +
+			"Credentials: [{URI: 'https://logged.in/', Auth: 'Basic eA=='}, {URI: 'http://else', Auth: 'Bearer no'}, {URI: 'https://else:444', Auth: 'Bearer no'}]",
+			[]keyserver.Server{{URL: "https://own", Auth: "Bearer tok", AuthSource: `the remote endpoint "a"`}, {URL: "https://else", Insecure: true}, {URL: "https://logged.in", Auth: "Basic eA==", AuthSource: path}}},
+		"all skipped": {"Active: a\nRemotes: {a: {URI: h, Token: tok, Keyservers: [{URI: 'https://own', Skip: true}]}}", nil},
+	} {
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := remoteServers(t.Context(), &registries.File{}, path)
+		logIns, err2 := remote.Credentials(path)
+		if err != nil || err2 != nil {
+			t.Fatal(name, err, err2)
+		}
+		for i := range got {
+			logIn(&got[i], logIns, path)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+	// The whole way, past a server that does not answer.
+	key := onlyKey(publicOf(keyA()))
+	s, url := keyServer(t)
+	s.Put(key)
+	os.WriteFile(path, []byte("Active: a\nRemotes: {a: {URI: h, Token: tok, Keyservers: [{URI: 'http://127.0.0.1:1'}, {URI: '"+url+"'}]}}"), 0o600)
+	mustRun(t, "", "key", "pull", key.Fingerprint().String())
+	if r := s.Requests(); len(r) != 1 || strings.Contains(r[0], "token") {
+		t.Errorf("requests %q", r)
+	}
+	// A file that cannot be read is a warning for verify, when a key is wanted.
+	image := signable(t)
+	ringHome(t)
+	importKey(t, keyB())
+	mustRun(t, "secret\n", "sign", image)
+	os.WriteFile(path, []byte("Nonsense: 1\n"), 0o600)
+	if _, stderr := mustRun(t, "", "verify", image); strings.Contains(stderr, "WARNING") {
+		t.Errorf("a key that is here: %s", stderr)
+	}
+	ringHome(t)
+	if _, stderr, code := callIn("", "verify", image); code != 255 || !strings.Contains(stderr, "WARNING: cannot get the key") || !strings.Contains(stderr, "Nonsense not found") {
+		t.Errorf("status %d: %s", code, stderr)
+	}
 }
 
 // newGPG makes a home for gpg, whose agent ends with the test.

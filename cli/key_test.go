@@ -40,6 +40,9 @@ func ringHome(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "sypgp")
 	t.Setenv("SINGULARITY_SYPGPDIR", dir)
+	if os.Getenv("SINGULARITY_CONFIGDIR") == "" {
+		t.Setenv("SINGULARITY_CONFIGDIR", t.TempDir()) // no remote.yaml of whoever runs the test
+	}
 	prefix := conf.Prefix
 	conf.Prefix = t.TempDir()
 	t.Cleanup(func() { conf.Prefix = prefix })

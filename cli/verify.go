@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/action"
-	"singularity/client/keyserver"
 	"singularity/pgp"
 	"singularity/sif"
 	"singularity/sign"
@@ -66,17 +65,15 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 	return c
 }
 
-// remote lets o ask key servers, if the user has any.
+// remote lets o ask key servers. A mistake in an address that the user gave is
+// told at once, all else when a key is wanted.
 func (o *verifyOptions) remote(c *cobra.Command, log *action.Log) error {
-	client, err := o.servers.client()
-	if errors.Is(err, keyserver.ErrNoServer) {
+	o.Lookup = o.servers.lookUp(c.Context(), log)
+	if len(o.servers.urls) == 0 {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	o.Lookup = lookUp(c.Context(), log, client)
-	return nil
+	_, err := o.servers.client(c.Context())
+	return err
 }
 
 func (o *verifyOptions) check() error {

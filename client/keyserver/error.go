@@ -1,14 +1,11 @@
 package keyserver
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
+
+	"singularity/client/transfer"
 )
 
 // ErrNotFound is wrapped by the error for a key that a server does not have.
@@ -17,64 +14,13 @@ var ErrNotFound = errors.New("no such key was found")
 // ErrNoServer says that no key server was named.
 var ErrNoServer = errors.New("no key server is known")
 
-// Bytes of an answer of which a message is made, and of the message.
-const (
-	maxMessage     = 64 << 10
-	maxMessageText = 256
-)
+// refusal is a *transfer.StatusError of a key server. 404 is an ErrNotFound.
+type refusal struct{ status *transfer.StatusError }
 
-// StatusError is a server's refusal.
-type StatusError struct {
-	Host    string
-	Code    int
-	Message string // what the server says, one line; may be empty
-	// Authorized tells that a token was sent.
-	Authorized bool
-}
-
-func (e *StatusError) Error() string {
-	s := fmt.Sprintf("key server %q answers %d %s", e.Host, e.Code, http.StatusText(e.Code))
-	if e.Message != "" {
-		s += ": " + e.Message
-	}
-	return strings.TrimSpace(s)
-}
-
-// Is makes 404 an ErrNotFound.
-func (e *StatusError) Is(target error) bool {
-	return target == ErrNotFound && e.Code == http.StatusNotFound
-}
-
-// refused is the error of an answer that is none of success.
-func (s server) refused(res *http.Response) error {
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxMessage)) // what came of it will do
-	return &StatusError{Host: s.base.Host, Code: res.StatusCode, Authorized: s.auth,
-		Message: message(res.Header.Get("Content-Type"), body)}
-}
-
-// message returns what the server says: of the JSON that our own servers
-// write, or the first line of plain text. Pages for browsers say nothing.
-func message(contentType string, body []byte) string {
-	var envelope struct {
-		Error struct {
-			Message string `json:"message"`
-		} `json:"error"`
-	}
-	text := ""
-	kind, _, _ := mime.ParseMediaType(contentType)
-	if json.Unmarshal(body, &envelope) == nil {
-		text = envelope.Error.Message
-	} else if kind == "text/plain" || kind == "" {
-		text = string(body)
-	}
-	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
-	if len(text) > maxMessageText {
-		text = text[:maxMessageText] + "..."
-	}
-	if !utf8.ValidString(text) {
-		text = strings.ToValidUTF8(text, "?")
-	}
-	return strings.TrimSpace(text)
+func (e *refusal) Error() string { return "key server " + e.status.Error() }
+func (e *refusal) Unwrap() error { return e.status }
+func (e *refusal) Is(target error) bool {
+	return target == ErrNotFound && e.status.Code == http.StatusNotFound
 }
 
 // allError are the faults of several servers.

@@ -19,7 +19,6 @@ package keyserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,14 +27,15 @@ import (
 	"strings"
 	"time"
 
+	"singularity/client/transfer"
 	"singularity/pgp"
 )
 
 // Limits on what a server may do.
 const (
-	maxKeys      = 8 << 20  // bytes of keys in an answer
-	maxPage      = 2 << 20  // bytes of a page of an index
-	maxHeader    = 64 << 10 // bytes of the head of an answer
+	maxKeys      = 8 << 20 // bytes of keys in an answer
+	maxPage      = 2 << 20 // bytes of a page of an index
+	maxNote      = 64 << 10
 	maxRedirects = 5
 	timeout      = 10 * time.Second // for an answer, all of it
 )
@@ -43,8 +43,11 @@ const (
 // Server is one key server.
 type Server struct {
 	URL string // http, https, hkp or hkps, and a host
-	// Token is shown to this server, if it is https, and to no other.
-	Token string
+	// Auth is what the Authorization header says to this server, if it is https,
+	// and to no other. AuthSource says where it comes from, for messages.
+	Auth, AuthSource string
+	// Insecure takes any certificate. Auth is not sent then.
+	Insecure bool
 }
 
 // Client asks key servers.
@@ -55,25 +58,17 @@ type Client struct {
 
 // server is a Server that was checked.
 type server struct {
-	base *url.URL
-	http *http.Client
-	auth bool // a token is sent
+	base   *url.URL
+	http   *http.Client
+	auth   *authorized
+	source string // of auth's value
 }
 
-// New returns a client of the servers, which are asked in their order.
-// userAgent is what it calls itself. transport makes the connections; nil means
-// the usual ones, by the proxy of the environment.
-func New(list []Server, userAgent string, transport http.RoundTripper) (*Client, error) {
+// New returns a client of the servers, which are asked in their order. How to
+// connect is said by settings but for Plain, which is known for each server.
+func New(list []Server, settings transfer.Settings) (*Client, error) {
 	if len(list) == 0 {
 		return nil, ErrNoServer
-	}
-	if transport == nil {
-		transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			MaxResponseHeaderBytes: maxHeader,
-			ForceAttemptHTTP2:      true,
-		}
 	}
 	c := &Client{timeout: timeout}
 	for _, s := range list {
@@ -81,9 +76,17 @@ func New(list []Server, userAgent string, transport http.RoundTripper) (*Client,
 		if err != nil {
 			return nil, err
 		}
-		t := &authorized{transport: transport, base: base, token: s.Token, userAgent: userAgent}
-		c.servers = append(c.servers, server{base: base, auth: t.sends(base),
-			http: &http.Client{Transport: t, CheckRedirect: checkRedirect}})
+		settings.Plain = s.Insecure || base.Scheme == "http" // who names such a server wants it
+		t, err := transfer.NewTransport(&settings)
+		if err != nil {
+			return nil, err
+		}
+		a := &authorized{transport: t, base: base}
+		if !s.Insecure {
+			a.value = s.Auth
+		}
+		c.servers = append(c.servers, server{base: base, auth: a, source: s.AuthSource,
+			http: &http.Client{Transport: a, CheckRedirect: checkRedirect}})
 	}
 	return c, nil
 }
@@ -127,12 +130,11 @@ func hideUser(s string) string {
 	return s
 }
 
-// authorized adds the token to the requests that may have it.
+// authorized adds value, the user's token, to the requests that may have it.
 type authorized struct {
 	transport http.RoundTripper
 	base      *url.URL
-	token     string
-	userAgent string
+	value     string
 }
 
 // sends tells whether a request to u carries the token.
@@ -140,16 +142,15 @@ type authorized struct {
 // Security: a server that redirects elsewhere, and whoever listens to plain HTTP,
 // must not get it. That is decided for each request, not for the first of a row.
 func (a *authorized) sends(u *url.URL) bool {
-	return a.token != "" && u.Scheme == "https" && a.base.Scheme == "https" && strings.EqualFold(u.Host, a.base.Host)
+	return a.value != "" && u.Scheme == "https" && transfer.Origin(u) == transfer.Origin(a.base)
 }
 
 func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("User-Agent", a.userAgent)
 	r.Header.Del("Authorization")
 	r.Header.Del("Referer")
 	if a.sends(r.URL) {
-		r.Header.Set("Authorization", "Bearer "+a.token)
+		r.Header.Set("Authorization", a.value)
 	}
 	return a.transport.RoundTrip(r)
 }
@@ -259,7 +260,7 @@ func (c *Client) Add(ctx context.Context, key *pgp.Key) (moderated bool, err err
 		return false, err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	a, err := s.do(r, maxMessage)
+	a, err := s.do(r, maxNote)
 	if err != nil {
 		return false, err
 	}
@@ -293,7 +294,11 @@ func (s server) do(r *http.Request, limit int64) (*answer, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode/100 != 2 {
-		return nil, s.refused(res)
+		used := ""
+		if s.auth.sends(res.Request.URL) {
+			used = s.source
+		}
+		return nil, &refusal{transfer.NewStatusError(res, used)}
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	if err != nil {

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"singularity/client/keyserver/keyservertest"
+	"singularity/client/transfer"
 	"singularity/pgp"
 )
 
@@ -56,7 +59,7 @@ func subkeyID(t *testing.T, k *pgp.Key) uint64 {
 
 func newClient(t *testing.T, list ...Server) *Client {
 	t.Helper()
-	c, err := New(list, "test/1", nil)
+	c, err := New(list, transfer.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestGet(t *testing.T) {
 	s := &keyservertest.Server{}
 	s.Put(a)
 	s.Put(b)
-	c := newClient(t, Server{URL: serve(t, s), Token: "secret"})
+	c := newClient(t, Server{URL: serve(t, s), Auth: "Bearer secret"})
 	fp := a.Fingerprint().String()
 	for _, id := range []string{fp, strings.ToLower(fp), "0x" + fp, fp[24:], fmt.Sprintf("%016x", subkeyID(t, a))} {
 		parsed, err := ParseID(id)
@@ -170,14 +173,14 @@ func TestServersInOrder(t *testing.T) {
 	}
 	// Not every server was heard, so it is not known that there is no such key.
 	_, err := newClient(t, Server{URL: broken}, Server{URL: serve(t, empty)}).Get(t.Context(), id)
-	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "502 Bad Gateway: out of order;") {
+	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "502 Bad Gateway: out of order line 2;") {
 		t.Errorf("one broken: %v", err)
 	}
 	_, err = newClient(t, Server{URL: serve(t, empty)}, Server{URL: serve(t, empty)}).Get(t.Context(), id)
 	if !errors.Is(err, ErrNotFound) {
 		t.Errorf("all without it: %v", err)
 	}
-	if _, err := New(nil, "", nil); !errors.Is(err, ErrNoServer) {
+	if _, err := New(nil, transfer.Settings{}); !errors.Is(err, ErrNoServer) {
 		t.Errorf("no servers: %v", err)
 	}
 }
@@ -200,22 +203,24 @@ func TestToken(t *testing.T) {
 		http.Redirect(w, r, to+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 	}))
 	t.Cleanup(s.Close)
-	transport := s.Client().Transport.(*http.Transport)
-	transport.TLSClientConfig.InsecureSkipVerify = true // of the test's two servers
-	client := func(token string) *Client {
-		c, err := New([]Server{{URL: s.URL, Token: token}}, "test/1", transport)
+	ca := filepath.Join(t.TempDir(), "ca.pem") // both have the same certificate
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client := func(auth string) *Client {
+		c, err := New([]Server{{URL: s.URL, Auth: auth, AuthSource: "the test"}}, transfer.Settings{CAs: []string{ca}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	if _, err := client("").Add(t.Context(), a); err == nil || !strings.Contains(err.Error(), "401 Unauthorized: unauthorized or missing token") {
+	if _, err := client("").Add(t.Context(), a); err == nil || !strings.Contains(err.Error(), "401 Unauthorized: unauthorized or missing token (no credentials were sent)") {
 		t.Errorf("without a token: %v", err)
 	}
-	if _, err := client("wrong").Add(t.Context(), a); err == nil {
-		t.Error("a wrong token passes")
+	if _, err := client("Bearer wrong").Add(t.Context(), a); err == nil || !strings.Contains(err.Error(), "(with the credentials of the test)") {
+		t.Errorf("a wrong token: %v", err)
 	}
-	if _, err := client("secret").Add(t.Context(), a); err != nil {
+	if _, err := client("Bearer secret").Add(t.Context(), a); err != nil {
 		t.Error(err)
 	}
 	if n := len(home.Requests()); n != 3 || !strings.HasSuffix(home.Requests()[2], "+token") {
@@ -223,21 +228,21 @@ func TestToken(t *testing.T) {
 	}
 	id := ByFingerprint(a.Fingerprint())
 	to = other.URL
-	if keys, err := client("secret").Get(t.Context(), id); err != nil || len(keys) != 1 {
+	if keys, err := client("Bearer secret").Get(t.Context(), id); err != nil || len(keys) != 1 {
 		t.Errorf("redirected to another host: %v", err)
 	}
 	if r := elsewhere.Requests(); len(r) != 1 || strings.Contains(r[0], "token") {
 		t.Errorf("the other host got %q", r)
 	}
-	if _, err := client("secret").Add(t.Context(), a); err == nil || !strings.Contains(err.Error(), "307") {
+	if _, err := client("Bearer secret").Add(t.Context(), a); err == nil || !strings.Contains(err.Error(), "307") {
 		t.Errorf("an addition that is redirected: %v", err)
 	}
 	to = plain.URL
-	if _, err := client("secret").Get(t.Context(), id); err == nil || !strings.Contains(err.Error(), "redirects from https to http") {
+	if _, err := client("Bearer secret").Get(t.Context(), id); err == nil || !strings.Contains(err.Error(), "redirects from https to http") {
 		t.Errorf("redirected to plain HTTP: %v", err)
 	}
 	to = s.URL
-	if _, err := client("secret").Get(t.Context(), id); err == nil || !strings.Contains(err.Error(), "redirects more than") {
+	if _, err := client("Bearer secret").Get(t.Context(), id); err == nil || !strings.Contains(err.Error(), "redirects more than") {
 		t.Errorf("redirected in circles: %v", err)
 	}
 	if r := elsewhere.Requests(); len(r) != 1 {
@@ -253,7 +258,7 @@ func TestCertificate(t *testing.T) {
 	h.StartTLS()
 	t.Cleanup(h.Close)
 	a, _ := newKey(t, "A")
-	c := newClient(t, Server{URL: h.URL, Token: "secret"})
+	c := newClient(t, Server{URL: h.URL, Auth: "Bearer secret"})
 	_, err := c.Get(t.Context(), ByLongID(1))
 	_, err2 := c.Add(t.Context(), a)
 	_, _, err3 := c.Search(t.Context(), "abc")
@@ -264,6 +269,19 @@ func TestCertificate(t *testing.T) {
 	}
 	if len(s.Requests()) != 0 {
 		t.Errorf("requests %q", s.Requests())
+	}
+	// With leave to take any, the token stays here.
+	c = newClient(t, Server{URL: h.URL, Auth: "Bearer secret", Insecure: true})
+	if _, err := c.Get(t.Context(), ByLongID(1)); !errors.Is(err, ErrNotFound) || strings.Contains(s.Requests()[0], "token") {
+		t.Errorf("insecure: %v, %q", err, s.Requests())
+	}
+	// Nobody is asked offline.
+	c, err = New([]Server{{URL: h.URL}}, transfer.Settings{Offline: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), ByLongID(1)); !errors.Is(err, transfer.ErrOffline) {
+		t.Errorf("offline: %v", err)
 	}
 }
 
@@ -368,21 +386,6 @@ func TestURL(t *testing.T) {
 	}
 }
 
-func TestMessage(t *testing.T) {
-	for _, c := range []struct{ kind, body, want string }{
-		{"application/json", `{"error":{"code":401,"message":"go away"}}`, "go away"},
-		{"text/plain; charset=utf-8", "first\nsecond", "first"},
-		{"text/html", "<h1>x</h1>", ""},
-		{"text/plain", "a\xffb", "a?b"},
-		{"text/plain", strings.Repeat("x", 1000), strings.Repeat("x", maxMessageText) + "..."},
-		{"", "", ""},
-	} {
-		if got := message(c.kind, []byte(c.body)); got != c.want {
-			t.Errorf("%q: %q, want %q", c.body, got, c.want)
-		}
-	}
-}
-
 func TestIndexBad(t *testing.T) {
 	pub := "pub:" + strings.Repeat("0A", 20) + ":1:4096:1533078000::\n"
 	for _, bad := range []string{"", "<html>", "info:1:2\n" + pub, "info:1:0\n" + pub, "info:1:x\n", "info:1:1\ninfo:1:1\n" + pub, "uid:x:::\n" + pub,
@@ -462,16 +465,6 @@ func FuzzIndex(f *testing.F) {
 			if err == nil && (!isHex(r.ID) || len(r.UserIDs) > maxUserIDs) {
 				t.Errorf("%+v", r)
 			}
-		}
-	})
-}
-
-func FuzzMessage(f *testing.F) {
-	f.Add("text/plain", []byte("x"))
-	f.Add("application/json", []byte(`{"error":{"message":"x"}}`))
-	f.Fuzz(func(t *testing.T, kind string, body []byte) {
-		if s := message(kind, body); len(s) > 3*maxMessageText+3 || strings.Contains(s, "\n") {
-			t.Errorf("%q", s)
 		}
 	})
 }
