@@ -428,7 +428,7 @@ func TestGPG(t *testing.T) {
 		})
 		return dir
 	}
-	maker, taker := home(), home()
+	maker, taker, third := home(), home(), home()
 	run(maker, nil, "--quick-generate-key", "Maker <maker@example.org>", "rsa2048", "default", "1y")
 	ring, err := pgp.ParseRing(run(maker, nil, "--export", "maker@example.org"))
 	if err != nil || len(ring.Keys()) != 1 {
@@ -436,8 +436,17 @@ func TestGPG(t *testing.T) {
 	}
 	key := ring.Keys()[0]
 	s := &keyservertest.Server{PageSize: 10}
-	c := newClient(t, Server{URL: serve(t, s)})
-	if _, err := c.Add(t.Context(), key); err != nil {
+	url := "hkp" + strings.TrimPrefix(serve(t, s), "http")
+	c := newClient(t, Server{URL: url})
+	if _, err := exec.LookPath("dirmngr"); err == nil {
+		run(maker, nil, "--keyserver", url, "--send-keys", key.Fingerprint().String())
+		if r := s.Requests(); len(r) != 1 || !strings.HasPrefix(r[0], "POST /pks/add") {
+			t.Errorf("gpg asks %q", r)
+		}
+		if out := run(third, nil, "--keyserver", url, "--recv-keys", key.Fingerprint().String()); !bytes.Contains(out, []byte("imported: 1")) {
+			t.Errorf("gpg says %s", out)
+		}
+	} else if _, err := c.Add(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 	list, _, err := c.Search(t.Context(), "maker@")
