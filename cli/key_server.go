@@ -135,7 +135,7 @@ func newKeyPullCommand(log *action.Log) *cobra.Command {
 		Long: "Get the key with this fingerprint, or this id of 16 digits, from a key server, and put it in your public keyring. " +
 			"If the keyring has it, a revocation is taken over." +
 			"\n\nA key in the keyring is trusted by verify. Have the fingerprint from the key's owner, not from a search.",
-		Example: "  $ singularity key pull --url https://keys.example.org 5994BE54C31CF1B5E1994F987C52CF6D055F072B",
+		Example: "  $ singularity key pull -u https://keys.example.org FINGERPRINT",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := setFromEnv(c, serverEnv); err != nil {
@@ -225,7 +225,7 @@ func newKeyPushCommand(log *action.Log) *cobra.Command {
 		Use:     "push [options] <fingerprint>",
 		Short:   "Send a public key to a key server",
 		Long:    "Send the public key with this fingerprint, or this id of 16 digits, from your keyring to a key server, where anybody can get it.",
-		Example: "  $ singularity key push --url https://keys.example.org 5994BE54C31CF1B5E1994F987C52CF6D055F072B",
+		Example: "  $ singularity key push -u https://keys.example.org FINGERPRINT",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := setFromEnv(c, serverEnv); err != nil {

@@ -33,7 +33,7 @@ import (
 
 // Limits on what a server may do.
 const (
-	maxKeys      = 8 << 20 // bytes of keys in an answer
+	maxKeys      = 1 << 20 // bytes of keys in an answer: each signature in them takes time
 	maxPage      = 2 << 20 // bytes of a page of an index
 	maxNote      = 64 << 10
 	maxRedirects = 5

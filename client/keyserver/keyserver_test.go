@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -143,6 +144,42 @@ func TestSubstituted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPoisoned: a key with as many signatures as the limit lets pass costs little
+// time, whatever comes of it (SC-114).
+func TestPoisoned(t *testing.T) {
+	k, _ := newKey(t, "A")
+	raw := k.Bytes()
+	var packets [][]byte // of the new form, with all its lengths
+	for rest := raw; len(rest) > 0; {
+		n := 2 + int(rest[1])
+		switch {
+		case rest[1] == 255:
+			n = 6 + int(binary.BigEndian.Uint32(rest[2:]))
+		case rest[1] >= 192:
+			n = 3 + 192 + (int(rest[1])-192)<<8 + int(rest[2])
+		}
+		packets = append(packets, rest[:n])
+		rest = rest[n:]
+	}
+	good := packets[2] // after the key and the user id
+	bad := bytes.Clone(good)
+	bad[len(bad)-1] ^= 1
+	for name, sig := range map[string][]byte{"false": bad, "good": good, "somebody else's": bytes.ReplaceAll(good, id8(k), make([]byte, 8))} {
+		poisoned := slices.Concat(packets[0], packets[1], bytes.Repeat(sig, (maxKeys-len(raw))/len(sig)), good)
+		start := time.Now()
+		keys, err := readKeys(poisoned, ByFingerprint(k.Fingerprint()))
+		if d := time.Since(start); d > 5*time.Second { // 0.6 s are usual
+			t.Errorf("%s: %v, %d keys, %v", name, d, len(keys), err)
+		}
+	}
+}
+
+// id8 is the id of k as its signatures hold it.
+func id8(k *pgp.Key) []byte {
+	fp := k.Fingerprint()
+	return fp[12:]
 }
 
 func mustID(t *testing.T, s string) ID {
