@@ -28,6 +28,9 @@ func (b *builder) detectArch() string {
 	if b.base != nil && b.base.tree != nil {
 		return b.base.arch
 	}
+	if b.sandbox != nil {
+		return detectArch(b.sandbox)
+	}
 	return detectArch(b.root)
 }
 

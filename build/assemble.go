@@ -117,10 +117,16 @@ func (b *builder) pack(ctx context.Context, out io.WriterAt) (int64, error) {
 		return 0, err
 	}
 	const phase = "Creating SIF file"
-	totals, err := PackTree(ctx, b.root, w, PackOptions{
+	po := PackOptions{
 		AllRoot: b.o.Owners == SingleID || b.o.Squashfs.AllRoot, CapabilityV2: b.o.Owners != RealRoot,
 		Progress: func(_ int, bytes int64) { b.o.progress(phase, bytes, 0) },
-	})
+	}
+	totals, err := PackTree(ctx, b.root, w, po)
+	if err == nil && b.sandbox != nil {
+		frame := totals.Xattrs
+		totals, err = b.emitSandbox(ctx, w, po)
+		totals.Xattrs += frame
+	}
 	if err == nil {
 		err = b.emit(ctx, w, wo.ModTime, func(bytes int64) { totals.Bytes = bytes; b.o.progress(phase, bytes, 0) })
 	}

@@ -62,6 +62,7 @@ type builder struct {
 	labels  map[string]string
 	inspect []byte   // JSON for the SIF object inspect-metadata.json
 	base    *layered // nil unless the base system came as layers
+	sandbox *os.File // the base system, if it goes into the image from where it is
 }
 
 // stageRoot is the root file system of a stage.
@@ -135,6 +136,10 @@ func (b *builder) enter(i int) error {
 		return err
 	}
 	b.base = nil
+	if b.sandbox != nil {
+		b.sandbox.Close()
+		b.sandbox = nil
+	}
 	b.bundle.rootfs = filepath.Join(b.bundle.dir, "rootfs")
 	if last := len(b.def.Stages) - 1; i < last {
 		b.bundle.rootfs = filepath.Join(b.bundle.dir, fmt.Sprintf("stage%d", i))

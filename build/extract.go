@@ -43,6 +43,9 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 	if err != nil {
 		return err
 	}
+	if x.frame, err = b.readInPlace(im, name); err != nil {
+		return errors.Join(err, x.close())
+	}
 	b.o.Log.Verbose(fmt.Sprintf("Extracting the %v %q", im.Kind, name))
 	err = x.image(im)
 	if closeErr := x.close(); !errors.Is(err, closeErr) { // image may have met the same failure
@@ -97,6 +100,7 @@ type extractor struct {
 	cancel context.CancelFunc
 	b      *builder
 	root   *os.File
+	frame  bool // only what a build changes: see sandbox.go
 	open   []openDir
 	links  map[uint64]string
 	work   chan extractFile
@@ -580,6 +584,9 @@ func (x *extractor) sandbox(root *os.File) error {
 	}
 	return walkTree(root, func(dir *os.File, name, at string, st *unix.Stat_t) error {
 		n := statNode(at, st)
+		if x.frame && !inFrame(at, st.Mode) {
+			return skipFrame(st.Mode)
+		}
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG, unix.S_IFDIR:
 			f, err := openAt(dir, name, 0)

@@ -31,6 +31,7 @@ type PackOptions struct {
 	AllRoot        bool                                           // every owner becomes 0:0
 	Owner          func(uid, gid uint32) (u, g uint32, err error) // translates owners; nil leaves them. Not called with AllRoot
 	Exclude        func(path string, dir bool) bool               // leaves out a path (relative to the root) and all below it; nil takes all
+	Present        func(path string) bool                         // leaves out a directory that w has already, but not what is below it; nil adds all
 	CrossMounts    bool                                           // follow into file systems mounted in the tree; otherwise their mount points are packed as empty directories
 	SecurityXattrs bool                                           // take all security.* attributes, not security.capability alone
 	CapabilityV2   bool                                           // turn capabilities bound to one user namespace into plain ones
@@ -360,6 +361,9 @@ func (p *packer) add(it *packItem) error {
 	}
 	if it.stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		p.totals.Sockets++
+		return nil
+	}
+	if p.o.Present != nil && it.stat.Mode&unix.S_IFMT == unix.S_IFDIR && p.o.Present(it.entry.Path) {
 		return nil
 	}
 	var content io.Reader
