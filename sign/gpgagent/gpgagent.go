@@ -66,11 +66,11 @@ func Find(ctx context.Context, fp pgp.Fingerprint) (*Key, error) {
 
 // secret is a key or sub-key in gpg's listing.
 type secret struct {
-	by         pgp.Fingerprint
-	grip       string
-	usable     bool // signs, has its secret part, and is in force
-	isPrimary  bool
-	hasPrinted bool // by is set
+	by        pgp.Fingerprint
+	grip      string
+	usable    bool // signs, has its secret part, and is in force
+	isPrimary bool
+	named     bool // by is set
 }
 
 // signing finds in a colon listing what can sign for the key fp: the primary key,
@@ -88,11 +88,11 @@ func signing(list string, fp pgp.Fingerprint) (by pgp.Fingerprint, grip string, 
 			// Field 12 are the uses, 15 is # where there is no secret part.
 			usable := len(f) > 11 && strings.Contains(f[11], "s") && !strings.ContainsAny(f[1], "rein") && (len(f) < 15 || f[14] != "#")
 			all = append(all, secret{usable: usable, isPrimary: f[0] == "sec"})
-		case f[0] == "fpr" && last >= 0 && !all[last].hasPrinted:
+		case f[0] == "fpr" && last >= 0 && !all[last].named:
 			if all[last].by, err = pgp.ParseFingerprint(f[9]); err != nil {
 				return by, "", errors.New("gpg lists a key that is not of version 4")
 			}
-			all[last].hasPrinted = true
+			all[last].named = true
 		case f[0] == "grp" && last >= 0:
 			all[last].grip = f[9]
 		}
