@@ -51,6 +51,11 @@ func inFrame(at string, mode uint32) bool {
 	if top == metaDir {
 		return true
 	}
+	for _, p := range points {
+		if at == p.name {
+			return true // otherwise the build would make it
+		}
+	}
 	kind := mode & unix.S_IFMT
 	return !below && (kind == unix.S_IFDIR || kind == unix.S_IFLNK)
 }
