@@ -92,6 +92,21 @@ func TestStartStaysSmall(t *testing.T) {
 	}
 }
 
+// TestVerifierStaysSmall: the program that reads hostile signatures, for root
+// too, asks nobody on the network and starts no program.
+func TestVerifierStaysSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/starter-verify").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		switch dep {
+		case "net/http", "os/exec", "golang.org/x/crypto/ssh", "singularity/client/keyserver", "singularity/sign/gpgagent", "singularity/sign/sshagent":
+			t.Errorf("cmd/starter-verify links %s", dep)
+		}
+	}
+}
+
 // TestNoMathRand: ids, salts and names of temporary files come from the
 // generator of the operating system (SC-120).
 func TestNoMathRand(t *testing.T) {

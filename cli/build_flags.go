@@ -115,6 +115,9 @@ func verifyBase(log *action.Log) func(context.Context, string, []string) ([]stri
 			return nil, err
 		}
 		o.Now = time.Now()
+		if len(require) > 0 { // else anybody's key would do
+			o.Lookup = serversOfEnv().lookUp(ctx, log)
+		}
 		result, err := sign.Verify(ctx, f, o.Options)
 		if err != nil {
 			return nil, err

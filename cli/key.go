@@ -29,7 +29,8 @@ func newKeyCommand(log *action.Log) *cobra.Command {
 			"  $ singularity key import theirkey.asc",
 	}
 	c.AddCommand(newKeyNewpairCommand(log), newKeyCosignCommand(log), newKeyListCommand(log), newKeyImportCommand(log),
-		newKeyExportCommand(log), newKeyRemoveCommand(log))
+		newKeyExportCommand(log), newKeyRemoveCommand(log),
+		newKeySearchCommand(log), newKeyPullCommand(log), newKeyPushCommand(log))
 	return c
 }
 
@@ -90,7 +91,7 @@ func newKeyListCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [options]",
 		Short: "List the keys of a keyring",
-		Long:  "List the keys of your public keyring.File, or of the one that the options select.",
+		Long:  "List the keys of your public keyring, or of the one that the options select.",
 		Example: "  $ singularity key list\n" +
 			"  $ singularity key list --secret",
 		Args: cobra.NoArgs,

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/client/keyserver"
 	"singularity/pgp"
 	"singularity/sign/keyring"
 )
@@ -16,6 +16,7 @@ import (
 type newpairOptions struct {
 	name, email, comment, password string
 	push                           bool
+	servers                        serverOptions
 	bits                           int
 }
 
@@ -29,7 +30,12 @@ func newKeyNewpairCommand(log *action.Log) *cobra.Command {
 		Example: "  $ singularity key newpair\n" +
 			"  $ singularity key newpair -N 'A. User' -E a.user@example.org -C work",
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, args []string) error { return exitWith(2, keyNewpair(c, log, o)) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := setFromEnv(c, serverEnv); err != nil {
+				return err
+			}
+			return exitWith(2, keyNewpair(c, log, o))
+		},
 	}
 	f := c.Flags()
 	f.StringVarP(&o.name, "name", "N", "", "`name` in the user id")
@@ -37,14 +43,19 @@ func newKeyNewpairCommand(log *action.Log) *cobra.Command {
 	f.StringVarP(&o.comment, "comment", "C", "", "`comment` in the user id")
 	f.StringVarP(&o.password, "password", "P", "", "`passphrase` of the secret key; empty for none")
 	f.BoolVarP(&o.push, "push", "U", false, "send the public key to a key server")
+	o.servers.addFlags(c)
 	f.IntVarP(&o.bits, "bit-length", "b", pgp.DefaultBits, "length of the key in `bits`")
 	return c
 }
 
 func keyNewpair(c *cobra.Command, log *action.Log, o newpairOptions) error {
+	var servers *keyserver.Client
 	if o.push {
-		return action.Fatal(errors.New("cannot push the key: this version talks to no key servers"),
-			"leave --push out, and pass the key on with singularity key export")
+		// Before the questions, not after them.
+		var err error
+		if servers, err = o.servers.client(c.Context()); err != nil {
+			return fmt.Errorf("cannot push the key: %w", err)
+		}
 	}
 	passphrase, err := askNewpair(c, &o)
 	if err != nil {
@@ -77,6 +88,17 @@ func keyNewpair(c *cobra.Command, log *action.Log, o newpairOptions) error {
 		return err
 	}
 	fmt.Fprintln(c.ErrOrStderr(), "done")
+	if !o.push {
+		return nil
+	}
+	open, err := key.Public()
+	if err != nil {
+		return err
+	}
+	if err := sendKey(c, log, servers, open); err != nil {
+		return action.Fatal(fmt.Errorf("the key was made and is in your keyrings, but was not sent: %w", err),
+			"singularity key push "+key.Fingerprint().String()+" sends it")
+	}
 	return nil
 }
 

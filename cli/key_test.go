@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,9 @@ func ringHome(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "sypgp")
 	t.Setenv("SINGULARITY_SYPGPDIR", dir)
+	if os.Getenv("SINGULARITY_CONFIGDIR") == "" {
+		t.Setenv("SINGULARITY_CONFIGDIR", t.TempDir()) // no remote.yaml of whoever runs the test
+	}
 	prefix := conf.Prefix
 	conf.Prefix = t.TempDir()
 	t.Cleanup(func() { conf.Prefix = prefix })
@@ -358,6 +362,39 @@ func TestSC118_DamagedRing(t *testing.T) {
 	if data, _ := os.ReadFile(path); !bytes.Contains(data, []byte("garbage")) {
 		t.Error("the damaged entry was lost by a change")
 	}
+}
+
+// TestSC118_TruncatedMiddle: a key that was cut short between two others stops
+// neither verify nor sign, and the warning names it.
+func TestSC118_TruncatedMiddle(t *testing.T) {
+	dir := ringHome(t)
+	image := signable(t)
+	importKey(t, keyA())
+	importKey(t, keyB())
+	mustRun(t, "", "sign", "-k", "0", image)
+	mustRun(t, "secret\n", "sign", "-k", "1", image)
+	cut := onlyKey(armoredKey("Cut", nil))
+	for _, c := range []struct {
+		name string
+		ring func(*pgp.Key) []byte
+	}{
+		{"pgp-public", func(k *pgp.Key) []byte { p, _ := k.Public(); return p.Bytes() }},
+		{"pgp-secret", (*pgp.Key).Bytes},
+	} {
+		middle := c.ring(cut)
+		data := slices.Concat(c.ring(onlyKey(keyA())), middle[:len(middle)/2], c.ring(onlyKey(keyB())))
+		if err := os.WriteFile(filepath.Join(dir, c.name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr := mustRun(t, "", "verify", image)
+	if !strings.Contains(stdout, "Key A") || !strings.Contains(stdout, "Key B") || !strings.Contains(stderr, "pgp-public: entry 1 (") {
+		t.Errorf("verify: %s, messages %s", stdout, stderr)
+	}
+	if _, stderr = mustRun(t, "secret\n", "sign", "-k", "1", image); !strings.Contains(stderr, "pgp-secret: entry 1 (") {
+		t.Errorf("sign: messages %s", stderr)
+	}
+	mustRun(t, "", "verify", image)
 }
 
 func TestSC164_UserIDWithControls(t *testing.T) {

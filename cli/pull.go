@@ -223,5 +223,5 @@ func (o *pullOptions) signatures(ctx context.Context, log *action.Log, f *sif.Fi
 	if err != nil {
 		return nil, err
 	}
-	return sign.Verify(ctx, f, sign.Options{Keyrings: rings, Now: time.Now()})
+	return sign.Verify(ctx, f, sign.Options{Keyrings: rings, Lookup: serversOfEnv().lookUp(ctx, log), Now: time.Now()})
 }

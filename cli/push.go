@@ -161,7 +161,7 @@ func (o *pushOptions) toLibrary(ctx context.Context, log *action.Log, ref *fetch
 func signed(ctx context.Context, log *action.Log, f *sif.File, path string) error {
 	rings, err := verifyKeyrings(log)
 	if err == nil {
-		_, err = sign.Verify(ctx, f, sign.Options{Keyrings: rings, Now: time.Now()})
+		_, err = sign.Verify(ctx, f, sign.Options{Keyrings: rings, Lookup: serversOfEnv().lookUp(ctx, log), Now: time.Now()})
 	}
 	if err != nil {
 		return action.Fatal(fmt.Errorf("cannot push %q: its signature cannot be verified: %w", path, err), "sign it with singularity sign, or push it with --allow-unsigned")

@@ -22,6 +22,8 @@ type signOptions struct {
 	sign.Selection
 	key    int    // number in the secret keyring, -1: ask
 	file   string // of a key in PEM form, in place of the keyring
+	gpg    string // fingerprint of a key that gpg-agent has
+	ssh    string // fingerprint or comment of a key that ssh-agent has
 	noTree bool
 }
 
@@ -30,12 +32,13 @@ func newSignCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign [options] <image>",
 		Short: "Sign an image",
-		Long: "Add a digital signature to a SIF image, for each group of its data objects, with a key of your secret keyring, or of a PEM file. " +
+		Long: "Add a digital signature to a SIF image, for each group of its data objects, with a key of your secret keyring, of a PEM file, or one that gpg-agent or ssh-agent keeps. " +
 			"The signature covers all data objects, and what the image says about them." +
 			"\n\nAn image without a signature also gets a hash tree (0.8 percent of its size), so that every block that is read while the image runs is checked, without reading all of it first. " +
 			"Programs that know nothing of the tree ignore it.",
 		Example: "  $ singularity sign debian.sif\n" +
-			"  $ singularity sign --keyidx 1 debian.sif",
+			"  $ singularity sign --keyidx 1 debian.sif\n" +
+			"  $ singularity sign --gpg 5994BE54C31CF1B5E1994F987C52CF6D055F072B debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := setFromEnv(c, []flagEnv{{flag: "key", key: "SIGN_KEY"}}); err != nil {
@@ -44,15 +47,14 @@ func newSignCommand(log *action.Log) *cobra.Command {
 			if err := o.check(); err != nil {
 				return usageError(c, err)
 			}
-			if o.file != "" && o.key != -1 {
-				return usageError(c, errors.New("--key and --keyidx exclude each other"))
-			}
 			return signImage(c, log, o, args[0])
 		},
 	}
 	addSelectionFlags(c, &o.Selection, "sign")
 	f := c.Flags()
 	f.StringVar(&o.file, "key", "", "sign with the private key in this PEM `file`, in place of a key of the keyring")
+	f.StringVar(&o.gpg, "gpg", "", "sign with the key of this `fingerprint` in gpg's secret keyring, by gpg-agent")
+	f.StringVar(&o.ssh, "ssh-agent", "", "sign with the key of this fingerprint (SHA256:...) or comment, by ssh-agent; `key` may be on a token")
 	f.IntVarP(&o.key, "keyidx", "k", -1, "`number` of the key, as key list --secret shows it")
 	f.BoolVar(&o.noTree, "no-tree", false, "add no hash tree, by which what is read of the image is checked while it runs")
 	f.BoolP("all", "a", false, "sign all objects")
@@ -71,7 +73,26 @@ func addSelectionFlags(c *cobra.Command, s *sign.Selection, verb string) {
 	f.MarkDeprecated("id", "use '--sif-id'")
 }
 
-func (o *signOptions) check() error { return checkSelection(o.Selection) }
+func (o *signOptions) check() error {
+	given := ""
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"--gpg", o.gpg != ""}, {"--ssh-agent", o.ssh != ""}, {"--key", o.file != ""}, {"--keyidx", o.key != -1}} {
+		if f.set && given != "" {
+			return fmt.Errorf("%s and %s exclude each other", given, f.name)
+		}
+		if f.set {
+			given = f.name
+		}
+	}
+	if o.gpg != "" {
+		if _, err := pgp.ParseFingerprint(o.gpg); err != nil {
+			return err
+		}
+	}
+	return checkSelection(o.Selection)
+}
 
 func checkSelection(s sign.Selection) error {
 	if s.Group != 0 && s.Object != 0 {
@@ -83,7 +104,7 @@ func checkSelection(s sign.Selection) error {
 func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) error {
 	fail := func(err error) error { return explainSign(fmt.Errorf("failed to sign container: %w", err), path) }
 	now := time.Now()
-	signer, done, err := o.signer(log, newPrompter(c), now)
+	signer, done, err := o.signer(c, log, now)
 	if err != nil {
 		return fail(err)
 	}
@@ -110,9 +131,16 @@ func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) er
 
 // signer returns the signer that the flags ask for, and what is to be done at the
 // end.
-func (o *signOptions) signer(log *action.Log, p *prompter, now time.Time) (sign.Signer, func(), error) {
+func (o *signOptions) signer(c *cobra.Command, log *action.Log, now time.Time) (sign.Signer, func(), error) {
 	nothing := func() {}
-	if o.file != "" {
+	p := newPrompter(c)
+	switch {
+	case o.gpg != "":
+		s, err := gpgSigner(c.Context(), log, o.gpg, now)
+		return s, nothing, err
+	case o.ssh != "":
+		return sshSigner(log, o.ssh)
+	case o.file != "":
 		log.Info("Signing image with key material from '" + o.file + "'")
 		key, err := privateKey(p, o.file)
 		if err != nil {

@@ -73,7 +73,7 @@ var verifyEnv = []flagEnv{
 
 func (o *certificateOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.key, "key", "", "verify with the public key in this PEM `file`")
+	f.StringVar(&o.key, "key", "", "verify with the public key in this `file`, in PEM form or as OpenSSH writes it")
 	f.StringVar(&o.leaf, "certificate", "", "verify with the certificate in this PEM `file`, which must be for signing code")
 	f.StringVar(&o.intermediates, "certificate-intermediates", "", "certificates between that one and a root, in a PEM `file`")
 	f.StringVar(&o.roots, "certificate-roots", "", "root certificates in a PEM `file`, in place of those of the system")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 type verifyOptions struct {
 	sign.Options
 	certificateOptions
+	servers             serverOptions
 	require             []string
 	local, json, byTree bool
 }
@@ -33,12 +35,14 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 		Short: "Verify the signatures of an image",
 		Long: "Verify that every group of data objects of a SIF image is signed, by keys of the global keyring or of yours, and has not changed since. " +
 			"All signatures must be good; --any asks for one of each group." +
-			"\n\nSuccess says that somebody whose key you have signed the image. Use --require-fingerprint where it matters who.",
+			"\n\nA key that no keyring has is looked up on the key servers, if there are any: --local keeps that from happening. " +
+			"Anybody can put a key there, under any name." +
+			"\n\nSuccess says that somebody whose key was found signed the image. Use --require-fingerprint where it matters who.",
 		Example: "  $ singularity verify debian.sif\n" +
 			"  $ singularity verify --require-fingerprint FINGERPRINT debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := setFromEnv(c, verifyEnv); err != nil {
+			if err := setFromEnv(c, slices.Concat(verifyEnv, serverEnv)); err != nil {
 				return err
 			}
 			if err := o.check(); err != nil {
@@ -49,15 +53,27 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 	}
 	addSelectionFlags(c, &o.Selection, "verify")
 	o.addFlags(c)
+	o.servers.addFlags(c)
 	f := c.Flags()
 	f.BoolVarP(&o.LegacyAll, "all", "a", false, "with --legacy-insecure, verify all objects")
 	f.BoolVar(&o.byTree, "by-tree", false, "check partitions by their hash trees alone, on all processors")
 	f.BoolVar(&o.Any, "any", false, "one good signature of each group is enough")
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
 	f.BoolVar(&o.Legacy, "legacy-insecure", false, "verify signatures made before version 3.6, which protect the data only")
-	f.BoolVarP(&o.local, "local", "l", false, "use keys of this host only")
+	f.BoolVarP(&o.local, "local", "l", false, "use keys of this host only, ask no key server")
 	f.StringArrayVar(&o.require, "require-fingerprint", nil, "demand a signature of the key with this `fingerprint`; may be repeated")
 	return c
+}
+
+// remote lets o ask key servers. A mistake in an address that the user gave is
+// told at once, all else when a key is wanted.
+func (o *verifyOptions) remote(c *cobra.Command, log *action.Log) error {
+	o.Lookup = o.servers.lookUp(c.Context(), log)
+	if len(o.servers.urls) == 0 {
+		return nil
+	}
+	_, err := o.servers.client(c.Context())
+	return err
 }
 
 func (o *verifyOptions) check() error {
@@ -83,6 +99,11 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 	if o.Keyrings, err = verifyKeyrings(log); err != nil {
 		return fail(err)
 	}
+	if !o.local {
+		if err := o.remote(c, log); err != nil {
+			return fail(err)
+		}
+	}
 	r, size, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return fail(err)
@@ -105,7 +126,9 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 		log.Warning(w)
 	}
 	if o.json {
-		err = errors.Join(err, writeTwoSpaces(c.OutOrStdout(), verifyResult(result)))
+		out := verifyResult(result)
+		out.Answers = answer(result, err)
+		err = errors.Join(err, writeTwoSpaces(c.OutOrStdout(), out))
 	} else {
 		err = errors.Join(err, writeSignatures(c.OutOrStdout(), result, log.Color && action.IsTerminal(1)))
 	}
@@ -148,7 +171,7 @@ func explainVerify(err error) error {
 		return action.Fatal(err, "the image was signed with a key file or a certificate: name it with --key or --certificate, or use --any")
 	}
 	if unknown, ok := errors.AsType[*pgp.UnknownKeyError](err); ok {
-		return action.Fatal(err, fmt.Sprintf("get the public key with id %016X from its owner, then: singularity key import FILE", unknown.ID))
+		return action.Fatal(err, fmt.Sprintf("get the public key with id %016X from its owner, then: singularity key import FILE; or name a key server with --url", unknown.ID))
 	}
 	if errors.Is(err, sign.ErrNoSignature) {
 		return action.Fatal(err, "singularity sif list shows which signatures the image has")
@@ -157,7 +180,7 @@ func explainVerify(err error) error {
 }
 
 // originColors are the terminal colours of the keyrings' names.
-var originColors = map[sign.Origin]string{sign.Local: "32", sign.Global: "36"}
+var originColors = map[sign.Origin]string{sign.Local: "32", sign.Global: "36", sign.Remote: "33"}
 
 // writeSignatures writes a block of lines for each signature. Other people's
 // scripts read them.
@@ -190,6 +213,7 @@ func writeSignatures(w io.Writer, r *sign.Result, color bool) error {
 type verifyJSON struct {
 	Signatures int
 	SignerKeys []signerKeyJSON // null if there are none
+	Answers    answersJSON
 }
 
 type signerKeyJSON struct{ Signer signerJSON }
@@ -216,7 +240,7 @@ func verifyResult(r *sign.Result) verifyJSON {
 				out.SignerKeys = append(out.SignerKeys, signerKeyJSON{signerJSON{
 					Partition: o.Type.String(), Name: s.Key.UserID(),
 					Fingerprint: strings.ToLower(s.Key.Fingerprint().String()),
-					KeyLocal:    true, KeyCheck: true, DataCheck: good,
+					KeyLocal:    s.Origin != sign.Remote, KeyCheck: true, DataCheck: good,
 				}})
 			}
 		}

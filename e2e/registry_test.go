@@ -27,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/bcrypt"
 
+	"singularity/client/keyserver/keyservertest"
 	"singularity/client/library/librarytest"
 )
 
@@ -175,6 +176,24 @@ func libraryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(dir, 0o755))
 	ts.Check(os.WriteFile(dir+"/cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate()}), 0o644))
 	publish(ts, args[0], strings.TrimPrefix(s.URL, "https://"), dir+"/cert.pem")
+}
+
+// keyserverCommand starts a key server for the script: keyserver NAME TOKEN. It
+// sets $NAME to its address, and wants the token for additions.
+func keyserverCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keyserver NAME TOKEN")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	writeCertificate(ts, dir)
+	pair, err := tls.LoadX509KeyPair(dir+"/cert.pem", dir+"/key.pem")
+	ts.Check(err)
+	s := httptest.NewUnstartedServer(&keyservertest.Server{Token: args[1]})
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	s.StartTLS()
+	ts.Defer(s.Close)
+	publish(ts, args[0], s.Listener.Addr().String(), dir+"/cert.pem")
 }
 
 // webCommand starts a web server that misbehaves, for the script:

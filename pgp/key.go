@@ -137,6 +137,9 @@ func (k *Key) Bits() int {
 	return int(n)
 }
 
+// Algorithm returns the number of the primary key's algorithm in OpenPGP.
+func (k *Key) Algorithm() int { return int(k.entity.PrimaryKey.PubKeyAlgo) }
+
 // Expires returns when the primary key expires, or the zero time for never.
 func (k *Key) Expires() time.Time {
 	self, _ := k.entity.PrimarySelfSignature()
@@ -151,6 +154,13 @@ func (k *Key) Revoked(now time.Time) bool { return k.entity.Revoked(now) }
 
 // Secret tells whether the secret part of the primary key is there.
 func (k *Key) Secret() bool { return k.primary != nil }
+
+// SecretPackets tells whether any packet holds something secret, or stands in
+// for one that does.
+func (k *Key) SecretPackets() bool { return !bytes.Equal(k.public, k.raw) }
+
+// HasID tells whether the key or one of its sub-keys has that 64-bit id.
+func (k *Key) HasID(id uint64) bool { return len(k.list().KeysById(id)) > 0 }
 
 // Locked tells whether signing needs a passphrase first (see Unlock).
 func (k *Key) Locked() bool { return k.locked && k.signer == nil }
@@ -190,7 +200,7 @@ func (k *Key) Bytes() []byte { return bytes.Clone(k.raw) }
 // Armor returns the armored form of the key, ending in a line feed.
 func (k *Key) Armor() ([]byte, error) {
 	kind := openpgp.PublicKeyType
-	if !bytes.Equal(k.public, k.raw) {
+	if k.SecretPackets() {
 		kind = openpgp.PrivateKeyType
 	}
 	var b bytes.Buffer

@@ -150,7 +150,7 @@ func (r *Ring) ByID(id uint64) []*Key {
 	var found []*Key
 	seen := map[Fingerprint]bool{}
 	for _, k := range r.Keys() {
-		if len(k.list().KeysById(id)) > 0 && !seen[k.Fingerprint()] {
+		if k.HasID(id) && !seen[k.Fingerprint()] {
 			seen[k.Fingerprint()] = true
 			found = append(found, k)
 		}

@@ -17,11 +17,12 @@
 // be hostile. Verify answers which objects are covered, with which data, and by
 // whose key; identities come from keys that made a valid signature, never from
 // the image. Everything is judged at one time, usually now. It does not tell
-// whether the signer can be trusted: the caller gives the keyrings, and may name
-// fingerprints that must be among the signers. Not covered are the header's
+// whether the signer can be trusted: the caller gives the keyrings, perhaps a
+// function that finds other keys elsewhere, and may name fingerprints that must be
+// among the signers. Not covered are the header's
 // times and architecture, other groups, and the time of signing.
 //
-// DSSE envelopes are recognized, and fail for want of a key. The old form of
+// DSSE envelopes are checked with the keys that the caller gives. The old form of
 // signatures that covers data only ("SIFHASH:") counts on request alone.
 //
 // The package does not lock files, ask for passphrases, or print.

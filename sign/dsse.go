@@ -110,7 +110,8 @@ func preAuth(payloadType string, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// DSSE returns a signer that makes envelopes with key, which may live elsewhere.
+// DSSE returns a signer that makes envelopes with key, which may live elsewhere
+// and be a crypto.MessageSigner.
 func DSSE(key crypto.Signer) (Signer, error) {
 	public, err := NewPublicKey(key.Public(), "")
 	if err != nil {
@@ -128,12 +129,12 @@ func (s *dsse) Unlock() error { return nil }
 
 func (s *dsse) Sign(statement []byte) ([]byte, sif.Signature, error) {
 	text := preAuth(payloadType, statement)
-	digest, opts := text, crypto.SignerOpts(crypto.Hash(0))
-	if _, ok := s.public.Key.(ed25519.PublicKey); !ok {
-		sum := sha256.Sum256(text)
-		digest, opts = sum[:], crypto.SHA256
+	hash := crypto.SHA256
+	if _, ok := s.public.Key.(ed25519.PublicKey); ok {
+		hash = 0
 	}
-	sig, err := s.key.Sign(rand.Reader, digest, opts)
+	// Some keys live where only whole messages are signed.
+	sig, err := crypto.SignMessage(s.key, rand.Reader, text, hash)
 	if err != nil {
 		return nil, sif.Signature{}, fmt.Errorf("cannot sign: %w", err)
 	}

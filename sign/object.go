@@ -41,6 +41,7 @@ type Origin string
 const (
 	Global Origin = "GLOBAL"
 	Local  Origin = "LOCAL"
+	Remote Origin = "REMOTE" // none: Options.Lookup found the key
 )
 
 // Keyring is a source of keys. The first of several that knows a key id counts.
@@ -51,8 +52,9 @@ type Keyring struct {
 
 // rings looks keys up, and remembers where the last one was found.
 type rings struct {
-	list  []Keyring
-	found Origin
+	list   []Keyring
+	lookup func(id uint64) []*pgp.Key // asked last; may be nil
+	found  Origin
 }
 
 func (r *rings) find(id uint64) []*pgp.Key {
@@ -62,7 +64,11 @@ func (r *rings) find(id uint64) []*pgp.Key {
 			return keys
 		}
 	}
-	return nil
+	if r.lookup == nil {
+		return nil
+	}
+	r.found = Remote
+	return r.lookup(id)
 }
 
 // form is how a signature object is written.
@@ -146,10 +152,10 @@ func (s *signatureObject) verify(o Options) (*signedText, error) {
 			return nil, errFingerprint
 		}
 		return &signedText{text: payload, public: key}, nil
-	case len(o.Keyrings) == 0:
+	case len(o.Keyrings) == 0 && o.Lookup == nil:
 		return nil, errNoKeyring
 	}
-	r := rings{list: o.Keyrings}
+	r := rings{list: o.Keyrings, lookup: o.Lookup}
 	signed, err := pgp.VerifyClear(s.data, r.find, o.Now)
 	if err != nil {
 		return nil, &InvalidError{ID: s.ID, Err: err}

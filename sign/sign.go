@@ -44,6 +44,26 @@ func (s *openPGP) Sign(statement []byte) ([]byte, sif.Signature, error) {
 	return data, sif.Signature{Hash: sif.HashSHA256, Entity: s.key.Fingerprint()}, err
 }
 
+// OpenPGPBy returns a signer that makes clear-signed messages with by, the public
+// key k or a sub-key of it, whose secret part is elsewhere: digest signs there.
+func OpenPGPBy(k *pgp.Key, by pgp.Fingerprint, now time.Time, digest pgp.DigestSigner) Signer {
+	return &openPGPBy{k, by, now, digest}
+}
+
+type openPGPBy struct {
+	key    *pgp.Key
+	by     pgp.Fingerprint
+	now    time.Time
+	digest pgp.DigestSigner
+}
+
+func (s *openPGPBy) Unlock() error { return nil }
+
+func (s *openPGPBy) Sign(statement []byte) ([]byte, sif.Signature, error) {
+	data, err := s.key.ClearSignBy(s.by, statement, s.now, s.digest)
+	return data, sif.Signature{Hash: sif.HashSHA256, Entity: s.key.Fingerprint()}, err
+}
+
 // Selection names what is to be signed or verified. The zero value means every
 // group; at most one field is set.
 type Selection struct {

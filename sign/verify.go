@@ -15,6 +15,9 @@ import (
 type Options struct {
 	Selection
 	Keyrings []Keyring // in the order in which they are asked
+	// Lookup is asked for the keys of a 64-bit id that no ring has; may be nil.
+	// Whoever answers is not trusted: only what signed with such a key is known.
+	Lookup func(id uint64) []*pgp.Key
 	// Keys are for DSSE signatures. If there are any, one of them must have made a
 	// good signature of each group: that is what the caller asks about.
 	Keys []*PublicKey

@@ -122,3 +122,12 @@ func Active(user, system string) (string, *Endpoint, error) {
 	}
 	return "", nil, nil
 }
+
+// Credentials returns the log-ins that the user's file keeps.
+func Credentials(user string) ([]Credential, error) {
+	f, err := read(user)
+	if err != nil {
+		return nil, err
+	}
+	return f.Credentials, nil
+}

@@ -1,6 +1,7 @@
 // Package keyfile reads and writes PEM files of keys that sign images with DSSE:
 // PKCS#8 plain and encrypted, the older RSA and EC forms, also with the old
-// encryption of PEM itself, and the form of cosign and sigstore.
+// encryption of PEM itself, and the form of cosign and sigstore; public keys as
+// OpenSSH writes them too.
 //
 // A file belongs to the user, yet may come from anywhere: sizes and the costs of
 // key derivation are bounded, and every other cipher than those named is refused.
@@ -18,6 +19,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // MaxSize bounds a key file, in bytes.
@@ -87,8 +91,11 @@ func parsePrivate(typ string, der []byte) (any, error) {
 	return nil, fmt.Errorf("it holds %q, no private key", typ)
 }
 
-// Public returns the public key of a PEM file.
+// Public returns the public key of a PEM file, or of a line as OpenSSH writes it.
 func Public(data []byte) (crypto.PublicKey, error) {
+	if isSSH(data) {
+		return publicSSH(data)
+	}
 	block, err := firstBlock(data, func(*pem.Block) bool { return true })
 	if err != nil {
 		return nil, err
@@ -112,6 +119,35 @@ func Public(data []byte) (crypto.PublicKey, error) {
 		return key, nil
 	}
 	return nil, fmt.Errorf("a key of type %T cannot sign images: use RSA, ECDSA or Ed25519", key)
+}
+
+// isSSH tells whether data begin with a key of OpenSSH.
+func isSSH(data []byte) bool {
+	return bytes.HasPrefix(data, []byte("ssh-")) || bytes.HasPrefix(data, []byte("ecdsa-sha2-"))
+}
+
+// publicSSH reads one line of OpenSSH: type, key and comment.
+func publicSSH(data []byte) (crypto.PublicKey, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("it has more than %d bytes", MaxSize)
+	}
+	parsed, _, _, rest, err := ssh.ParseAuthorizedKey(data)
+	if err != nil {
+		return nil, errors.New("it holds no key of OpenSSH that can be read")
+	}
+	// Security: with two keys it would hang on their order who is trusted.
+	if len(bytes.TrimSpace(rest)) != 0 {
+		return nil, errors.New("it holds more than one line")
+	}
+	if k, ok := parsed.(ssh.CryptoPublicKey); ok {
+		switch key := k.CryptoPublicKey().(type) {
+		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
+			if t := parsed.Type(); !strings.Contains(t, "@") { // certificates, and keys that sign more than the message
+				return key, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("a key of type %q cannot sign images: use RSA, ECDSA or Ed25519", parsed.Type())
 }
 
 // firstBlock returns the first PEM block that wanted takes.

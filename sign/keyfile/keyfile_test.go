@@ -192,3 +192,62 @@ func FuzzPKCS8(f *testing.F) {
 	f.Add([]byte{0x30, 0}, []byte("x"))
 	f.Fuzz(func(t *testing.T, der, word []byte) { openPKCS8(der, word) })
 }
+
+// TestOpenSSH: public keys as ssh-keygen writes them.
+func TestOpenSSH(t *testing.T) {
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		t.Skip("ssh-keygen is not there")
+	}
+	dir := t.TempDir()
+	lines := map[string][]byte{}
+	for _, kind := range []string{"rsa", "ecdsa", "ed25519"} {
+		path := filepath.Join(dir, kind)
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "a comment", "-f", path).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v: %s", err, out)
+		}
+		line, err := os.ReadFile(path + ".pub")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines[kind] = line
+		key, err := Public(line)
+		if err != nil {
+			t.Fatal(kind, err)
+		}
+		// ssh-keygen itself tells the same key in PEM, where it can.
+		text, err := exec.Command("ssh-keygen", "-e", "-m", "PKCS8", "-f", path+".pub").Output()
+		if kind == "ed25519" {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := Public(text)
+		if err != nil || !want.(interface{ Equal(crypto.PublicKey) bool }).Equal(key) {
+			t.Errorf("%s: another key, %v", kind, err)
+		}
+	}
+	for name, bad := range map[string][]byte{
+		"two keys": append(bytes.Clone(lines["rsa"]), lines["ed25519"]...),
+		"cut":      lines["rsa"][:100],
+		"token":    []byte("sk-ssh-ed25519@openssh.com AAAA"),
+		"dss":      []byte("ssh-dss AAAAB3NzaC1kc3MAAAAB"),
+		"options":  append([]byte(`command="x" `), lines["rsa"]...),
+		"garbage":  []byte("ssh-ed25519 !!!"),
+		"long":     append([]byte("ssh-rsa "), bytes.Repeat([]byte("A"), MaxSize)...),
+	} {
+		if key, err := Public(bad); err == nil {
+			t.Errorf("%s: %T", name, key)
+		}
+	}
+}
+
+func FuzzPublic(f *testing.F) {
+	f.Add([]byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5wYXNzd29yZGlzbm90aGVyZWJ1dGtleXNhcmU= x\n"))
+	f.Add([]byte("-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if key, err := Public(data); err == nil && key == nil {
+			t.Error("neither key nor error")
+		}
+	})
+}
