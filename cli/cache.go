@@ -27,15 +27,18 @@ func newCacheCommand(log *action.Log) *cobra.Command {
 	return c
 }
 
+// cacheKinds are the values of --type besides all.
+var cacheKinds = slices.Concat(cache.Types, cache.Others)
+
 // cacheTypes checks the value of --type.
 func cacheTypes(list []string) ([]string, error) {
 	var types []string
 	for _, t := range list {
 		switch {
 		case t == "all":
-			return nil, nil
-		case !slices.Contains(cache.Types, t):
-			return nil, fmt.Errorf("cannot use the type %q: there are %s and all", t, strings.Join(cache.Types, ", "))
+			return cacheKinds, nil
+		case !slices.Contains(cacheKinds, t):
+			return nil, fmt.Errorf("cannot use the type %q: there are %s and all", t, strings.Join(cacheKinds, ", "))
 		}
 		types = append(types, t)
 	}
@@ -61,7 +64,7 @@ func newCacheListCommand(log *action.Log) *cobra.Command {
 			return cacheList(c.OutOrStdout(), log, types, verbose)
 		},
 	}
-	c.Flags().StringSliceVarP(&types, "type", "T", []string{"all"}, "list these `types`: "+strings.Join(cache.Types, ", "))
+	c.Flags().StringSliceVarP(&types, "type", "T", []string{"all"}, "list these `types`: "+strings.Join(cacheKinds, ", "))
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "list each file")
 	return c
 }
@@ -137,7 +140,7 @@ func newCacheCleanCommand(log *action.Log) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVarP(&o.types, "type", "T", []string{"all"}, "remove these `types`: "+strings.Join(cache.Types, ", "))
+	f.StringSliceVarP(&o.types, "type", "T", []string{"all"}, "remove these `types`: "+strings.Join(cacheKinds, ", "))
 	f.IntVarP(&o.days, "days", "D", 0, "remove what is older than this `number` of days")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only say what would be removed")
 	f.BoolVarP(&o.force, "force", "f", false, "do not ask")
@@ -186,7 +189,7 @@ func cacheClean(c *cobra.Command, log *action.Log, o *cleanOptions) error {
 			failed = errors.Join(failed, ch.Remove(e))
 		}
 	}
-	if !o.dryRun && o.days == 0 && types == nil {
+	if !o.dryRun && o.days == 0 && len(types) == len(cacheKinds) {
 		ch.RemoveRefs()
 	}
 	return failed

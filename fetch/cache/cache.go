@@ -110,6 +110,17 @@ func ownDir(path string) error {
 	return nil
 }
 
+// Others are folders of the same root that other packages keep, which list and
+// clean show as well: hot blocks and steps of builds. They have size caps of their
+// own.
+var Others = []string{"hot", "step"}
+
+// isOther tells whether a file of one of these folders has a name that they give.
+func isOther(kind, name string) bool {
+	name, ok := strings.CutSuffix(name, "."+kind)
+	return ok && (len(name) == 32 || len(name) == 64) && strings.Trim(name, "0123456789abcdef") == ""
+}
+
 // isName tells whether s is a name that entries have.
 func isName(s string) bool {
 	s = strings.TrimPrefix(s, "sha256.")

@@ -31,12 +31,12 @@ type Entry struct {
 	Temporary bool
 }
 
-// List returns the entries of the types, of all if there are none, in the order
-// of types and names.
+// List returns the entries of the types, those of Others among them, and of all
+// Types if there are none, in the order of types and names.
 func (c *Cache) List(types ...string) ([]Entry, error) {
 	var list []Entry
-	for _, t := range Types {
-		if len(types) > 0 && !slices.Contains(types, t) {
+	for _, t := range slices.Concat(Types, Others) {
+		if !slices.Contains(types, t) && (len(types) > 0 || slices.Contains(Others, t)) {
 			continue
 		}
 		dir := filepath.Join(c.Root, t)
@@ -71,7 +71,7 @@ func listDir(kind, dir string) ([]Entry, error) {
 			digest, _, _ := strings.Cut(rest, "_")
 			name, temporary = digest, true
 		}
-		if !isName(name) {
+		if !isName(name) && !isOther(kind, name) {
 			continue
 		}
 		fi, err := f.Info()
