@@ -8,8 +8,12 @@ import (
 	"sync"
 )
 
-// chunkBlocks is how many blocks a goroutine takes at once.
-const chunkBlocks = 64
+// chunkBlocks is how many blocks a goroutine takes at once, and ahead how many
+// chunks wait, so that whoever writes hashes something else meanwhile: 2 MiB.
+const (
+	chunkBlocks = 64
+	ahead       = 8
+)
 
 // Writer hashes data that is written to it in order. It is not safe for
 // concurrent use.
@@ -33,8 +37,8 @@ type job struct {
 // error too: it ends them.
 func NewWriter(salt []byte, workers int) *Writer {
 	workers = max(workers, 1)
-	w := &Writer{salt: bytes.Clone(salt), jobs: make(chan job), free: make(chan []byte, workers+1)}
-	for range workers + 1 {
+	w := &Writer{salt: bytes.Clone(salt), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
+	for range workers + ahead {
 		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
 	}
 	w.buf = <-w.free
