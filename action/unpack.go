@@ -27,7 +27,7 @@ func (s *starter) unpack() error {
 	if err != nil || !yes {
 		return err
 	}
-	if s.image.Format == image.FormatEncrypted {
+	if s.image.Format.Encrypted() {
 		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox")
 	}
 	r, ok := s.fsys.(*squashfs.Reader)

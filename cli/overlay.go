@@ -165,7 +165,7 @@ func overlayAllowed(f *sif.File) error {
 			return errors.New("it is an OCI-SIF image; an overlay in one is not supported")
 		case o.Type == sif.DataSignature:
 			return errors.New("it is signed; the signature would not hold any more")
-		case ok && p.FS == sif.FSEncryptedSquashfs:
+		case ok && (p.FS == sif.FSEncryptedSquashfs || p.FS == sif.FSGocryptfsSquashfs):
 			return errors.New("it is encrypted; an overlay would hold plain data")
 		case ok && p.Type == sif.PartOverlay:
 			return errors.New("it has an overlay partition already")
