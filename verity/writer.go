@@ -2,10 +2,11 @@ package verity
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"sync"
+
+	"singularity/verity/lanes"
 )
 
 // chunkBlocks is how many blocks a goroutine takes at once, and ahead how many
@@ -19,6 +20,7 @@ const (
 // concurrent use.
 type Writer struct {
 	salt   []byte
+	wide   bool // lanes.Have
 	size   int64
 	buf    []byte // of the chunk that is being filled
 	leaves [][]byte
@@ -37,7 +39,7 @@ type job struct {
 // error too: it ends them.
 func NewWriter(salt []byte, workers int) *Writer {
 	workers = max(workers, 1)
-	w := &Writer{salt: bytes.Clone(salt), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
+	w := &Writer{salt: bytes.Clone(salt), wide: lanes.Have(), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
 	for range workers + ahead {
 		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
 	}
@@ -49,11 +51,9 @@ func NewWriter(salt []byte, workers int) *Writer {
 }
 
 func (w *Writer) work() {
-	h := sha256.New()
+	h := newHasher(w.salt, w.wide)
 	for j := range w.jobs {
-		for i := 0; i < len(j.data); i += BlockSize {
-			sum(h, w.salt, j.data[i:i+BlockSize], j.digests[i/BlockSize*DigestSize:])
-		}
+		h.all(j.data, j.digests)
 		w.free <- j.data[:0]
 	}
 }
@@ -99,7 +99,7 @@ func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
 		return nil, fmt.Errorf("a salt has at most %d bytes, this one %d", MaxSalt, len(w.salt))
 	}
 	t := &Tree{Superblock: Superblock{UUID: uuid, Blocks: s.blocks, Salt: w.salt}, shape: s}
-	t.build(w.leaves)
+	t.build(w.leaves, newHasher(w.salt, w.wide))
 	return t, nil
 }
 
@@ -112,7 +112,7 @@ type Tree struct {
 }
 
 // build makes the levels over the digests of the data.
-func (t *Tree) build(chunks [][]byte) {
+func (t *Tree) build(chunks [][]byte, h *hasher) {
 	if t.shape.levels == 0 {
 		t.Root = Digest(chunks[0][:DigestSize])
 		return
@@ -122,16 +122,13 @@ func (t *Tree) build(chunks [][]byte) {
 		copy(level[i*chunkBlocks*DigestSize:], c)
 	}
 	t.levels = append(t.levels, level)
-	h := sha256.New()
 	for l := 1; l < t.shape.levels; l++ {
 		up := make([]byte, t.shape.count[l]*BlockSize)
-		for i := 0; i < len(level); i += BlockSize {
-			sum(h, t.Salt, level[i:i+BlockSize], up[i/perBlock:])
-		}
+		h.all(level, up)
 		t.levels = append(t.levels, up)
 		level = up
 	}
-	sum(h, t.Salt, level, t.Root[:])
+	h.one(level, t.Root[:])
 }
 
 // Size returns the size of the hash area in bytes.
