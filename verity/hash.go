@@ -94,3 +94,19 @@ func (h *hasher) all(data, out []byte) {
 		h.one(data, out)
 	}
 }
+
+// with is all, and takes the data into the plain digest s as well, in the same
+// time: the message of the one fills the gaps of the other.
+func (h *hasher) with(s *lanes.State, data, out []byte) {
+	head := len(h.head[0]) / lanes.BlockSize
+	for ; len(data) > 0; data, out = data[BlockSize:], out[DigestSize:] {
+		t := lanes.Initial()
+		h.edges(0, data)
+		lanes.Blocks(s, &t, data, h.head[0], head)
+		both := min(h.middle, BlockSize/lanes.BlockSize-head)
+		lanes.Blocks(s, &t, data[head*lanes.BlockSize:], data[h.skip:], both)
+		lanes.One(&t, data[h.skip+both*lanes.BlockSize:], h.middle-both)
+		lanes.One(&t, h.tail[0], len(h.tail[0])/lanes.BlockSize)
+		t.Put(out)
+	}
+}

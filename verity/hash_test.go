@@ -37,6 +37,40 @@ func TestHasher(t *testing.T) {
 	}
 }
 
+// TestPlain compares the digest that comes with a tree, and the tree.
+func TestPlain(t *testing.T) {
+	data := make([]byte, 3*chunkBlocks*BlockSize)
+	for i := range data {
+		data[i] = byte(i * i >> 9)
+	}
+	for _, n := range []int{1, 63, 64, 100, 4095, 4096, 4097, 3 * 4096, chunkBlocks * BlockSize, chunkBlocks*BlockSize + 70, len(data) - 1, len(data)} {
+		for salt := range MaxSalt + 1 {
+			if salt > 65 && salt < MaxSalt {
+				continue
+			}
+			w := NewSummingWriter(make([]byte, salt))
+			if w == nil {
+				t.Skip("this processor has no instructions for SHA-256")
+			}
+			for p := data[:n]; len(p) > 0; p = p[min(len(p), 100001):] {
+				w.Write(p[:min(len(p), 100001)])
+			}
+			got, err := w.Sum([16]byte{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w.Plain() != sha256.Sum256(data[:n]) {
+				t.Errorf("%d bytes, salt of %d: not the digest that crypto/sha256 makes", n, salt)
+			}
+			other := NewWriter(make([]byte, salt), 2)
+			other.Write(data[:n])
+			if want, err := other.Sum([16]byte{}); err != nil || want.Root != got.Root {
+				t.Errorf("%d bytes, salt of %d: not the tree that is made alone, %v", n, salt, err)
+			}
+		}
+	}
+}
+
 func BenchmarkHasher(b *testing.B) {
 	data, out := make([]byte, 16*BlockSize), make([]byte, 16*DigestSize)
 	for _, wide := range []bool{false, lanes.Have()} {

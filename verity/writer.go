@@ -20,7 +20,9 @@ const (
 // concurrent use.
 type Writer struct {
 	salt   []byte
-	wide   bool // lanes.Have
+	wide   bool         // lanes.Have
+	plain  *lanes.State // of the data without its last block, nil if nobody wants it
+	rest   []byte       // the last block, if plain wants it
 	size   int64
 	buf    []byte // of the chunk that is being filled
 	leaves [][]byte
@@ -29,17 +31,32 @@ type Writer struct {
 	done   sync.WaitGroup
 }
 
+// NewSummingWriter returns a Writer that makes the SHA-256 of the data as well, for
+// Plain, in the time of one of the two. It returns nil where the processor has no
+// instructions for that.
+func NewSummingWriter(salt []byte) *Writer {
+	if !lanes.Have() {
+		return nil
+	}
+	s := lanes.Initial()
+	return newWriter(&Writer{salt: bytes.Clone(salt), wide: true, plain: &s}, 1)
+}
+
 // job is a chunk of data and where its digests go.
 type job struct {
 	data, digests []byte
+	whole         int // bytes of data in whole blocks; the rest is filled up
 }
 
 // NewWriter returns a Writer that hashes with the given number of goroutines,
 // at least one, and a salt of at most 256 bytes. Sum must be called, after an
 // error too: it ends them.
 func NewWriter(salt []byte, workers int) *Writer {
-	workers = max(workers, 1)
-	w := &Writer{salt: bytes.Clone(salt), wide: lanes.Have(), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
+	return newWriter(&Writer{salt: bytes.Clone(salt), wide: lanes.Have()}, max(workers, 1))
+}
+
+func newWriter(w *Writer, workers int) *Writer {
+	w.jobs, w.free = make(chan job, ahead), make(chan []byte, workers+ahead)
 	for range workers + ahead {
 		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
 	}
@@ -53,7 +70,12 @@ func NewWriter(salt []byte, workers int) *Writer {
 func (w *Writer) work() {
 	h := newHasher(w.salt, w.wide)
 	for j := range w.jobs {
-		h.all(j.data, j.digests)
+		if w.plain == nil {
+			h.all(j.data, j.digests)
+		} else {
+			h.with(w.plain, j.data[:j.whole], j.digests)
+			h.all(j.data[j.whole:], j.digests[j.whole/BlockSize*DigestSize:])
+		}
 		w.free <- j.data[:0]
 	}
 }
@@ -75,12 +97,14 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // send gives the chunk to a goroutine; only the last one may be short.
 func (w *Writer) send() {
-	for len(w.buf)%BlockSize != 0 {
-		w.buf = append(w.buf, make([]byte, BlockSize-len(w.buf)%BlockSize)...)
+	whole := len(w.buf) / BlockSize * BlockSize
+	if short := len(w.buf) - whole; short > 0 {
+		w.rest = bytes.Clone(w.buf[whole:])
+		w.buf = append(w.buf, make([]byte, BlockSize-short)...)
 	}
 	d := make([]byte, chunkBlocks*DigestSize)
 	w.leaves = append(w.leaves, d)
-	w.jobs <- job{w.buf, d}
+	w.jobs <- job{w.buf, d, whole}
 	w.buf = <-w.free
 }
 
@@ -102,6 +126,12 @@ func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
 	t.build(w.leaves, newHasher(w.salt, w.wide))
 	return t, nil
 }
+
+// Sums tells whether w is a summing one.
+func (w *Writer) Sums() bool { return w.plain != nil }
+
+// Plain returns the SHA-256 of the data, after Sum, once, if w is a summing one.
+func (w *Writer) Plain() Digest { return w.plain.Finish(w.rest, w.size) }
 
 // Tree is the hash tree over some data.
 type Tree struct {

@@ -36,6 +36,23 @@ func (s *State) Put(out []byte) {
 	}
 }
 
+// Finish takes rest, the end of a message of size bytes, and the padding, and
+// returns the digest.
+func (s *State) Finish(rest []byte, size int64) (sum [Size]byte) {
+	One(s, rest, len(rest)/BlockSize)
+	var b [2 * BlockSize]byte
+	n := copy(b[:], rest[len(rest)/BlockSize*BlockSize:])
+	b[n] = 0x80
+	end := BlockSize
+	if n+9 > BlockSize {
+		end = 2 * BlockSize
+	}
+	binary.BigEndian.PutUint64(b[end-8:], uint64(size)*8)
+	One(s, b[:], end/BlockSize)
+	s.Put(sum[:])
+	return sum
+}
+
 // Blocks takes n blocks of p into s, and n of q into t.
 func Blocks(s, t *State, p, q []byte, n int) {
 	if n <= 0 {
