@@ -22,6 +22,7 @@ import (
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/conf"
+	"singularity/host"
 	"singularity/oci"
 	"singularity/pgp"
 	"singularity/plan"
@@ -333,11 +334,8 @@ func explainBuild(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return err // the general hint fits
 	}
-	if e, ok := errors.AsType[*build.SpaceError](err); ok {
-		hint = "free some space there"
-		if e.Temp {
-			hint = "choose a directory with more space by --tmpdir or SINGULARITY_TMPDIR"
-		}
+	if e, ok := errors.AsType[*host.SpaceError](err); ok {
+		hint = spaceCure(e)
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitOne(errors.New("build interrupted"))
@@ -346,6 +344,22 @@ func explainBuild(err error) error {
 		return explainFetch(err)
 	}
 	return action.Fatal(err, hint)
+}
+
+// spaceCure says where to get the space that is missing.
+func spaceCure(e *host.SpaceError) string {
+	if root, err := cacheRoot(); err == nil && strings.HasPrefix(e.Dir+"/", root+"/") {
+		e.Use = host.Cached // the target of a build that converts
+	}
+	switch {
+	case e.Limit:
+		return "ulimit -f shows the limit and sets it"
+	case e.Use == host.Temporary:
+		return "choose a directory with more space by --tmpdir or SINGULARITY_TMPDIR"
+	case e.Use == host.Cached:
+		return "make space with singularity cache clean, let SINGULARITY_CACHEDIR name another place, or go without by --disable-cache"
+	}
+	return "free some space there"
 }
 
 // exitStatus is the status of a process that has told the user everything.

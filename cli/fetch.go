@@ -195,14 +195,13 @@ func (o *fetchOptions) fetcher(ctx context.Context, log *action.Log, p *transfer
 	return f, nil
 }
 
-// temporary is where images go that are not cached.
-func (o *fetchOptions) temporary() string {
-	for _, dir := range []string{o.tmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return "/var/tmp"
+// temporary is where large temporary files go.
+func (o *fetchOptions) temporary() string { return tempDir(o.tmpDir) }
+
+// tempDir is where temporary files go: the directory that a flag names, that of
+// the environment, or one on disk.
+func tempDir(flag string) string {
+	return host.TempDir(flag, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR"))
 }
 
 // cacheRoot returns the root of the cache.
@@ -332,6 +331,7 @@ func explainFetch(err error) error {
 	_, missing := errors.AsType[*library.NotFoundError](err)
 	_, helper := errors.AsType[*registry.HelperError](err)
 	_, owner := errors.AsType[*cache.OwnerError](err)
+	full, _ := errors.AsType[*host.SpaceError](err)
 	switch {
 	case credential != nil:
 		hint = "if that host belongs to the registry, name it in auth-hosts of registries.conf"
@@ -349,6 +349,8 @@ func explainFetch(err error) error {
 		hint = "images of layers have the scheme docker://"
 	case helper:
 		hint = "repair the helper, or take it out of the file that names it"
+	case full != nil:
+		hint = spaceCure(full)
 	case owner:
 		hint = "let SINGULARITY_CACHEDIR name a directory of your own"
 	case errors.Is(err, fs.ErrExist):

@@ -33,7 +33,7 @@ import (
 
 // Limits of a definition file.
 const (
-	MaxSize     = 4 << 20  // bytes, before and after the variables are replaced
+	MaxSize     = 4 << 20 // bytes, before and after the variables are replaced
 	maxStages   = 100
 	maxSections = 10000 // in one stage
 	maxKeywords = 1000  // in one header
