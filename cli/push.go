@@ -139,11 +139,11 @@ func (o *pushOptions) layers(ctx context.Context, log *action.Log, ref *fetch.Re
 	if err != nil {
 		return err
 	}
-	push, err := client.Push(ctx, ref.Repository())
+	push, err := client.Push(ctx, ref.Repository(), ref.Tag())
 	if err != nil {
 		return err
 	}
-	digest, err := fetch.PushLayers(ctx, push, ref.Tag(), img, o.temporary(), bar.each)
+	digest, err := fetch.PushLayers(ctx, push, img, o.temporary(), bar.each)
 	if err == nil {
 		bar.clear()
 		log.Info("Digest of the manifest: " + digest)
@@ -177,13 +177,13 @@ func (o *pushOptions) toRegistry(ctx context.Context, log *action.Log, ref *fetc
 	if _, err := io.Copy(h, io.NewSectionReader(r, 0, size)); err != nil {
 		return err
 	}
-	push, err := client.Push(ctx, ref.Repository())
+	push, err := client.Push(ctx, ref.Repository(), ref.Tag())
 	if err != nil {
 		return err
 	}
 	name := filepath.Base(path)
 	i := registry.NewSIF{SIF: registry.SIF{Digest: "sha256:" + hex.EncodeToString(h.Sum(nil)), Size: size}, Arch: f.Header().Arch, Title: name}
-	digest, archs, err := push.PushSIF(ctx, ref.Tag(), r, i, bar.each(name))
+	digest, archs, err := push.PushSIF(ctx, r, i, bar.each(name))
 	if err != nil {
 		return err
 	}

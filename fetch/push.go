@@ -14,11 +14,11 @@ import (
 	"singularity/oci/registry"
 )
 
-// PushLayers stores an image of layers in a registry, at a tag, and returns the
+// PushLayers stores an image of layers in a registry, and returns the
 // digest of its manifest. An image that has a manifest keeps it, and so its
 // digest; one of "docker save" gets one, and its layers are compressed. Where the
 // image cannot be read at any place, one layer at a time is kept in dir.
-func PushLayers(ctx context.Context, p *registry.Push, tag string, img *oci.Image, dir string, progress func(what string) func(done, total int64)) (string, error) {
+func PushLayers(ctx context.Context, p *registry.Push, img *oci.Image, dir string, progress func(what string) func(done, total int64)) (string, error) {
 	manifest, mediaType, err := img.Stored()
 	if err != nil {
 		return "", err
@@ -53,7 +53,7 @@ func PushLayers(ctx context.Context, p *registry.Push, tag string, img *oci.Imag
 		}
 		mediaType = types.OCIManifestSchema1
 	}
-	return p.Manifest(ctx, tag, string(mediaType), manifest)
+	return p.Manifest(ctx, string(mediaType), manifest)
 }
 
 func pushLayer(ctx context.Context, p *registry.Push, img *oci.Image, l v1.Layer, dir string, progress func(done, total int64)) (v1.Descriptor, error) {

@@ -24,37 +24,35 @@ import (
 // more having arrived.
 const maxPushTries = 5
 
-// Push puts blobs and manifests into one repository. What the registry has
+// Push stores an image at a tag. What the registry has
 // already is not sent again, and an upload that breaks off goes on where it
 // stopped.
 type Push struct {
-	s      *session
-	client *http.Client
+	s        *session
+	client   *http.Client
+	ref, tag string
 }
 
-// Push begins a push to a repository.
-func (c *Client) Push(ctx context.Context, repository string) (*Push, error) {
+// Push begins a push to a tag of a repository.
+func (c *Client) Push(ctx context.Context, repository, tag string) (*Push, error) {
+	ref := fullName(repository, tag, "")
 	list, err := c.endpoints(repository, false)
 	if err != nil {
-		return nil, &Error{Verb: "push to", Ref: repository, Err: err}
+		return nil, &Error{Verb: "push", Ref: ref, Err: err}
 	}
-	p := &Push{s: list[0]}
+	p := &Push{s: list[0], ref: ref, tag: tag}
 	if p.client, err = p.s.loggedIn(ctx, transport.PushScope); err != nil {
-		return nil, p.fail("", err)
+		return nil, p.fail(err)
 	}
 	return p, nil
 }
 
 // fail makes an error of this push of err.
-func (p *Push) fail(tag string, err error) error {
+func (p *Push) fail(err error) error {
 	if err == nil {
 		return nil
 	}
-	ref := p.s.repo.Name()
-	if tag != "" {
-		ref += ":" + tag
-	}
-	return &Error{Verb: "push to", Ref: ref, Err: p.s.explain(err)}
+	return &Error{Verb: "push", Ref: p.ref, Err: p.s.explain(err)}
 }
 
 // Blob makes sure that the registry has a blob.
@@ -63,12 +61,12 @@ func (p *Push) Blob(ctx context.Context, r io.ReaderAt, digest string, size int6
 	if err == nil {
 		err = p.blob(ctx, r, h, size, progress)
 	}
-	return p.fail("", err)
+	return p.fail(err)
 }
 
-// Manifest stores a manifest at a tag, and returns its digest.
-func (p *Push) Manifest(ctx context.Context, tag, mediaType string, text []byte) (string, error) {
-	return digestOf(text), p.fail(tag, p.put(ctx, tag, mediaType, text))
+// Manifest stores a manifest at the tag, and returns its digest.
+func (p *Push) Manifest(ctx context.Context, mediaType string, text []byte) (string, error) {
+	return digestOf(text), p.fail(p.put(ctx, p.tag, mediaType, text))
 }
 
 // put stores a manifest at a tag or at its digest.

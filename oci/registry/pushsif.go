@@ -35,11 +35,11 @@ type NewSIF struct {
 	Title string // for people
 }
 
-// PushSIF stores a SIF image, whose digest and size are known, at a tag. SIF
+// PushSIF stores a SIF image, whose digest and size are known, at the tag. SIF
 // images for other architectures that are there stay: an index holds them all,
 // as FindSIF chooses one. It returns the digest of the manifest, and the
 // architectures that are at the tag now.
-func (p *Push) PushSIF(ctx context.Context, tag string, r io.ReaderAt, i NewSIF, progress func(done, total int64)) (digest string, archs []string, err error) {
+func (p *Push) PushSIF(ctx context.Context, r io.ReaderAt, i NewSIF, progress func(done, total int64)) (digest string, archs []string, err error) {
 	mine, text, err := i.manifest()
 	if err != nil {
 		return "", nil, err
@@ -50,8 +50,8 @@ func (p *Push) PushSIF(ctx context.Context, tag string, r io.ReaderAt, i NewSIF,
 	if err = p.Blob(ctx, bytes.NewReader(emptyConfig), digestOf(emptyConfig), int64(len(emptyConfig)), nil); err != nil {
 		return "", nil, err
 	}
-	archs, err = p.merge(ctx, tag, mine, text)
-	return mine.Digest.String(), archs, p.fail(tag, err)
+	archs, err = p.merge(ctx, mine, text)
+	return mine.Digest.String(), archs, p.fail(err)
 }
 
 var emptyConfig = []byte("{}")
@@ -85,13 +85,13 @@ func entry(manifest []byte, arch string) (v1.Descriptor, error) {
 		Platform: &v1.Platform{OS: "linux", Architecture: arch}}, err
 }
 
-// merge puts a manifest at a tag, beside what is there for other architectures.
+// merge puts a manifest at the tag, beside what is there for other architectures.
 //
 // A registry cannot change a tag only if it is still what it was. Of two that
 // push at once one may overwrite the other, so each looks again, and adds itself
 // to what the other one made.
-func (p *Push) merge(ctx context.Context, tag string, mine v1.Descriptor, text []byte) ([]string, error) {
-	others, _, err := p.tagged(ctx, tag)
+func (p *Push) merge(ctx context.Context, mine v1.Descriptor, text []byte) ([]string, error) {
+	others, _, err := p.tagged(ctx)
 	wait := 50 * time.Millisecond
 	for range maxMerges {
 		if err != nil {
@@ -102,15 +102,15 @@ func (p *Push) merge(ctx context.Context, tag string, mine v1.Descriptor, text [
 		}
 		list := append(others, mine)
 		if len(list) == 1 {
-			err = p.put(ctx, tag, string(types.OCIManifestSchema1), text)
+			err = p.put(ctx, p.tag, string(types.OCIManifestSchema1), text)
 		} else {
-			err = p.putIndex(ctx, tag, list, text)
+			err = p.putIndex(ctx, list, text)
 		}
 		if err != nil {
 			return nil, err
 		}
 		var there bool
-		if others, there, err = p.tagged(ctx, tag, mine.Digest); there {
+		if others, there, err = p.tagged(ctx, mine.Digest); there {
 			return archsOf(others), err
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -122,7 +122,7 @@ func (p *Push) merge(ctx context.Context, tag string, mine v1.Descriptor, text [
 }
 
 // putIndex stores one manifest and the index that names it with others.
-func (p *Push) putIndex(ctx context.Context, tag string, list []v1.Descriptor, text []byte) error {
+func (p *Push) putIndex(ctx context.Context, list []v1.Descriptor, text []byte) error {
 	if err := p.put(ctx, digestOf(text), string(types.OCIManifestSchema1), text); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (p *Push) putIndex(ctx context.Context, tag string, list []v1.Descriptor, t
 	if err != nil {
 		return err
 	}
-	return p.put(ctx, tag, string(types.OCIImageIndex), index)
+	return p.put(ctx, p.tag, string(types.OCIImageIndex), index)
 }
 
 // without leaves out the image that mine replaces.
@@ -158,11 +158,11 @@ func archsOf(list []v1.Descriptor) []string {
 	return names
 }
 
-// tagged returns the SIF images at a tag: none where nothing is or where
+// tagged returns the SIF images at the tag: none where nothing is or where
 // anything else is, which a push replaces. there tells whether one of them has
 // the digest want.
-func (p *Push) tagged(ctx context.Context, tag string, want ...v1.Hash) (list []v1.Descriptor, there bool, err error) {
-	text, index, err := p.get(ctx, tag)
+func (p *Push) tagged(ctx context.Context, want ...v1.Hash) (list []v1.Descriptor, there bool, err error) {
+	text, index, err := p.get(ctx, p.tag)
 	if err != nil || text == nil {
 		return nil, false, err
 	}

@@ -23,12 +23,12 @@ import (
 
 // pushSIF pushes data as a SIF image for an architecture.
 func pushSIF(t *testing.T, c *Client, repository, tag, arch string, data []byte) error {
-	p, err := c.Push(t.Context(), repository)
+	p, err := c.Push(t.Context(), repository, tag)
 	if err != nil {
 		return err
 	}
 	i := NewSIF{SIF: SIF{Digest: digestOf(data), Size: int64(len(data))}, Arch: arch, Title: "x"}
-	_, _, err = p.PushSIF(t.Context(), tag, bytes.NewReader(data), i, nil)
+	_, _, err = p.PushSIF(t.Context(), bytes.NewReader(data), i, nil)
 	return err
 }
 
@@ -125,7 +125,7 @@ func TestMergeWithOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}}})
-	p, err := c.Push(t.Context(), repo)
+	p, err := c.Push(t.Context(), repo, "1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,14 +142,14 @@ func TestMergeWithOthers(t *testing.T) {
 		}
 	}
 	for _, m := range [][3]string{{digest.String(), "application/vnd.docker.distribution.manifest.v2+json", string(inner)}, {"1", "application/vnd.oci.image.index.v1+json", string(outer)}} {
-		if _, err := p.Manifest(t.Context(), m[0], m[1], []byte(m[2])); err != nil {
+		if err := p.put(t.Context(), m[0], m[1], []byte(m[2])); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := pushSIF(t, c, repo, "1", "amd64", imageFor("02", "sif")); err != nil {
 		t.Fatal(err)
 	}
-	if list, _, err := p.tagged(t.Context(), "1"); err != nil || !slices.Equal(archsOf(list), []string{"amd64"}) {
+	if list, _, err := p.tagged(t.Context()); err != nil || !slices.Equal(archsOf(list), []string{"amd64"}) {
 		t.Errorf("got %v %v", archsOf(list), err)
 	}
 }
