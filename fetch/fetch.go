@@ -154,6 +154,9 @@ func (f *Fetcher) waiting(host string) {
 // write fetches s into file, if there is room for it.
 func (f *Fetcher) write(ctx context.Context, s *source, use host.Use, file *os.File) error {
 	dir := filepath.Dir(file.Name())
+	if use == host.Temporary {
+		dir = filepath.Dir(dir) // the other one goes away
+	}
 	fi, err := file.Stat() // the beginning may be here already
 	if err == nil {
 		err = host.CheckFile(use, dir, s.size-fi.Size())
