@@ -40,6 +40,7 @@ type fetchOptions struct {
 	authFile, library, tmpDir          string
 	dockerHost, username, password     string
 	arch, platform                     string
+	shown                              bool // the password is on the command line
 }
 
 // fetchEnv are the variables of these flags.
@@ -81,6 +82,7 @@ func (o *fetchOptions) fromEnv(c *cobra.Command) error {
 			known = append(known, e)
 		}
 	}
+	o.shown = o.password != ""
 	if err := setFromEnv(c, known); err != nil {
 		return err
 	}
@@ -152,6 +154,10 @@ func (o *fetchOptions) registryClient(ctx context.Context, log *action.Log) (*re
 	config, dir, err := registriesConf()
 	if err != nil {
 		return nil, err
+	}
+	if o.shown {
+		o.shown = false // once is enough
+		log.Warning("other users can see a password on the command line: use SINGULARITY_DOCKER_PASSWORD, or log in")
 	}
 	return &registry.Client{
 		Config: config, Credentials: o.credentials(dir), Plain: o.noHTTPS, UserAgent: userAgent(), Context: ctx,
@@ -328,6 +334,7 @@ func explainFetch(err error) error {
 	status, refused := errors.AsType[*transfer.StatusError](err)
 	credential, _ := errors.AsType[*registry.CredentialError](err)
 	_, plain := errors.AsType[*transfer.PlainError](err)
+	_, ofRegistry := errors.AsType[*registry.Error](err)
 	_, missing := errors.AsType[*library.NotFoundError](err)
 	_, helper := errors.AsType[*registry.HelperError](err)
 	_, owner := errors.AsType[*cache.OwnerError](err)
@@ -335,9 +342,9 @@ func explainFetch(err error) error {
 	switch {
 	case credential != nil:
 		hint = "if that host belongs to the registry, name it in auth-hosts of registries.conf"
-	case refused && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
+	case refused && ofRegistry && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
 		hint = "log in with: singularity registry login docker://" + status.Host + "; -v shows which credentials are used"
-	case refused && status.Code == http.StatusTooManyRequests:
+	case refused && ofRegistry && status.Code == http.StatusTooManyRequests:
 		hint = "the registry limits pulls: log in, or set a mirror in registries.conf"
 	case refused && status.Code == http.StatusNotFound, missing:
 		hint = "check the name and the tag"

@@ -203,7 +203,8 @@ func keyserverCommand(ts *testscript.TestScript, neg bool, args []string) {
 // It serves the files of DIR over TLS and sets $NAME to its address.
 // /plain/FILE is a file, /break/FILE breaks off in the middle of the first two
 // answers, /lie/FILE sends less than it announces, /away/HOST/FILE leads to
-// another host, /unsized/FILE does not say how much comes. NAME/count holds how many files were sent.
+// another host, /unsized/FILE does not say how much comes, /rude refuses with
+// signs that command a terminal. NAME/count holds how many files were sent.
 func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: web NAME DIR")
@@ -243,6 +244,10 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "away":
 		host, file, _ := strings.Cut(rest, "/")
 		http.Redirect(w, r, "https://"+host+"/plain/"+file, http.StatusFound)
+		return
+	case "rude":
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "\x1b]52;c;aGk=\x07\u202ered")
 		return
 	case "unsized":
 		w = &unsized{w}
