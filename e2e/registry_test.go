@@ -204,7 +204,8 @@ func keyserverCommand(ts *testscript.TestScript, neg bool, args []string) {
 // /plain/FILE is a file, /break/FILE breaks off in the middle of the first two
 // answers, /lie/FILE sends less than it announces, /away/HOST/FILE leads to
 // another host, /unsized/FILE does not say how much comes, /rude refuses with
-// signs that command a terminal. NAME/count holds how many files were sent.
+// signs that command a terminal, /api/container/ is what Singularity Hub said
+// about its images. NAME/count holds how many files were sent.
 func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: web NAME DIR")
@@ -244,6 +245,9 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "away":
 		host, file, _ := strings.Cut(rest, "/")
 		http.Redirect(w, r, "https://"+host+"/plain/"+file, http.StatusFound)
+		return
+	case "api":
+		fmt.Fprintf(w, `{"id":1,"name":%q,"image":"https://%s/plain/image.sif","tag":"latest","version":"3f2e6c1b5a"}`, rest, r.Host)
 		return
 	case "rude":
 		w.WriteHeader(http.StatusForbidden)

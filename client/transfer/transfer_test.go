@@ -157,6 +157,29 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestSilentAnswer: an answer that stops in the middle ends for whoever reads
+// it, not only for a Download.
+func TestSilentAnswer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("{"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	tr, err := NewTransport(&Settings{Plain: true, Idle: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := NewClient(tr).Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); !errors.Is(err, errIdle) {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
 // TestRedirect: SC-127 and SC-128, credentials stay at their origin, however
 // long the way is, and TLS is never left.
 func TestRedirect(t *testing.T) {

@@ -88,37 +88,39 @@ func entry(manifest []byte, arch string) (v1.Descriptor, error) {
 // merge puts a manifest at the tag, beside what is there for other architectures.
 //
 // A registry cannot change a tag only if it is still what it was. Of two that
-// push at once one may overwrite the other, so each looks again, and adds itself
-// to what the other one made.
+// push at once one may overwrite the other, so each looks again after as long as
+// the other one may take between its look and its change, and adds itself to what
+// is there then.
 func (p *Push) merge(ctx context.Context, mine v1.Descriptor, text []byte) ([]string, error) {
-	others, _, err := p.tagged(ctx)
-	wait := 50 * time.Millisecond
 	for range maxMerges {
-		if err != nil {
-			return nil, err
+		begin := time.Now()
+		others, _, err := p.tagged(ctx)
+		if err == nil {
+			err = p.putBeside(ctx, others, mine, text)
 		}
-		if others, err = without(others, mine); err != nil {
-			return nil, err
-		}
-		list := append(others, mine)
-		if len(list) == 1 {
-			err = p.put(ctx, p.tag, string(types.OCIManifestSchema1), text)
-		} else {
-			err = p.putIndex(ctx, list, text)
+		if err == nil {
+			err = pause(ctx, 2*time.Since(begin))
 		}
 		if err != nil {
 			return nil, err
 		}
-		var there bool
-		if others, there, err = p.tagged(ctx, mine.Digest); there {
-			return archsOf(others), err
+		if list, there, err := p.tagged(ctx, mine.Digest); there || err != nil {
+			return archsOf(list), err
 		}
-		if err := pause(ctx, wait); err != nil {
-			return nil, err
-		}
-		wait = wait * 3 / 2
 	}
 	return nil, errors.New("the registry does not show at this tag what was pushed to it")
+}
+
+// putBeside stores a manifest at the tag, or an index that names it with others.
+func (p *Push) putBeside(ctx context.Context, others []v1.Descriptor, mine v1.Descriptor, text []byte) error {
+	others, err := without(others, mine)
+	if err != nil {
+		return err
+	}
+	if len(others) == 0 {
+		return p.put(ctx, p.tag, string(types.OCIManifestSchema1), text)
+	}
+	return p.putIndex(ctx, append(others, mine), text)
 }
 
 // putIndex stores one manifest and the index that names it with others.

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -95,21 +95,41 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// TestMany pushes at the same time: nobody's image is lost.
-func TestMany(t *testing.T) {
-	c, repo := newRegistry(t)
-	codes := map[string]string{"amd64": "02", "arm64": "04", "ppc64le": "06"}
-	var wg sync.WaitGroup
-	for arch, code := range codes {
-		other := *c
-		other.sessions = nil
-		wg.Go(func() {
-			if err := pushSIF(t, &other, repo, "1", arch, imageFor(code, arch)); err != nil {
-				t.Error(err)
-			}
-		})
+// TestOvertaken: another push comes between, and nobody's image is lost.
+func TestOvertaken(t *testing.T) {
+	inner := registry.New(registry.Logger(nolog()))
+	var first []byte
+	puts := 0
+	reg := newSpy(t, func(w http.ResponseWriter, r *http.Request) {
+		if !basic(w, r) {
+			return
+		}
+		if r.Method != http.MethodPut || !strings.HasSuffix(r.URL.Path, "/manifests/1") {
+			inner.ServeHTTP(w, r)
+			return
+		}
+		text, _ := io.ReadAll(r.Body)
+		if puts++; puts == 1 {
+			first = text
+		}
+		r.Body = io.NopCloser(bytes.NewReader(text))
+		inner.ServeHTTP(w, r)
+		if puts == 2 { // the first pusher, who has not seen the second one
+			again := httptest.NewRequest(http.MethodPut, r.URL.Path, bytes.NewReader(first))
+			again.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			inner.ServeHTTP(httptest.NewRecorder(), again)
+		}
+	})
+	c, repo := client(t, reg), reg.host()+"/lab/tool"
+	codes := map[string]string{"amd64": "02", "arm64": "04"}
+	for _, arch := range []string{"amd64", "arm64"} {
+		if err := pushSIF(t, c, repo, "1", arch, imageFor(codes[arch], arch)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	wg.Wait()
+	if puts != 3 {
+		t.Errorf("%d changes of the tag, want 3", puts)
+	}
 	for arch := range codes {
 		if got := at(t, c, repo, "1", arch); got != arch {
 			t.Errorf("%s: got %q", arch, got)
