@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,6 +146,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	if err := f.seal(log, o); err != nil {
 		return err
 	}
+	debug.SetGCPercent(50) // most of the memory is the tree of the image, which stays
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
 	ctx, stop := buildContext(parent)
