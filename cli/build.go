@@ -330,7 +330,8 @@ func explainBuild(err error) error {
 	if e, ok := errors.AsType[*source.MissingToolError](err); ok {
 		hint = "install it, on Debian and Ubuntu with: apt-get install " + e.Package
 	}
-	if e, ok := errors.AsType[*build.ScriptError](err); ok && e.Section != "test" {
+	_, ran := errors.AsType[*build.ExitError](err)
+	if e, ok := errors.AsType[*build.ScriptError](err); ok && ran && e.Section != "test" {
 		hint = "the last command that the script shows above is the one that failed"
 	}
 	if errors.Is(err, fs.ErrPermission) {
