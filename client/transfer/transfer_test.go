@@ -180,6 +180,26 @@ func TestSilentAnswer(t *testing.T) {
 	}
 }
 
+// TestDeafServer: a server that takes nothing of an upload is given up.
+func TestDeafServer(t *testing.T) {
+	end := make(chan bool)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-end }))
+	defer s.Close()
+	defer close(end)
+	tr, err := NewTransport(&Settings{Plain: true, Idle: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := NewClient(tr).Post(s.URL, "x", io.LimitReader(zeros{}, 1<<40))
+	if !errors.Is(err, errIdle) {
+		t.Errorf("got %v, %v", res, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
 // TestRedirect: SC-127 and SC-128, credentials stay at their origin, however
 // long the way is, and TLS is never left.
 func TestRedirect(t *testing.T) {

@@ -127,8 +127,8 @@ type offline struct{}
 
 func (offline) RoundTrip(*http.Request) (*http.Response, error) { return nil, ErrOffline }
 
-// guard refuses what is not encrypted, and gives up on an answer that stops in
-// the middle.
+// guard refuses what is not encrypted, and gives up on a server that stops in
+// the middle of a request or an answer.
 type guard struct {
 	inner http.RoundTripper
 	plain bool
@@ -145,13 +145,41 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", g.agent)
 	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &sending{ReadCloser: r.Body, limit: g.idle, t: time.AfterFunc(g.idle, func() { cancel(errIdle) })}
+	}
 	res, err := g.inner.RoundTrip(r)
 	if err != nil {
+		if context.Cause(ctx) == errIdle {
+			err = fmt.Errorf("%w for %v", errIdle, g.idle)
+		}
 		cancel(nil)
 		return nil, err
 	}
 	res.Body = &idleReader{ReadCloser: &cancelling{res.Body, cancel}, limit: g.idle, cancel: cancel}
 	return res, nil
+}
+
+// sending is the body of a request, which ends if the server takes nothing of it
+// for a while. From its end on the time for the answer counts.
+type sending struct {
+	io.ReadCloser
+	limit time.Duration
+	t     *time.Timer
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.t.Reset(s.limit)
+	n, err := s.ReadCloser.Read(p)
+	if err != nil {
+		s.t.Stop()
+	}
+	return n, err
+}
+
+func (s *sending) Close() error {
+	s.t.Stop()
+	return s.ReadCloser.Close()
 }
 
 // cancelling ends a request with its answer.
