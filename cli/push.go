@@ -40,7 +40,7 @@ func newPushCommand(log *action.Log) *cobra.Command {
 			"\n\nSIF images for several architectures can share a tag of a registry: a push replaces the one for its own architecture and keeps the others, and who pulls gets the one that fits, or the one of --arch." +
 			"\n\nA library gets signed images only, unless --allow-unsigned is given; it needs a token, which comes from the active remote endpoint.",
 		Example: "  $ singularity push tool.sif oras://registry.example.org/tools/tool:1.0\n" +
-			"  $ singularity push oci-archive:tool.tar docker://registry.example.org/tools/tool:1.0\n" +
+			"  $ singularity push oci-archive:tool.tar docker://registry.example.org/tool:1.0\n" +
 			"  $ singularity push tool.sif library://lab/tools/tool:1.0,latest",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
