@@ -408,7 +408,8 @@ func settings(c *conf.Config) plan.Settings {
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
-	s.Overlay, s.TmpSandbox = c.EnableOverlay, c.TmpSandbox
+	s.Overlay, s.Underlay, s.TmpSandbox = c.EnableOverlay, c.EnableUnderlay, c.TmpSandbox
+	s.PrivateMounts, s.Ramfs = !c.MountSlave, c.MemoryFSType == "ramfs"
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20
 		// The value of the file as it is installed is nobody's wish.
