@@ -14,7 +14,7 @@ func (s *starter) rights(h *plan.HostFacts) error {
 	have, known := host.Capabilities()
 	h.Caps, h.KnownCaps = plan.Caps(have), plan.Caps(known)
 	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
-		c, err := conf.LoadCapabilities(conf.CapabilityPath(), conf.OpenSite)
+		c, err := conf.LoadCapabilities(s.siteDir()+"/capability.json", conf.OpenSite)
 		if err != nil {
 			return OwnerHint(err)
 		}

@@ -192,6 +192,9 @@ func (s *starter) mayShare() bool {
 	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
+	if s.conf.EnableOverlay == "no" {
+		return false // files that differ from those of the first start need one
+	}
 	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
 }
 

@@ -101,6 +101,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCacheCommand(log),
+		newCapabilityCommand(log),
 		newCompletionCommand(),
 		newConfigCommand(log),
 		newDataCommand(log),
