@@ -20,7 +20,7 @@ import (
 
 func newCapabilityCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "capability", Aliases: []string{"caps"},
+		Use: "capability", Aliases: []string{"caps"},
 		Short: "Grant capabilities to users and groups",
 		Long: "Say which Linux capabilities users and groups may have in their containers where the setuid helper starts them (--add-caps), and, with " +
 			"\"root default capabilities = file\", root. The grants are in capability.json beside singularity.conf." +

@@ -141,6 +141,24 @@ func (d *database) groups(gids []int) []Group {
 	return list
 }
 
+// GroupsOf returns the groups that u is in, as the name service knows them; the
+// group of u comes with them.
+func GroupsOf(u User) ([]int, error) {
+	b, err := ask("id", "-G", "--", u.Name)
+	if err != nil {
+		return nil, err
+	}
+	var gids []int
+	for _, word := range strings.Fields(string(b)) {
+		gid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, err
+		}
+		gids = append(gids, gid)
+	}
+	return gids, nil
+}
+
 // LookupGroup returns the number of the group called name.
 func LookupGroup(name string) (gid int, ok bool) { return system().groupNamed(name) }
 
