@@ -307,6 +307,8 @@ func (x *explainer) binds() {
 		switch name := bindRules[m.Tag]; {
 		case m.Destination == "/proc":
 			rule = x.directive("mount proc")
+		case m.Destination == "/dev" || strings.HasPrefix(m.Destination, "/dev/"):
+			rule = x.directive("mount dev")
 		case m.Destination == "/sys":
 			rule = x.directive("mount sys")
 		case name != "":
