@@ -72,6 +72,31 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestSample: files that other versions wrote can be read as they are.
+func TestSample(t *testing.T) {
+	text, err := os.ReadFile("testdata/sample.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range Directives {
+		if d.Name != "" && d.Name != "require integrity" && !strings.Contains(string(text), "\n"+d.Name+" =") && !strings.Contains(string(text), "#"+d.Name+" =") &&
+			!strings.Contains(string(text), "# "+d.Name+" =") {
+			t.Errorf("the sample lacks %q", d.Name)
+		}
+	}
+	c, err := Read(strings.NewReader(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.LimitContainerPaths, want.AllowNetUsers = []string{"/scratch", "/tmp", "/global"}, []string{"gmk", "singularity"}
+	want.CNIConfigurationPath, want.CryptsetupPath, want.GoPath = "/etc/cni/net.d", "/usr/sbin/cryptsetup", "/usr/local/go/bin/go"
+	want.LdconfigPath, want.MksquashfsPath, want.UnsquashfsPath = "/usr/sbin/ldconfig", "/usr/bin/mksquashfs", "/usr/bin/unsquashfs"
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("want - got +\n%s", diff)
+	}
+}
+
 func TestReadErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"x\n":                   `line 1: "x" is not of the form`,
@@ -82,6 +107,7 @@ func TestReadErrors(t *testing.T) {
 		"max loop devices = 99999999999999999999":   "not a whole number",
 		"max loop devices =":                        "not a whole number",
 		"go path = bin/go":                          "not an absolute path",
+		"mksquashfs mem = 1T":                       "not a size",
 		"oci mode = no\noci mode = yes":             `line 2: "oci mode" is set already in line 1`,
 		"root search path = /a\x00b":                "zero byte",
 		"bind path = " + strings.Repeat("a,", 5000): "more than 4096 words",
