@@ -46,7 +46,7 @@ func NewPreview(v *Invocation, c *conf.Config, im *image.Image, log *Log) (*Prev
 		s.noFUSE = missingFUSE()
 		w.NoFUSE = s.noFUSE
 	}
-	if im.Format == image.FormatEncrypted {
+	if im.Format.Encrypted() {
 		s.files = noFiles{}
 	} else if s.files, s.fsys, err = im.Files(); err != nil {
 		return w, imageError(im.Path, err)

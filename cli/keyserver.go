@@ -68,7 +68,7 @@ func (o *serverOptions) client(ctx context.Context) (*keyserver.Client, error) {
 // activeRemote returns the endpoint that the user's remote.yaml and that of the
 // site lead to.
 func activeRemote(user string) (string, *remote.Endpoint, error) {
-	site := conf.Dir() + "/remote.yaml"
+	site := systemRemotes()
 	if err := conf.CheckSite(site); err != nil {
 		return "", nil, action.OwnerHint(err)
 	}

@@ -43,7 +43,7 @@ func newPolicyExplainCommand(log *action.Log) *cobra.Command {
 			"The exit status is 0 if the container would start, else 1.",
 		Example: "  $ singularity policy explain image.sif\n" +
 			"  $ singularity policy explain image.sif --bind /data --add-caps net_raw --json\n" +
-			"  $ sudo singularity policy explain --user alice /var/cache/containers/debian.sif",
+			"  $ sudo singularity policy explain --user alice /srv/debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if user != "" {

@@ -106,7 +106,7 @@ func (x *explainer) open() bool {
 		return true
 	}
 	text := "a " + im.Kind.String()
-	if im.Format == image.FormatEncrypted {
+	if im.Format.Encrypted() {
 		text += ", encrypted: what is in it was not looked at"
 	}
 	x.e.add("image", ruleAllowed, text, "")

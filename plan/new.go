@@ -114,7 +114,7 @@ type Settings struct {
 	Underlay   string // yes, no or preferred
 	// PrivateMounts and Ramfs are those of Plan.
 	PrivateMounts, Ramfs bool
-	TmpSandbox bool
+	TmpSandbox           bool
 }
 
 // maker collects the plan.
