@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"singularity/conf"
+	"singularity/conf/edit"
 )
 
 // defaultConfig returns the text of the default singularity.conf: each directive
@@ -23,7 +24,7 @@ func defaultConfig() string {
 			b.WriteString("# " + strings.Join(wrap("No effect: "+d.Inert+".", 76), "\n# ") + "\n")
 		}
 		b.WriteString("# Values: " + directiveValues(d) + ". Default: " + defaultText(d) + ".\n")
-		b.WriteString(strings.Join(defaultLines(d), "\n") + "\n")
+		b.WriteString(strings.Join(edit.Defaults(d), "\n") + "\n")
 	}
 	return b.String()
 }
@@ -52,27 +53,6 @@ func defaultText(d *conf.Directive) string {
 		return "none"
 	}
 	return d.Default
-}
-
-// defaultLines are the assignments of the default, one comment where there is
-// nothing to set.
-func defaultLines(d *conf.Directive) []string {
-	if d.Default == "" {
-		return []string{"# " + d.Name + " ="}
-	}
-	values := []string{d.Default}
-	if d.Kind == conf.List {
-		values = conf.SplitList(d.Default)
-	}
-	return assignments(d, values)
-}
-
-func assignments(d *conf.Directive, values []string) []string {
-	var lines []string
-	for _, v := range values {
-		lines = append(lines, d.Name+" = "+v)
-	}
-	return lines
 }
 
 // wrap breaks s between words into lines of at most width bytes, if it can.

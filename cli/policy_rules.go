@@ -9,6 +9,7 @@ import (
 
 	"singularity/action"
 	"singularity/conf"
+	"singularity/conf/edit"
 	"singularity/container/cgroup"
 	"singularity/host/cdi"
 	"singularity/image"
@@ -61,7 +62,7 @@ func (x *explainer) directive(name string) string {
 	if err != nil {
 		return name
 	}
-	return name + " = " + directiveValue(d, x.conf)
+	return name + " = " + edit.Value(d, x.conf)
 }
 
 // site is the directory of the administrator's files.
