@@ -14,10 +14,11 @@ func (s *starter) rights(h *plan.HostFacts) error {
 	have, known := host.Capabilities()
 	h.Caps, h.KnownCaps = plan.Caps(have), plan.Caps(known)
 	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
-		var err error
-		if h.FileCaps, err = conf.GrantedCaps(conf.CapabilityPath(), "root"); err != nil {
-			return err
+		c, err := conf.LoadCapabilities(s.siteDir()+"/capability.json", conf.OpenSite)
+		if err != nil {
+			return OwnerHint(err)
 		}
+		h.FileCaps = c.Granted("root")
 	}
 	if len(s.o.Security) > 0 {
 		h.Supported = plan.Supported{AppArmor: host.AppArmor(), SELinux: host.SELinux(), Seccomp: host.Seccomp(), Landlock: host.Landlock() > 0}

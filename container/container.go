@@ -84,7 +84,7 @@ var ErrInterrupted = errors.New("interrupted")
 // failure.
 func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 	runtime.LockOSThread()
-	for _, overlay := range []bool{true, false} {
+	for _, overlay := range []bool{!p.Root.NoPoints, false} {
 		b := newBuilder(p, h, -1)
 		b.files = st.Files
 		b.maps()
@@ -116,7 +116,7 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	defer runtime.UnlockOSThread()
 	m := newMonitor(h.Done)
 	defer m.stop()
-	c, err := start(p, images, h, true)
+	c, err := start(p, images, h, !p.Root.NoPoints)
 	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
