@@ -41,6 +41,7 @@ type buildFlags struct {
 
 	encrypt, passphrase, strip bool
 	pemPath                    string
+	asked                      []byte // the passphrase of --passphrase
 
 	remote  fetchOptions
 	refused refusedFlags
