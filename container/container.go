@@ -70,6 +70,14 @@ type Hooks struct {
 	// process writes "0" to each, which enters the group, before it does
 	// anything else. They are the caller's to close.
 	Procs []*os.File
+	// Netns, if not nil, is the network namespace that the container begins in:
+	// one of root's, which the container has no rights over. It is the caller's to
+	// close.
+	Netns *os.File
+	// Attach, if not nil, gives the container's own network namespace its devices.
+	// It is called while the process pid waits in that namespace. It cannot be
+	// used together with Netns.
+	Attach func(pid int) error
 }
 
 // ShellVerb is the first argument of a program that shall be the shell of a
@@ -190,8 +198,11 @@ type child struct {
 
 // start clones the child and brings the server up.
 func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error) {
-	var errs, sync, ready, staged, proceed, left [2]int
+	var errs, sync, ready, staged, proceed, left, inNet, attached [2]int
 	pipes := []*[2]int{&errs, &sync, &ready, &left}
+	if h.Attach != nil {
+		pipes = append(pipes, &inNet, &attached)
+	}
 	if p.Programs() {
 		pipes = append(pipes, &staged, &proceed)
 	}
@@ -253,11 +264,11 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if shared {
 		flags |= unix.CLONE_FILES
 	}
-	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
+	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0], inNet: inNet[1], attached: attached[0]}); err != nil {
 		return nil, err
 	}
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
-	pid, err := b.s.Start(flags, errs[1])
+	pid, err := b.clone(flags)
 	if err != nil {
 		return nil, err
 	}
@@ -285,6 +296,15 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 			return abort(fmt.Errorf("could not use fakeroot: %w", err))
 		}
 		syscall.Write(sync[1], []byte{1})
+	}
+	if h.Attach != nil {
+		if err := b.ready(pid, inNet[0], errs[0], func() bool { return readByte(inNet[0]) }); err != nil {
+			return abort(err)
+		}
+		if err := h.Attach(pid); err != nil {
+			return abort(err)
+		}
+		syscall.Write(attached[1], []byte{1})
 	}
 	if shared {
 		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
@@ -327,6 +347,28 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		c.failed <- b.explain(err)
 	}()
 	return c, nil
+}
+
+// clone starts the script, in the network namespace that it shall begin in.
+func (b *builder) clone(flags uintptr) (int, error) {
+	if b.h.Netns == nil {
+		return b.s.Start(flags, b.errfd)
+	}
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(int(b.h.Netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return 0, fmt.Errorf("cannot join the container's network namespace: %w", err)
+	}
+	pid, err := b.s.Start(flags, b.errfd)
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil && err == nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		reap(pid)
+		err = fmt.Errorf("cannot go back to the host's network namespace: %w", back)
+	}
+	return pid, err
 }
 
 // joined returns the hold on a shared mount, or nil if the container mounts its

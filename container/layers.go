@@ -23,8 +23,8 @@ func NoLayers(err error) bool {
 }
 
 // wires are the descriptors over which child and parent speak before the
-// program starts: the first two the child's to write, the last one to read.
-type wires struct{ ready, staged, proceed int }
+// program starts: ready, staged and inNet the child's to write, the others to read.
+type wires struct{ ready, staged, proceed, inNet, attached int }
 
 // stage is a file system in memory on b.attach. The parts of the root and the
 // images that mounts come from are attached to its directories, so that they

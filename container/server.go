@@ -447,6 +447,6 @@ func detach() {
 
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
-	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
+	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} && p.Network.Kind != plan.SiteNet &&
 		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }

@@ -128,7 +128,7 @@ func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 	if b.p.IDs.Mode == plan.Ranges && !b.p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
-	b.namespaces()
+	b.namespaces(w)
 	b.label()
 	if b.p.Root.Kind == plan.HostRoot {
 		if b.p.Namespaces.PID {

@@ -62,6 +62,10 @@ type HostFacts struct {
 	// of CDI ask for, or nil.
 	Drivers host.Drivers
 	Edits   *host.Edits
+	// UserNet is the program of UserNets that this host has, Net what is known of
+	// the container's network.
+	UserNet string
+	Net     NetFacts
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)

@@ -9,6 +9,7 @@ type Plan struct {
 	Hostname string
 	// NetnsPath is a network namespace to join, if not empty.
 	NetnsPath string
+	Network   Network
 	Root      Root
 	Layers    []Layer // over the root, the top one first
 	Session   Session
