@@ -60,6 +60,7 @@ type starter struct {
 
 	images   images
 	overlays []plan.Partition // in the image
+	net      *Network         // if the container has one of its own
 	sandbox  *sandbox         // what the image was unpacked to, if it was
 	secret   []byte           // of an encrypted image: for a server process
 }
@@ -140,6 +141,10 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.gather(); err != nil {
 		return 0, err
 	}
+	if err := s.connect(); err != nil {
+		return 0, err
+	}
+	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
 	for _, n := range notes {
 		log.Warning(n)
@@ -509,6 +514,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
+	s.networkHooks(&hooks)
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
@@ -524,6 +530,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.disconnect()
 	s.hot.End()
 	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()
