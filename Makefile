@@ -58,10 +58,11 @@ install: build
 	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
 	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
 	install -D -m 711 bin/starter-verify $(LIBEXEC)/starter-verify
-	install -d $(ETC) $(SHARE)/man/man1
+	install -d $(ETC) $(ETC)/network $(SHARE)/man/man1
 	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
 	install -D -m 644 container/seccomp/default.json $(ETC)/seccomp-profiles/default.json
 	for f in nvliblist.conf rocmliblist.conf; do test -e $(ETC)/$$f || install -m 644 host/$$f $(ETC)/$$f; done
+	for f in container/network/conf/*.conflist; do test -e $(ETC)/network/$${f##*/} || install -m 644 $$f $(ETC)/network; done
 	bin/singularity-cli docs man $(SHARE)/man/man1
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	bin/singularity-cli completion bash > $(SHARE)/bash-completion/completions/singularity

@@ -93,11 +93,12 @@ func poller() []int {
 
 var atCwd = script.Int(unix.AT_FDCWD)
 
-// write adds: open path, write text, close.
-func (b *builder) write(path, text string) {
+// write adds: open path, write text, close. It returns the first of these steps.
+func (b *builder) write(path, text string) script.Slot {
 	fd := b.s.Call("open "+path, unix.SYS_OPENAT, atCwd, b.s.Str(path), script.Int(unix.O_WRONLY|unix.O_CLOEXEC))
 	b.s.Call("write "+path, unix.SYS_WRITE, fd.Arg(), b.s.Bytes([]byte(text)), script.Int(len(text)))
 	b.s.Call("close "+path, unix.SYS_CLOSE, fd.Arg())
+	return fd
 }
 
 // maps writes the maps of a single id, which any process may do for itself.

@@ -152,8 +152,15 @@ func (w *wayOut) fail(err error) (*wayOut, error) {
 	w.stop()
 	text := make([]byte, 1024)
 	n, _ := w.log.ReadAt(text, 0)
-	if said := strings.Join(strings.Fields(string(text[:max(n, 0)])), " "); said != "" {
-		err = errors.New(said)
+	var said []string
+	for line := range strings.Lines(string(text[:max(n, 0)])) {
+		// pasta complains of a machine without a system log.
+		if line = strings.TrimSpace(line); line != "" && !strings.HasSuffix(line, "to syslog") {
+			said = append(said, line)
+		}
+	}
+	if len(said) > 0 {
+		err = errors.New(strings.Join(said, "; "))
 	}
 	return nil, errors.New("cannot set up the network by " + w.name + ": " + err.Error())
 }
@@ -291,7 +298,7 @@ func publish(socket string, p cni.Port) error {
 		return nil
 	}
 	if answer != "" {
-		err = errors.New(strings.TrimSpace(answer))
+		err = errors.New("slirp4netns does not get it from the host: " + strings.TrimSpace(answer))
 	}
 	return err
 }

@@ -296,6 +296,10 @@ func (n *Network) makeNamespace() error {
 			err = loopback()
 		}
 		if err == nil {
+			// The ports in here are nobody else's.
+			err = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
+		}
+		if err == nil {
 			err = unix.Mount("/proc/thread-self/ns/net", n.Path(), "", unix.MS_BIND, "")
 		}
 		done <- err
