@@ -69,7 +69,7 @@ func params(t *testing.T) testscript.Params {
 	}
 }
 
-// condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
+// condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, cni, tun, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
@@ -82,6 +82,15 @@ func condition(name string) (bool, error) {
 		return host.SELinux(), nil
 	case "landlock":
 		return host.Landlock() > 0, nil
+	case "cni": // plug-ins, and a kernel with what they make
+		_, err := os.Stat("/usr/lib/cni/bridge")
+		return err == nil && exec.Command("unshare", "-n", "sh", "-c", "ip link add type veth && ip link add type bridge && iptables -t nat -S").Run() == nil, nil
+	case "tun":
+		f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+		}
+		return err == nil, nil
 	case "root":
 		return os.Getuid() == 0, nil
 	case "user":
