@@ -51,6 +51,9 @@ func (s *Site) Attach(uid int, names []string, args []Args) (_ *Network, err err
 	}
 	n := &Network{site: s}
 	for i, l := range lists {
+		if err := s.check(l); err != nil {
+			return nil, errors.New("cannot attach the network " + strconv.Quote(l.name) + ": " + err.Error())
+		}
 		if len(args[i].Ports) > 0 && !l.mapsPorts() {
 			return nil, errors.New("the network " + strconv.Quote(l.name) + " publishes no ports: its configuration has no plug-in with the capability portMappings")
 		}

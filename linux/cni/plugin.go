@@ -37,6 +37,24 @@ func (s *Site) open(name string) (*os.File, error) {
 	return nil, errors.New("no plug-in is called " + strconv.Quote(name) + " in " + strings.Join(s.Plugins, ", "))
 }
 
+// check looks at all programs of l, those that they call too, which they find by
+// name in the same directories.
+func (s *Site) check(l *list) error {
+	for _, p := range l.plugins {
+		for _, name := range []string{p.program, p.ipam} {
+			if name == "" {
+				continue
+			}
+			f, err := s.open(name)
+			if err != nil {
+				return err
+			}
+			f.Close()
+		}
+	}
+	return nil
+}
+
 // call runs the program p with config and returns what it prints. The namespace
 // at netns is that of the container id; in it the interface is called device.
 func (s *Site) call(p *plugin, command, id, netns, device, args, config string) (string, error) {
@@ -45,14 +63,6 @@ func (s *Site) call(p *plugin, command, id, netns, device, args, config string) 
 		return "", err
 	}
 	defer f.Close()
-	if p.ipam != "" {
-		// It is found by name in the same directories.
-		ipam, err := s.open(p.ipam)
-		if err != nil {
-			return "", err
-		}
-		ipam.Close()
-	}
 	in, err := memory(config)
 	if err != nil {
 		return "", err
