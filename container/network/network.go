@@ -35,6 +35,9 @@ import (
 // run, as networks do.
 const stateDir = "/run/singularity/network"
 
+// path is that of every program started here.
+const path = "/usr/sbin:/usr/bin:/sbin:/bin"
+
 // pluginDirs are where the plug-ins are that came with Singularity, with a
 // distribution or from upstream.
 func pluginDirs() []string {
@@ -136,7 +139,7 @@ func startKeeper(args []string) (*keeper, []line, error) {
 	}
 	defer out.Close()
 	k := &keeper{control: control, pipe: pipe, replies: bufio.NewReader(io.LimitReader(pipe, maxReplies))}
-	if k.process, err = spawn("/proc/self/exe", append([]string{"singularity-cli", KeeperName}, args...), []*os.File{in, out}); err != nil {
+	if k.process, err = spawn(append([]string{"singularity-cli", KeeperName}, args...), []*os.File{in, out}); err != nil {
 		control.Close()
 		pipe.Close()
 		return nil, nil, err
@@ -188,9 +191,14 @@ func (k *keeper) end() error {
 	return errors.Join(errs, err)
 }
 
-// spawn starts a program in a session of its own, with files from descriptor 3 up
-// and nothing of the caller's terminal or environment.
-func spawn(path string, argv []string, files []*os.File) (*os.Process, error) {
+// spawn starts this program in a session of its own, with files from descriptor 3
+// up. It has nothing of the caller's terminal, and of the environment, for a user,
+// the place of temporary files.
+func spawn(argv []string, files []*os.File) (*os.Process, error) {
+	env := []string{"PATH=" + path}
+	if dir := os.Getenv("TMPDIR"); dir != "" && os.Getuid() != 0 {
+		env = append(env, "TMPDIR="+dir)
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -202,6 +210,6 @@ func spawn(path string, argv []string, files []*os.File) (*os.Process, error) {
 		signals.SetMask(st.Mask)
 		defer signals.SetMask(st.Mask | entry.Blocked)
 	}
-	return os.StartProcess(path, argv, &os.ProcAttr{Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+	return os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Dir: "/", Env: env,
 		Files: append([]*os.File{null, null, null}, files...), Sys: session})
 }

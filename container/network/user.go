@@ -126,9 +126,10 @@ func (w *wayOut) stop() error {
 	return err
 }
 
-// launch starts a program of the system; its descriptors from 3 up are files.
-func launch(name string, args []string, files []*os.File) (*wayOut, error) {
-	path, err := find(name)
+// launch starts a program of the system in the directory dir; its descriptors from
+// 3 up are files.
+func launch(name, dir string, args []string, files []*os.File) (*wayOut, error) {
+	file, err := find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func launch(name string, args []string, files []*os.File) (*wayOut, error) {
 	}
 	defer null.Close()
 	w := &wayOut{name: name, log: os.NewFile(uintptr(fd), name)}
-	w.process, err = os.StartProcess(path, append([]string{name}, args...), &os.ProcAttr{Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+	w.process, err = os.StartProcess(file, append([]string{name}, args...), &os.ProcAttr{Dir: dir, Env: []string{"PATH=" + path},
 		Files: append([]*os.File{null, w.log, w.log}, files...)})
 	return w, err
 }
@@ -165,6 +166,9 @@ func (w *wayOut) fail(err error) (*wayOut, error) {
 	return nil, errors.New("cannot set up the network by " + w.name + ": " + err.Error())
 }
 
+// patience is how long a program may take to be ready, in milliseconds.
+const patience = 60_000
+
 // await waits for a byte on r, or for the end of the program.
 func (w *wayOut) await(r *os.File) error {
 	pidfd, err := unix.PidfdOpen(w.process.Pid, 0)
@@ -174,10 +178,12 @@ func (w *wayOut) await(r *os.File) error {
 	defer unix.Close(pidfd)
 	list := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
-		switch _, err := unix.Poll(list, -1); {
+		switch n, err := unix.Poll(list, patience); {
 		case err == unix.EINTR:
 		case err != nil:
 			return err
+		case n == 0:
+			return errors.New("it does not say that it is ready")
 		case list[0].Revents&unix.POLLIN != 0:
 			return nil
 		case list[1].Revents != 0:
@@ -218,7 +224,7 @@ func startPasta(pid, dir string, ports []cni.Port) (*wayOut, error) {
 	if err := onlyTCPAndUDP(ports); err != nil {
 		return nil, err
 	}
-	w, err := launch("pasta", append(args, pid), nil)
+	w, err := launch("pasta", dir, append(args, pid), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -256,11 +262,11 @@ func startSlirp(pid, dir string, ports []cni.Port) (*wayOut, error) {
 	exit := os.NewFile(uintptr(life[0]), "exit")
 	defer exit.Close()
 	args := []string{"--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=3", "--exit-fd=4"}
-	socket := dir + "/api"
 	if len(ports) > 0 {
-		args = append(args, "--api-socket="+socket)
+		// The path of a socket has at most 107 bytes.
+		args = append(args, "--api-socket=api")
 	}
-	w, err := launch("slirp4netns", append(args, pid, device), []*os.File{ready, exit})
+	w, err := launch("slirp4netns", dir, append(args, pid, device), []*os.File{ready, exit})
 	if err != nil {
 		return nil, err
 	}
@@ -268,8 +274,13 @@ func startSlirp(pid, dir string, ports []cni.Port) (*wayOut, error) {
 	if err := w.await(r); err != nil {
 		return w.fail(err)
 	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return w.fail(err)
+	}
+	defer d.Close()
 	for _, p := range ports {
-		if err := publish(socket, p); err != nil {
+		if err := publish("/proc/self/fd/"+strconv.Itoa(int(d.Fd()))+"/api", p); err != nil {
 			w.stop()
 			return nil, errors.New("cannot publish the port " + strconv.Itoa(p.Host) + ": " + err.Error())
 		}
