@@ -18,8 +18,11 @@ type Extensions struct {
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
 	// Unlock finds the key of an encrypted image and opens its root partition.
 	// It returns the squashfs in it, and the secret that a server process of
-	// this program opens it again with.
-	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// this program opens it again with. If passphrase is not nil it has been asked
+	// for already.
+	Unlock func(im *image.Image, o *plan.Options, passphrase []byte, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// Ask asks for the passphrase of an encrypted image.
+	Ask func() ([]byte, error)
 	// Network makes the network n, with the words of --network-args.
 	Network func(n plan.Network, words []string, c *conf.Config, log *Log) (*Network, error)
 	// UserNet returns the program of plan.UserNets that this host has, or "".
@@ -67,7 +70,7 @@ func Encrypted(path string) bool {
 		return false
 	}
 	defer im.Close()
-	return im.Format == image.FormatEncrypted
+	return im.Format.Encrypted()
 }
 
 // KeyVariables are the environment variables that lead to the key of an
@@ -86,7 +89,7 @@ func forgetKeys() {
 // needKey hands a start of an encrypted image over to the program that can
 // unlock it.
 func (s *starter) needKey() error {
-	if s.image.Format != image.FormatEncrypted {
+	if !s.image.Format.Encrypted() {
 		forgetKeys()
 		return nil
 	}
@@ -102,12 +105,13 @@ func (s *starter) needKey() error {
 // unlock opens an encrypted image. What is checked by a hash tree is the
 // ciphertext, the header among it.
 func (s *starter) unlock() error {
-	if s.image.Format != image.FormatEncrypted {
+	if !s.image.Format.Encrypted() {
 		return nil
 	}
 	defer forgetKeys()
+	defer clear(s.passphrase)
 	var err error
-	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.log)
+	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.passphrase, s.log)
 	return err
 }
 
@@ -118,7 +122,7 @@ func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) 
 		log.Warning(note)
 	}
 	if verb := LookupVerb(v.Verb); verb != nil && verb.Set&Instances != 0 {
-		return startInstance(v, argv, log)
+		return startInstance(v, argv, ext, log)
 	}
 	s := newStarter(v, ext, log)
 	s.argv = argv

@@ -69,7 +69,7 @@ func formatOf(im *image.Image) string {
 		return conf.FormatSquashfs
 	case im.Kind == image.Ext3:
 		return conf.FormatExtfs
-	case im.Format == image.FormatEncrypted:
+	case im.Format.Encrypted():
 		return conf.FormatEncrypted
 	}
 	return conf.FormatSIF

@@ -63,6 +63,8 @@ type starter struct {
 	net      *Network         // if the container has one of its own
 	sandbox  *sandbox         // what the image was unpacked to, if it was
 	secret   []byte           // of an encrypted image: for a server process
+	// passphrase was asked for by the process that started this one; may be nil.
+	passphrase []byte
 }
 
 // start runs the verb in a container made from the image at path and returns its
