@@ -27,6 +27,9 @@
 //   - the words up to the image are options of the list below;
 //   - the image is a directory, and its name holds no colon.
 //
+// The setuid helper has a stub of its own, starter_entry (suid_amd64.s), which
+// takes the caller's environment and descriptors away; Scrubbed tells.
+//
 // In every other case the process goes on as a normal one, which costs a fork
 // later and nothing else. The same holds for a program linked without the
 // flag, and for other processors: Present tells.
@@ -65,6 +68,7 @@ var (
 	masked    uint64
 	savedMask uint64
 	blocked   uint64 = Blocked
+	scrubbed  uint64 // 1 if the stub of the setuid helper ran
 )
 
 // Blocked is the set of signals that the stub blocks, bit n-1 for signal n: all
@@ -75,6 +79,9 @@ const Blocked = ^uint64(1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<12 
 
 // Present tells whether the stub ran.
 func Present() bool { return present == 1 }
+
+// Scrubbed tells whether the stub of the setuid helper ran.
+func Scrubbed() bool { return scrubbed == 1 }
 
 // Read returns what the stub left behind.
 func Read() State {
