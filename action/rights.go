@@ -14,10 +14,11 @@ func (s *starter) rights(h *plan.HostFacts) error {
 	have, known := host.Capabilities()
 	h.Caps, h.KnownCaps = plan.Caps(have), plan.Caps(known)
 	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
-		var err error
-		if h.FileCaps, err = conf.GrantedCaps(conf.CapabilityPath(), "root"); err != nil {
+		c, err := conf.LoadCapabilities(conf.CapabilityPath(), conf.OpenSite)
+		if err != nil {
 			return err
 		}
+		h.FileCaps = c.Granted("root")
 	}
 	if len(s.o.Security) > 0 {
 		h.Supported = plan.Supported{AppArmor: host.AppArmor(), SELinux: host.SELinux(), Seccomp: host.Seccomp(), Landlock: host.Landlock() > 0}

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,34 +49,45 @@ func defaults() *Config {
 	return c
 }
 
-// Load reads the file called path. An error satisfies fs.ErrNotExist if there
-// is none; the caller knows whether Default may take its place.
-func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+// Load reads the file called path, opened by OpenSite. An error satisfies
+// fs.ErrNotExist if there is none; the caller knows whether Default may take its
+// place.
+func Load(path string) (*Config, error) { return load(path, OpenSite) }
+
+// LoadOwned reads it if it is a file that OpenOwned opens.
+func LoadOwned(path string) (*Config, error) { return load(path, OpenOwned) }
+
+func load(path string, open func(string) (*os.File, error)) (*Config, error) {
+	f, err := open(path)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, errors.Unwrap(err))
+		return nil, configError(path, err)
 	}
 	defer f.Close()
 	c, err := Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, err)
+		return nil, configError(path, err)
 	}
 	return c, nil
+}
+
+// configError names the file once.
+func configError(path string, err error) error {
+	if pe, ok := err.(*os.PathError); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("couldn't parse configuration file %s: %w", path, err)
 }
 
 // Read reads the text of a singularity.conf. A line that cannot be used gives a
 // *SyntaxError.
 func Read(r io.Reader) (*Config, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
+	data, err := readAll(r, maxFileSize)
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFileSize {
-		return nil, fmt.Errorf("the file is larger than %d bytes", maxFileSize)
-	}
 	c := defaults()
 	p := parser{config: c, seen: make([]int, len(directives))}
-	rest, line, n, more := string(data), "", 0, true
+	rest, line, n, more := data, "", 0, true
 	for more {
 		line, rest, more = strings.Cut(rest, "\n")
 		n++

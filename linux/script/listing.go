@@ -198,6 +198,18 @@ func (m *Maker) Add(permitted uint64) {
 	m.slots = append(m.slots, int(slot))
 }
 
+// Foreign is what a step that is not of the listing is reported as, and its number.
+const Foreign = 1 << 20
+
+// Number makes failures of steps that are not of the listing known as such.
+func (s *Script) Number() {
+	for i := range s.steps {
+		if s.steps[i].code == 0 {
+			s.steps[i].code = uintptr(Foreign + i + 1)
+		}
+	}
+}
+
 // CapData is struct __user_cap_data_struct, twice: the low halves of the
 // effective, permitted and inheritable sets, then the high ones.
 func CapData(effective, permitted, inheritable uint64) [3]uint64 {

@@ -365,6 +365,9 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Errno }
 
 func (s *Script) fail(i int, e syscall.Errno) *Error {
+	if i >= Foreign {
+		return &Error{Step: i, Label: "change to an unprivileged process (step " + strconv.Itoa(i-Foreign) + ")", Errno: e}
+	}
 	if i < 0 || i >= len(s.steps) {
 		return &Error{Step: i, Label: "start the container", Errno: e}
 	}
@@ -380,6 +383,9 @@ func (s *Script) Here() error {
 	}
 	return s.fail(i, e)
 }
+
+// Fail is the failure of step i as somebody else who carried the script out tells it.
+func (s *Script) Fail(i int, e syscall.Errno) error { return s.fail(i, e) }
 
 // Result is the result of step i, after Here, or as sent by Send.
 func (s *Script) Result(i Slot) int { return int(s.res[i]) }
