@@ -6,7 +6,8 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 FUZZTIME ?= 10s
 
-X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
+X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX) \
+	-X singularity/linux/entry.helper=$(PREFIX)/libexec/singularity/bin/starter-suid
 # The programs that start containers begin before the Go runtime; see
 # linux/entry. Other processors than amd64 have no stub.
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)

@@ -57,6 +57,10 @@ type Served struct {
 	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
+	// Kernel lets the setuid helper have the kernel mount the image, which it may
+	// refuse. Policy is the format of the image's file, one of conf.Format...
+	Kernel bool
+	Policy string
 	// Writable leaves the image to a program of the system, fuse2fs: File is
 	// open for writing, and the locks on it last as long as the program.
 	Writable bool
@@ -104,10 +108,12 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		if d == nil {
 			continue
 		}
-		// The child has a table of its own now; its descriptors are also
-		// here, and this copy would keep the connection alive.
-		syscall.Close(b.s.Result(d.fsopen))
-		syscall.Close(b.s.Result(d.mount))
+		if !b.helper {
+			// The child has a table of its own now; its descriptors are also
+			// here, and this copy would keep the connection alive.
+			syscall.Close(b.s.Result(d.fsopen))
+			syscall.Close(b.s.Result(d.mount))
+		}
 		for k := range fds {
 			if fds[k] == d.fd {
 				fds[k] = -1

@@ -25,7 +25,8 @@
 //   - the caller is in at most 256 groups;
 //   - no variable begins with SINGULARITY_ or APPTAINER_;
 //   - the words up to the image are options of the list below;
-//   - the image is a directory, and its name holds no colon.
+//   - the image is a directory, and its name holds no colon;
+//   - the setuid helper is not installed.
 //
 // The setuid helper has a stub of its own, starter_entry (suid_amd64.s), which
 // takes the caller's environment and descriptors away; Scrubbed tells.
@@ -55,6 +56,9 @@ type State struct {
 	// was started with; both are 0 if not known.
 	Files [2]uint64
 }
+
+// helper is the path of the setuid helper, "" for none; the Makefile sets it.
+var helper string
 
 // The stub writes these; see entry_amd64.s.
 var (
@@ -114,4 +118,4 @@ var (
 )
 
 // keep holds the lists that only the stub reads, so that the linker does too.
-func keep() int { return len(globalWords) + len(optionWords) + len(envWords) + int(blocked) }
+func keep() int { return len(helper) + len(globalWords) + len(optionWords) + len(envWords) + int(blocked) }
