@@ -144,7 +144,7 @@ func (s *starter) start(path string) (int, error) {
 	}
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
 	if err == nil && s.helper && !container.CanHelp(p) {
-		s.log.Verbose("Using a user namespace: the setuid helper has no way to write to image files")
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
 		s.facts.Host.Helper = false
 		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
 	}
@@ -563,6 +563,10 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
+	}
+	if len(s.images.served) > 0 && p.Upper() != nil {
+		// What root owns could not be changed.
+		s.images.served[0].Kernel = false
 	}
 	s.images.keepLeases(s.log)
 	hooks.Done = s.images.lost

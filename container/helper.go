@@ -36,8 +36,12 @@ func (e *helperError) Unwrap() error { return e.step }
 const kernelFD = 1000
 
 // CanHelp tells whether the setuid helper can carry p out: no program of the
-// system has to mount in the container's namespaces.
+// system has to mount in the container's namespaces, and no directory is the
+// writable layer of an overlay.
 func CanHelp(p *plan.Plan) bool {
+	if u := p.Upper(); u != nil && u.Kind != plan.TmpfsLayer {
+		return false
+	}
 	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot && p.NetnsPath == ""
 }
 

@@ -147,7 +147,9 @@ func (b *builder) stageLayers() {
 			b.stageMove(b.cloneHostDir(b.dirs[1+i], l.Path, unix.MOUNT_ATTR_NOSYMFOLLOW), name)
 		case plan.TmpfsLayer:
 			name = stageMemory
-			b.stageMove(b.tmpfs("0755", l.Size, "the writable layer"), name)
+			t := b.tmpfs("0755", l.Size, "the writable layer")
+			b.setattr(t, unix.MOUNT_ATTR_NOSYMFOLLOW|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0, "restrict the writable layer")
+			b.stageMove(t, name)
 			b.stageDir(name + "/upper")
 			b.stageDir(name + "/work")
 		}

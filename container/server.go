@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -123,7 +124,7 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		if i == 0 && b.p.Root.Kind == plan.ServedRoot {
 			s.extras = makeExtras(s.img, b.p, b.h)
 		}
-		if b.p.IDs.Mode == plan.SingleID {
+		if b.p.IDs.Mode == plan.SingleID || b.helper {
 			s.uid, s.gid = b.p.IDs.InsideUID, b.p.IDs.InsideGID
 		}
 		list = append(list, s)
@@ -214,6 +215,9 @@ func loadAll(extras []fusefs.Extra) []fusefs.Extra {
 // loadFile makes a generated file from the image's own; nil leaves that.
 func loadFile(img *Served, f *plan.File, h Hooks) []byte {
 	content, err := img.ReadFile(f.Path, plan.MaxUserFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
 	if err == nil {
 		content, err = f.Load(content)
 	}

@@ -69,7 +69,7 @@ func params(t *testing.T) testscript.Params {
 	}
 }
 
-// condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
+// condition knows: root, user, helper (the setuid helper is installed), userns (containers have a user namespace), subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
@@ -86,6 +86,10 @@ func condition(name string) (bool, error) {
 		return os.Getuid() == 0, nil
 	case "user":
 		return os.Getuid() != 0, nil
+	case "helper":
+		return os.Getenv("SINGULARITY_E2E_HELPER") != "", nil
+	case "userns":
+		return os.Getuid() != 0 && os.Getenv("SINGULARITY_E2E_HELPER") == "", nil
 	case "cgroup1":
 		_, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 		return err == nil, nil

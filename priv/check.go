@@ -16,6 +16,7 @@ const (
 	capMounts  = 1 << unix.CAP_SYS_ADMIN
 	capChroot  = 1 << unix.CAP_SYS_CHROOT
 	capNetwork = 1 << unix.CAP_NET_ADMIN
+	capOverlay = 1 << unix.CAP_DAC_OVERRIDE // of a working directory that nobody may enter
 )
 
 // kind is what the result of a step is.
@@ -36,8 +37,12 @@ type result struct {
 	fs         string // of fsys and tree: the type
 	recursive  bool   // of tree: it has more mounts below
 	restricted bool   // of tree: nosuid
+	nosymlinks bool   // of tree: no link in it is followed
 	userxattr  bool   // of fsys
-	image      bool   // of file: it is an image of the request, by comparison
+	lower      string // of an overlay, as upper and work
+	upper      string
+	work       string
+	image      bool // of file: it is an image of the request, by comparison
 }
 
 // checker looks at the steps of a request before any is made.
@@ -66,7 +71,15 @@ type checker struct {
 	skipped []bool
 	output  []bool // memory that calls write to
 	stat    map[int]int
-	unshare uint64 // the namespaces that are the container's own
+	unshare uint64           // the namespaces that are the container's own
+	placed  map[place]result // what was mounted where in a file system of the script
+	dir     int              // the step whose result is the working directory, or -1
+}
+
+// place is a name in the directory that is the result of a step.
+type place struct {
+	step uint64
+	name string
 }
 
 // A StepError is a step that the helper refuses.
@@ -88,6 +101,7 @@ func (c *checker) check() (drop int, err error) {
 	}
 	c.res, c.skipped = make([]result, drop), make([]bool, drop+1)
 	c.output, c.stat = make([]bool, len(c.Memory)), map[int]int{}
+	c.placed, c.dir = map[place]result{}, -1
 	for _, k := range c.Links {
 		c.output[k.At.Mem()] = true // holds addresses: no constant
 	}
@@ -308,8 +322,13 @@ func (c *checker) plain(i int) (ok bool, reason string) {
 	case unix.SYS_WRITE:
 		n := c.num(i, 2)
 		ok = c.fd(i, 0) && n < 1<<31 && c.in(i, 1, int(n)) != nil
-	case unix.SYS_CLOSE, unix.SYS_FCHDIR:
+	case unix.SYS_CLOSE:
 		ok = c.fd(i, 0)
+	case unix.SYS_FCHDIR:
+		ok = c.fd(i, 0)
+		if c.dir = -1; c.slot(i, 0).kind == tree && c.surely(i) {
+			c.dir = int(c.Steps[i].Args[0])
+		}
 	case unix.SYS_FSTAT:
 		ok = c.fd(i, 0) && c.out(i, 1, 144)
 		if ok && c.slot(i, 0).kind == file && c.surely(i) {
@@ -372,7 +391,13 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 		ok = c.setattr(i)
 	case unix.SYS_MOVE_MOUNT:
 		from := c.slot(i, 0)
-		_, named := c.text(i, 3)
+		name, named := c.text(i, 3)
+		if c.slot(i, 2).kind == tree {
+			c.placed[place{s.Args[2], name}] = *from
+			if !c.surely(i) {
+				c.placed[place{s.Args[2], name}] = result{}
+			}
+		}
 		ok = from.kind == tree && from.restricted && c.is(i, 1, "") && c.fd(i, 2) && named && c.num(i, 4)&^(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH) == 0
 	case unix.SYS_PIVOT_ROOT:
 		next := c.Steps[i+1]
@@ -441,15 +466,52 @@ func (c *checker) fsconfig(i int) (bool, string) {
 		if r.fs == "overlay" && !r.userxattr {
 			return false, "an overlay must have userxattr"
 		}
+		if r.upper != "" {
+			if !c.inMemory(r) {
+				return false, "only a layer in memory can be written to"
+			}
+			c.Steps[i].Raise |= capOverlay
+		}
 		return c.num(i, 2) == 0 && c.num(i, 3) == 0, "its arguments are not allowed"
 	case cmd == unix.FSCONFIG_SET_FLAG && c.num(i, 3) == 0, cmd == unix.FSCONFIG_SET_STRING && isText:
 	default:
 		return false, "its arguments are not allowed"
 	}
-	if r.fs == "overlay" && key == "userxattr" && c.surely(i) {
+	switch {
+	case r.fs != "overlay":
+	case !c.surely(i):
+		return false, "an option of an overlay must not be left out"
+	case key == "userxattr":
 		r.userxattr = true
+	case key == "lowerdir":
+		r.lower = value
+	case key == "upperdir":
+		r.upper = value
+	case key == "workdir":
+		r.work = value
 	}
 	return c.option(r.fs, key, value), "the option " + key + "=" + value + " is not allowed for " + r.fs
+}
+
+// inMemory tells whether the overlay r writes to memory alone, and all its layers
+// are mounts that the script placed in the working directory.
+//
+// Security: the kernel makes the overlay with the right to pass by permissions,
+// since it keeps files in a directory that has none. With that right it must walk
+// no path that the caller could lead elsewhere.
+func (c *checker) inMemory(r *result) bool {
+	if c.dir < 0 || c.res[c.dir].fs != "tmpfs" {
+		return false
+	}
+	for _, name := range append(strings.Split(r.lower, ":"), r.upper, r.work) {
+		first, rest, deep := strings.Cut(name, "/")
+		at, ok := c.placed[place{uint64(c.dir), first}]
+		written := name == r.upper || name == r.work
+		if !ok || first == "" || first == "." || first == ".." || strings.Contains(rest, "..") || deep && !at.nosymlinks || written && at.fs != "tmpfs" {
+			return false
+		}
+	}
+	return true
 }
 
 // option tells whether a file system may have an option.
@@ -500,7 +562,7 @@ func (c *checker) openTree(i int) (bool, string) {
 	case !ok || !c.fd(i, 0) || flags&unix.OPEN_TREE_CLONE == 0 || flags>>32 != 0:
 		return false, "its arguments are not allowed"
 	case own:
-		r.fs = "part" // of a file system of the script
+		r.fs, r.restricted = "part", true // of a mount that the script made
 		return true, ""
 	case !recursive:
 		return false, "a mount of the host must be taken with what is mounted in it"
@@ -537,6 +599,9 @@ func (c *checker) setattr(i int) bool {
 	if r.kind != tree || !c.is(i, 1, "") || flags&^(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE) != 0 || c.num(i, 4) != 32 ||
 		w == nil || w[0]&^may != 0 || w[1]|w[2]|w[3] != 0 {
 		return false
+	}
+	if w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive {
+		r.nosymlinks = true
 	}
 	if w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive) {
 		r.restricted = true

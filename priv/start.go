@@ -235,7 +235,7 @@ func (h *helper) become(p *script.Script, caps uint64) uint64 {
 	prctl(p, unix.PR_SET_KEEPCAPS, 1)
 	uid := script.Int(h.uid)
 	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
-	permitted := capMounts | capChroot | capBounding | capNetwork | caps
+	permitted := capMounts | capChroot | capBounding | capNetwork | capOverlay | caps
 	prctl(p, unix.PR_SET_KEEPCAPS, 0)
 	prctl(p, unix.PR_SET_DUMPABLE, 0)
 	p.Want(prctl(p, unix.PR_GET_DUMPABLE, 0), 0)
