@@ -196,9 +196,13 @@ func (c *checker) in(i, k, n int) []byte {
 	return c.Memory[r.Mem()][r.Off():]
 }
 
+// maxText bounds a text: a path, or the layers of an overlay.
+const maxText = 1 << 16
+
 // text is argument k as a string; ok is false if it is none.
 func (c *checker) text(i, k int) (string, bool) {
-	t, _, ok := strings.Cut(string(c.in(i, k, 1)), "\x00")
+	b := c.in(i, k, 1)
+	t, _, ok := strings.Cut(string(b[:min(len(b), maxText)]), "\x00")
 	return t, ok
 }
 
