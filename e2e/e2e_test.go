@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,26 @@ var marks atomic.Int64
 func TestScripts(t *testing.T) {
 	p := params(t)
 	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// TestSite changes the administrator's files and acts as an ordinary user: only
+// e2e/run does that, to an installation that it throws away.
+func TestSite(t *testing.T) {
+	if os.Getenv("SINGULARITY_E2E_SITE") == "" || os.Getuid() != 0 {
+		t.Skip("needs root and the setuid helper: run e2e/run")
+	}
+	bare, err := user.Lookup("singularity-bare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := params(t)
+	p.Dir = "testdata/site"
+	setup := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("BARE", bare.Uid)
+		return setup(e)
+	}
 	testscript.Run(t, p)
 }
 

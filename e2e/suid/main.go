@@ -299,12 +299,13 @@ func signals(args []string) {
 		cmd := exec.Command(args[0], args[1:]...)
 		check(cmd.Start())
 		time.Sleep(time.Duration(i*97%200) * 100 * time.Microsecond)
-		for _, pid := range append(helpers(), cmd.Process.Pid) {
+		sent := append(helpers(), cmd.Process.Pid)
+		for _, pid := range sent {
 			syscall.Kill(pid, list[i%len(list)])
 		}
 		time.Sleep(time.Duration(i%3) * time.Millisecond)
-		for _, pid := range append(helpers(), cmd.Process.Pid) {
-			syscall.Kill(pid, syscall.SIGCONT)
+		for _, pid := range append(sent, helpers()...) {
+			syscall.Kill(pid, syscall.SIGCONT) // also what has executed the program meanwhile
 		}
 		cmd.Wait()
 	}
@@ -326,13 +327,14 @@ func signals(args []string) {
 	fmt.Println("helpers are left")
 }
 
-// limits starts a container under each limit of resources, very low.
+// limits starts a container under limits of resources, very low: those that let
+// this program go on.
 func limits(args []string) {
 	for _, l := range []struct {
 		name string
 		n    int
 		max  uint64
-	}{{"files", unix.RLIMIT_NOFILE, 5}, {"size", unix.RLIMIT_FSIZE, 0}, {"memory", unix.RLIMIT_AS, 32 << 20}, {"data", unix.RLIMIT_DATA, 1 << 20}, {"stack", unix.RLIMIT_STACK, 64 << 10},
+	}{{"files", unix.RLIMIT_NOFILE, 5}, {"size", unix.RLIMIT_FSIZE, 0}, {"stack", unix.RLIMIT_STACK, 64 << 10},
 		{"core", unix.RLIMIT_CORE, 1 << 62}, {"locked", unix.RLIMIT_MEMLOCK, 0}, {"pending", unix.RLIMIT_SIGPENDING, 0}, {"cpu", unix.RLIMIT_CPU, 1}} {
 		r, _ := image(args[0], func(s *script.Script) {
 			s.Drop()
