@@ -6,22 +6,25 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 FUZZTIME ?= 10s
 
-X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX)
+X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX) \
+	-X singularity/linux/entry.helper=$(PREFIX)/libexec/singularity/bin/starter-suid
 # The programs that start containers begin before the Go runtime; see
 # linux/entry. Other processors than amd64 have no stub.
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
+SUIDENTRY = $(if $(filter amd64,$(shell go env GOARCH)),-E starter_entry)
 BUILD   = go build -trimpath -buildvcs=false
 LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/singularity/bin
 SHARE   = $(DESTDIR)$(PREFIX)/share
 ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 
-.PHONY: build demo test unit e2e vm lint fuzz bench install clean
+.PHONY: build demo test unit e2e vm lint fuzz bench install install-suid clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
+	$(BUILD) -ldflags '-s -w $(SUIDENTRY) $(X)' -o bin/ ./cmd/starter-suid
 
 demo:
 	e2e/need demo
@@ -70,6 +73,11 @@ install: build
 	bin/singularity-cli completion bash > $(SHARE)/bash-completion/completions/singularity
 	bin/singularity-cli completion zsh > $(SHARE)/zsh/site-functions/_singularity
 	bin/singularity-cli completion fish > $(SHARE)/fish/vendor_completions.d/singularity.fish
+
+# The setuid helper, for root and on purpose: see doc/admin.
+install-suid: install
+	install -D -o root -g root -m 4755 bin/starter-suid $(LIBEXEC)/starter-suid
+	test -e $(ETC)/ecl.toml || { printf '# Which signed images may run; see singularity ecl --help.\nactivated = false\n' >$(ETC)/ecl.toml; chmod 644 $(ETC)/ecl.toml; }
 
 clean:
 	rm -rf bin

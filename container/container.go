@@ -125,7 +125,12 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	m := newMonitor(h.Done)
 	defer m.stop()
 	c, err := start(p, images, h, true)
-	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
+	if refused := new(KernelRefused); c == nil && errors.As(err, &refused) {
+		debugf(h, refused.Error())
+		images[0].Kernel = false
+		c, err = start(p, images, h, true)
+	}
+	if c == nil && err != nil && points(p, images) {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
 			c, err = start(p, images, h, false)
@@ -260,7 +265,8 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	shared := len(devs)+len(b.fuse) > 0
+	served := len(devs)+len(b.fuse) > 0
+	shared := served && !b.helper
 	if shared {
 		flags |= unix.CLONE_FILES
 	}
@@ -268,8 +274,13 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		return nil, err
 	}
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
-	pid, err := b.clone(flags)
-	if err != nil {
+	var pid int
+	if b.helper {
+		if pid, err = b.askHelper(images, devs, ready[1]); err != nil {
+			return nil, err
+		}
+		closeFD(ready[1])
+	} else if pid, err = b.clone(flags); err != nil {
 		return nil, err
 	}
 	if !shared {
@@ -306,8 +317,12 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		}
 		syscall.Write(attached[1], []byte{1})
 	}
-	if shared {
-		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
+	if served {
+		told := func() bool { return b.s.Receive(ready[0], b.sent) }
+		if b.helper {
+			told = func() bool { return readByte(ready[0]) }
+		}
+		if err := b.ready(pid, ready[0], errs[0], told); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
@@ -324,7 +339,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		}
 		syscall.Write(proceed[1], []byte{1})
 	}
-	if overlay && p.Root.Kind == plan.DirRoot || len(p.Layers) > 0 {
+	if overlay && points(p, images) || len(p.Layers) > 0 {
 		// A failed overlay is tried again without, so wait for the verdict.
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
@@ -369,6 +384,12 @@ func (b *builder) clone(flags uintptr) (int, error) {
 		err = fmt.Errorf("cannot go back to the host's network namespace: %w", back)
 	}
 	return pid, err
+}
+
+// points tells whether the root lacks its mount points, which an overlay shows or
+// nothing does.
+func points(p *plan.Plan, images []*Served) bool {
+	return p.Root.Kind == plan.DirRoot || len(images) > 0 && images[0].Kernel && p.Root.Kind == plan.ServedRoot
 }
 
 // joined returns the hold on a shared mount, or nil if the container mounts its

@@ -37,6 +37,7 @@ type builder struct {
 	holds    bool // this is a holder's: the parent gets the namespaces
 	mntNS    script.Slot
 	userNS   script.Slot
+	helper   bool  // the setuid helper carries the script out
 	hold     *Hold // the shared mount that the container joins; may be nil
 	held     script.Slot
 	img      *Served       // of hold
@@ -50,7 +51,7 @@ type builder struct {
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
-	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
+	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp", helper: p.IDs.Helper}
 	if errfd >= 0 {
 		b.keep = []int{errfd}
 		if h.Parent != nil {
@@ -115,7 +116,7 @@ func (b *builder) maps() {
 // detachMounts keeps what is mounted here off the host. A mount namespace of a
 // user namespace follows the host without being followed; root's must be told.
 func (b *builder) detachMounts() {
-	if b.p.IDs.Mode == plan.HostIDs {
+	if b.p.IDs.Mode == plan.HostIDs && !b.helper {
 		b.s.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), b.s.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	}
 }
@@ -277,6 +278,9 @@ func NoProc(err error) bool {
 func (b *builder) process() error {
 	p := &b.p.Process
 	s := b.s
+	if b.helper {
+		s.Drop() // and take the capabilities of the plan
+	}
 	// Security: every descriptor but the standard three is closed before the
 	// first path is walked that the user may choose, since /proc/self/fd/N of
 	// a directory of the host would lead out of the container.
@@ -306,7 +310,7 @@ func (b *builder) process() error {
 	if p.Stay && !p.Idle {
 		s.Call("begin a session", unix.SYS_SETSID)
 	}
-	if r := b.p.Rights; r != nil {
+	if r := b.p.Rights; r != nil && !b.helper {
 		b.bound(r)
 		b.setIDs(r)
 	}
@@ -319,7 +323,7 @@ func (b *builder) process() error {
 	if b.files[0] != 0 {
 		s.Call("restore the limit of open files", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_NOFILE), s.Words(b.files[:]), script.Int(0))
 	}
-	if r := b.p.Rights; r != nil {
+	if r := b.p.Rights; r != nil && !b.helper {
 		b.capabilities(r)
 	}
 	b.noNewPrivs()

@@ -42,6 +42,9 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// Helper tells that the setuid helper makes the container. Caps are then
+	// those that the administrator granted the caller.
+	Helper bool
 	// NoFUSE tells that the caller may not mount by FUSE.
 	NoFUSE bool
 	// NoOverlay tells that the kernel lacks overlays; nil if not known.
@@ -214,6 +217,8 @@ func (m *maker) ids() error {
 		}
 	case h.UID == 0 && !m.o.Userns:
 		ids.Mode = HostIDs
+	case h.Helper && !m.o.Userns:
+		ids.Mode, ids.Helper = HostIDs, true
 	}
 	if ids.Mode != HostIDs && !m.f.Conf.AllowUser {
 		return errors.New("User namespace required but not allowed by configuration.")

@@ -96,6 +96,9 @@ type IDs struct {
 	// Ranges, which has them dropped otherwise. No such group has a number
 	// inside. A SingleID map cannot drop any.
 	KeepGroups bool
+	// Helper tells that the setuid helper makes the container: with HostIDs, for
+	// an ordinary user.
+	Helper bool
 	// FakeDevices asks for the filter that lets only the making of device
 	// nodes succeed quietly: fakeroot with ranges, where owners are real.
 	FakeDevices bool
