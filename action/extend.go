@@ -53,8 +53,9 @@ type Network struct {
 }
 
 // Networked tells whether the start may need Extensions.Network.
-func (v *Invocation) Networked() bool {
-	o := &v.Options
+func (v *Invocation) Networked() bool { return networked(&v.Options) }
+
+func networked(o *plan.Options) bool {
 	return (o.Net || o.Boot) && !(len(o.Network) == 1 && o.Network[0] == "none")
 }
 

@@ -25,6 +25,9 @@ func (s *starter) useHelper() bool {
 	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
 		s.log.Verbose("Using a user namespace: the setuid helper makes no instances, FUSE mounts and joined networks")
 		return false
+	case networked(o):
+		s.log.Verbose("Using a user namespace: the setuid helper makes no network but none")
+		return false
 	}
 	return true
 }

@@ -13,7 +13,7 @@
 // environment. Root's keeper is as trusted as the administrator's files.
 //
 // Files: network.go (the side of the start), keeper.go (the keeper), user.go
-// (pasta and slirp4netns).
+// (pasta and slirp4netns), resolver.go (name servers).
 package network
 
 import (
@@ -93,6 +93,9 @@ func Attach(c *conf.Config, names, words []string) (*Network, error) {
 		case "path":
 			n.Netns, err = os.Open(l.value)
 		}
+	}
+	if len(n.Servers) == 0 {
+		n.Servers = upstream("/etc/resolv.conf", upstreamFile)
 	}
 	if err == nil && n.Netns == nil {
 		err = errors.New("the keeper of the network made none")
