@@ -23,8 +23,8 @@ build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
-	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
 	$(BUILD) -ldflags '-s -w $(SUIDENTRY) $(X)' -o bin/ ./cmd/starter-suid
+	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
 
 demo:
 	e2e/need demo

@@ -22,6 +22,9 @@ func (s *starter) useHelper() bool {
 		return false
 	case !priv.Installed() || !setuidWorks():
 		return false
+	case s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed():
+		s.log.Verbose("Using a user namespace: the setuid helper checks no signatures")
+		return false
 	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
 		s.log.Verbose("Using a user namespace: the setuid helper makes no instances, FUSE mounts and joined networks")
 		return false
@@ -30,6 +33,12 @@ func (s *starter) useHelper() bool {
 		return false
 	}
 	return true
+}
+
+// listed tells whether an execution control list must be asked.
+func (s *starter) listed() bool {
+	list, err := s.hasList()
+	return err != nil || list
 }
 
 // setuidWorks tells whether a setuid program gains anything here: not with

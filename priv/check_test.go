@@ -141,7 +141,9 @@ func TestCheckRefuses(t *testing.T) {
 			d := s.Call("open", unix.SYS_OPENAT, cwdArg, s.Str("/opt"), script.Int(unix.O_PATH))
 			s.Call("clone", unix.SYS_OPEN_TREE, d.Arg(), s.Str(""), script.Int(cloneFlags|unix.AT_EMPTY_PATH))
 		}, strict},
-		{"an unmount", func(s *script.Script) { s.Call("unmount", unix.SYS_UMOUNT2, s.Str("/tmp"), script.Int(unix.MNT_DETACH)) }, nil},
+		{"an unmount", func(s *script.Script) {
+			s.Call("unmount", unix.SYS_UMOUNT2, s.Str("/tmp"), script.Int(unix.MNT_DETACH))
+		}, nil},
 		{"a pivot without the unmount", func(s *script.Script) {
 			s.Call("pivot", unix.SYS_PIVOT_ROOT, s.Str("."), s.Str("."))
 			s.Call("umask", unix.SYS_UMASK, script.Int(0))

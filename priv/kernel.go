@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/conf"
+	"singularity/linux/script"
 )
 
 // A KernelError says why the kernel does not mount an image; our own server may.
@@ -51,14 +52,23 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 	if _, err := f.ReadAt(magic, int64(k.Off)); err != nil || string(magic) != squashfsMagic {
 		return &KernelError{"it is no squashfs"}
 	}
-	loop, err := h.loop(f, k)
-	if err != nil {
-		return err
+	var loop *os.File
+	if h.conf.SharedLoopDevices {
+		loop = h.sharedLoop(f, k)
+	}
+	shared := loop != nil
+	if !shared {
+		if loop, err = h.loop(f, k); err != nil {
+			return err
+		}
 	}
 	defer loop.Close()
 	fd, err := mountBlock(loop.Name())
 	if err != nil {
 		return err
+	}
+	if h.conf.SharedLoopDevices && !shared {
+		h.linger(fd)
 	}
 	h.fds[k.Mount] = fd
 	c.numbers[k.Mount], c.kernel = true, k.Mount
@@ -135,6 +145,41 @@ func (h *helper) loop(f *os.File, k *Kernel) (*os.File, error) {
 	return nil, &KernelError{"every free loop device was taken by others"}
 }
 
+// sharedLoop finds a loop device that another start made of the same part of the
+// same file. The kernel then has one file system of it, and keeps what it has read.
+func (h *helper) sharedLoop(f *os.File, k *Kernel) *os.File {
+	for n := range min(h.conf.MaxLoopDevices, 256) {
+		dev, err := os.OpenFile("/dev/loop"+strconv.Itoa(int(n)), os.O_RDONLY, 0)
+		if err != nil {
+			return nil
+		}
+		if sameLoop(dev, f, k) == nil {
+			return dev // open, so it is not cleared now
+		}
+		dev.Close()
+	}
+	return nil
+}
+
+// lingerTime is how long a mount that others may share is kept without any use.
+const lingerTime = 5 // seconds
+
+// linger leaves a process that holds a mount for a while. It has no other
+// descriptor, no privilege, and ends by itself.
+func (h *helper) linger(mount int) {
+	p := &script.Script{}
+	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(0), script.Int(mount-1), script.Int(0))
+	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(mount+1), script.Uint(1<<32-1), script.Int(0))
+	uid := script.Int(h.uid)
+	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
+	prctl(p, unix.PR_SET_DUMPABLE, 0)
+	setCaps(p, 0, 0, 0)
+	p.Call("begin a session", unix.SYS_SETSID)
+	p.Call("wait", unix.SYS_NANOSLEEP, p.Words([]uint64{lingerTime, 0}), script.Int(0))
+	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
+	p.Fork(0, mount) // without it the next start is slower
+}
+
 // sameLoop reads back what a loop device shows.
 func sameLoop(dev, f *os.File, k *Kernel) error {
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
@@ -146,7 +191,7 @@ func sameLoop(dev, f *os.File, k *Kernel) error {
 		return err
 	}
 	const want = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-	if info.Inode != st.Ino || info.Offset != k.Off || info.Sizelimit != k.Size || info.Flags&want != want {
+	if info.Inode != st.Ino || info.Device != st.Dev || info.Offset != k.Off || info.Sizelimit != k.Size || info.Flags&want != want {
 		return errors.New("it is not as it was configured")
 	}
 	return nil

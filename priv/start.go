@@ -101,7 +101,10 @@ func (h *helper) images(s *Start, c *checker) error {
 	if len(s.Images) == 0 {
 		return errRequest
 	}
-	c.strict = h.conf.Limited() || h.conf.RequireIntegrity
+	c.strict = h.conf.Limited()
+	if h.conf.RequireIntegrity {
+		return errors.New("singularity.conf says: require integrity, which the setuid helper cannot check")
+	}
 	for _, im := range s.Images {
 		f, err := h.file(im.FD)
 		if err != nil {
@@ -123,7 +126,7 @@ func (h *helper) images(s *Start, c *checker) error {
 			return err
 		}
 		if im.Format == conf.FormatSIF || im.Format == conf.FormatEncrypted {
-			if err := h.list(c); err != nil {
+			if err := noList(); err != nil {
 				return err
 			}
 		}
@@ -132,9 +135,9 @@ func (h *helper) images(s *Start, c *checker) error {
 	return nil
 }
 
-// list looks at the execution control list. Without it nothing says that every
-// image may run (SC-014); an active one is not obeyed by a server of the caller.
-func (h *helper) list(c *checker) error {
+// noList makes sure that the execution control list lets every image run. Without
+// one nothing says so (SC-014), and an active one the helper cannot ask.
+func noList() error {
 	f, err := conf.OpenOwned(conf.Dir() + "/ecl.toml")
 	if err != nil {
 		return err
@@ -142,7 +145,7 @@ func (h *helper) list(c *checker) error {
 	defer f.Close()
 	text := make([]byte, 4096)
 	n, _ := f.Read(text)
-	active := n == len(text)
+	active := n == len(text) // it is longer than one that says nothing
 	for line := range strings.Lines(string(text[:n])) {
 		line, _, _ = strings.Cut(line, "#")
 		switch strings.Join(strings.Fields(line), "") {
@@ -151,7 +154,9 @@ func (h *helper) list(c *checker) error {
 			active = true
 		}
 	}
-	c.strict = c.strict || active
+	if active {
+		return errors.New("the execution control list is active, which the setuid helper cannot ask")
+	}
 	return nil
 }
 
