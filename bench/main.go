@@ -23,6 +23,7 @@ var groups = []struct {
 	{"init", (*bench).packageInit},
 	{"exec", (*bench).execTrue},
 	{"shared", (*bench).shared},
+	{"site", (*bench).site},
 	{"python", (*bench).python},
 	{"hot", (*bench).hot},
 	{"find", (*bench).find},

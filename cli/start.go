@@ -52,7 +52,7 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
-	case action.Scheme(image) != "instance" && (v.Limited() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
+	case action.Scheme(image) != "instance" && (v.Limited() || v.Networked() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
 		status, err := action.Start(v, os.Args, extensions, log)
 		if err != nil {
 			return err
@@ -167,7 +167,7 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Network: network, UserNet: userNet, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)
