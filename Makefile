@@ -21,6 +21,7 @@ build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
+	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
 
 demo:
 	e2e/need demo
@@ -55,6 +56,7 @@ bench: build
 
 install: build
 	install -D -m 755 bin/singularity $(DESTDIR)$(PREFIX)/bin/singularity
+	install -D -m 755 bin/singularity-server $(DESTDIR)$(PREFIX)/bin/singularity-server
 	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
 	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
 	install -D -m 711 bin/starter-verify $(LIBEXEC)/starter-verify
