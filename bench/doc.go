@@ -26,5 +26,5 @@
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
 // (how each peer is called), start.go, shared.go, site.go, hot.go, read.go, pack.go,
-// trust.go, soak.go (the rows), report.go (the table).
+// layers.go, trust.go, protected.go, soak.go (the rows), report.go (the table).
 package main

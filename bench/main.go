@@ -30,6 +30,7 @@ var groups = []struct {
 	{"read", (*bench).reads},
 	{"memory", (*bench).memory},
 	{"build", (*bench).packTree},
+	{"layers", (*bench).buildLayers},
 	{"trust", (*bench).trust},
 	{"protected", (*bench).protected},
 	{soakName, (*bench).soak},

@@ -50,6 +50,12 @@ func Main(argv []string) int {
 		return action.Report(log, err)
 	}
 	v.SetLog(log)
+	if status, done, err := startEncrypted(log); done {
+		if err != nil {
+			return action.Report(log, err)
+		}
+		return status
+	}
 	root := newRoot(log)
 	switch {
 	case v.Version:
