@@ -118,4 +118,6 @@ var (
 )
 
 // keep holds the lists that only the stub reads, so that the linker does too.
-func keep() int { return len(helper) + len(globalWords) + len(optionWords) + len(envWords) + int(blocked) }
+func keep() int {
+	return len(helper) + len(globalWords) + len(optionWords) + len(envWords) + int(blocked)
+}
