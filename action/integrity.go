@@ -88,7 +88,11 @@ const maxList = 1 << 20
 // hasList tells whether there is an execution control list that must be asked:
 // any but one that says no more than that it is not activated.
 func (s *starter) hasList() (bool, error) {
-	f, err := os.OpenFile(s.siteDir()+"/ecl.toml", os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	path := s.siteDir() + "/ecl.toml"
+	if err := conf.CheckSite(path); err != nil {
+		return false, OwnerHint(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

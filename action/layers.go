@@ -191,7 +191,7 @@ func (s *starter) openNew(r plan.ImageRef) (*openedImage, error) {
 	if err != nil {
 		return nil, imageError(r.Path, err)
 	}
-	if err := allowed(s.conf, im); err != nil {
+	if err := s.allowed(im); err != nil {
 		return nil, err
 	}
 	if im.Kind == image.Sandbox {

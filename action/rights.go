@@ -21,9 +21,9 @@ func (s *starter) rights(h *plan.HostFacts, groups []int) error {
 		h.Caps = granted & h.KnownCaps
 	}
 	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
-		c, err := conf.LoadCapabilities(conf.CapabilityPath(), conf.OpenSite)
+		c, err := conf.LoadCapabilities(s.siteDir()+"/capability.json", conf.OpenSite)
 		if err != nil {
-			return err
+			return OwnerHint(err)
 		}
 		h.FileCaps = c.Granted("root")
 	}

@@ -91,7 +91,7 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.image.Runnable(); err != nil {
 		return 0, err
 	}
-	if err := allowed(s.conf, s.image); err != nil {
+	if err := s.allowed(s.image); err != nil {
 		return 0, err
 	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
@@ -201,6 +201,9 @@ func (s *starter) mayShare() bool {
 	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
+	if s.conf.EnableOverlay == "no" {
+		return false // files that differ from those of the first start need one
+	}
 	return s.image.Kind != image.Sandbox && !s.helper && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
 }
 
@@ -219,23 +222,6 @@ func (s *starter) served() *container.Served {
 	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
-// LoadConfig reads singularity.conf: file, or the installed one, or the
-// defaults if there is none.
-func LoadConfig(file string) (*conf.Config, error) {
-	path := file
-	if file == "" {
-		path = conf.Path()
-	}
-	c, err := conf.Load(path)
-	switch {
-	case err == nil:
-		return c, nil
-	case file == "" && errors.Is(err, os.ErrNotExist):
-		return conf.Default(), nil
-	}
-	return nil, fmt.Errorf("While initializing: %w", err)
-}
-
 // native refuses what belongs to OCI mode.
 func (s *starter) native() error {
 	notes, err := plan.Native(s.o, s.conf.OCIMode)
@@ -243,30 +229,6 @@ func (s *starter) native() error {
 		s.log.Warning(n)
 	}
 	return err
-}
-
-// allowed checks the formats that the administrator lets run. Without the
-// setuid helper this is a rule of the house and no boundary.
-func allowed(c *conf.Config, im *image.Image) error {
-	refuse := func(what string) error {
-		return errors.New("configuration disallows users from running " + what + " containers")
-	}
-	if os.Getuid() == 0 {
-		return nil
-	}
-	switch {
-	case im.Kind == image.Sandbox && !c.AllowContainerDir:
-		return refuse("sandbox")
-	case im.Kind == image.Squashfs && !c.AllowContainerSquashfs:
-		return refuse("squashFS")
-	case im.Kind == image.Ext3 && !c.AllowContainerExtfs:
-		return refuse("extFS")
-	case im.Kind == image.SIF && im.Format.Encrypted() && !c.AllowContainerEncrypted:
-		return refuse("encrypted SIF")
-	case im.Kind == image.SIF && !im.Format.Encrypted() && !c.AllowContainerSIF:
-		return refuse("unencrypted SIF")
-	}
-	return nil
 }
 
 // imageError names the image in an error of opening it.
@@ -459,7 +421,8 @@ func settings(c *conf.Config) plan.Settings {
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
-	s.Overlay, s.TmpSandbox = c.EnableOverlay, c.TmpSandbox
+	s.Overlay, s.Underlay, s.TmpSandbox = c.EnableOverlay, c.EnableUnderlay, c.TmpSandbox
+	s.PrivateMounts, s.Ramfs = !c.MountSlave, c.MemoryFSType == "ramfs"
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20
 		// The value of the file as it is installed is nobody's wish.

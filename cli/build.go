@@ -210,6 +210,9 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 			log.Verbose(n)
 		}
 	}
+	if err := siteSquashfs(&o.Squashfs); err != nil {
+		return nil, err
+	}
 	on, size, err := plan.ParseTmpfs(f.writableTmpfs)
 	if on && size == 0 {
 		size = testTmpfsSize

@@ -101,6 +101,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCacheCommand(log),
+		newCapabilityCommand(log),
 		newCompletionCommand(),
 		newConfigCommand(log),
 		newDataCommand(log),
@@ -111,6 +112,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newInstanceCommand(log),
 		newECLCommand(log), newKeyCommand(log), newKeyserverCommand(log),
 		newOverlayCommand(log),
+		newPolicyCommand(log),
 		newPullCommand(log),
 		newPushCommand(log),
 		newRegistryCommand(log),
@@ -134,8 +136,8 @@ var helpGroups = map[string]bool{
 // at the first argument, a wrong count of arguments is a usage error, and a
 // group without a command says which there are.
 func settle(c *cobra.Command, optionsFirst bool) {
-	// The commands below sif take options after arguments.
-	optionsFirst = optionsFirst && c.Name() != "sif"
+	// The commands below sif and policy take options after arguments.
+	optionsFirst = optionsFirst && c.Name() != "sif" && c.Name() != "policy"
 	c.Flags().SetInterspersed(!optionsFirst)
 	c.DisableFlagsInUseLine = true
 	if c.HasSubCommands() && !c.Runnable() {

@@ -21,7 +21,6 @@ import (
 	"singularity/client/transfer"
 	"singularity/conf"
 	"singularity/conf/registries"
-	"singularity/conf/remote"
 	"singularity/fetch"
 	"singularity/fetch/cache"
 	"singularity/fetch/recent"
@@ -299,7 +298,7 @@ func (o *fetchOptions) libraryClient(ctx context.Context, config *registries.Fil
 	if err != nil {
 		return nil, err
 	}
-	name, e, err := remote.Active(filepath.Join(dir, "remote.yaml"), filepath.Join(conf.Prefix, "etc/singularity/remote.yaml"))
+	name, e, err := activeRemote(filepath.Join(dir, "remote.yaml"))
 	if err != nil {
 		return nil, err
 	}

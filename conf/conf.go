@@ -15,7 +15,7 @@
 // house, is for the callers.
 //
 // Files: config.go (the table of directives and Config), parse.go (the reader),
-// template.go (the default file), capability.go (reading capability.json),
+// capability.go (reading capability.json),
 // owned.go (who may write the files), limit.go (which images may be used).
 package conf
 

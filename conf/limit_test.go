@@ -93,7 +93,7 @@ func TestFileOf(t *testing.T) {
 func BenchmarkPolicy(b *testing.B) {
 	dir := b.TempDir()
 	path := filepath.Join(dir, "singularity.conf")
-	text := Template() + "limit container paths = /nowhere, " + dir + "\nlimit container owners = 1, ada\nlimit container groups = staff\n"
+	text := everyLine() + "limit container paths = /nowhere, " + dir + "\nlimit container owners = 1, ada\nlimit container groups = staff\n"
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}

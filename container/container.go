@@ -84,7 +84,7 @@ var ErrInterrupted = errors.New("interrupted")
 // failure.
 func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 	runtime.LockOSThread()
-	for _, overlay := range []bool{true, false} {
+	for _, overlay := range []bool{!p.Root.NoPoints, false} {
 		b := newBuilder(p, h, -1)
 		b.files = st.Files
 		b.maps()
@@ -116,11 +116,11 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	defer runtime.UnlockOSThread()
 	m := newMonitor(h.Done)
 	defer m.stop()
-	c, err := start(p, images, h, true)
+	c, err := start(p, images, h, !p.Root.NoPoints)
 	if refused := new(KernelRefused); c == nil && errors.As(err, &refused) {
 		debugf(h, refused.Error())
 		images[0].Kernel = false
-		c, err = start(p, images, h, true)
+		c, err = start(p, images, h, !p.Root.NoPoints)
 	}
 	if c == nil && err != nil && points(p, images) {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {

@@ -255,11 +255,7 @@ func (b *builder) hasContent() bool {
 // returned as a detached mount.
 func (b *builder) layer(paths bool) []extra {
 	s := b.s
-	fs := s.Call("make a tmpfs", unix.SYS_FSOPEN, s.Str("tmpfs"), script.Int(unix.FSOPEN_CLOEXEC))
-	b.config(fs, "mode", "0755")
-	b.config(fs, "size", "1m")
-	s.Call("create the tmpfs", unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
-	t := s.Call("mount the tmpfs", unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV))
+	t := b.tmpfs("0755", 1<<20, "a tmpfs for generated files")
 	b.points = t
 	if !paths || len(b.p.Layers) == 0 {
 		b.attachMount(t, "attach the tmpfs")

@@ -57,6 +57,9 @@ func (b *builder) loopback() {
 
 func (b *builder) tmpfs(mode string, size int64, name string) script.Slot {
 	options := []string{"mode", mode}
+	if b.p.Ramfs {
+		return b.newMount("ramfs", name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, options...)
+	}
 	if size > 0 {
 		options = append(options, "size", itoa(int(size)))
 	}

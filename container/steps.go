@@ -207,7 +207,11 @@ func (b *builder) nosuid() uint64 {
 }
 
 func (b *builder) setattr(t script.Slot, attr uint64, flags int, label string) {
-	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.s.Words([]uint64{attr, 0, 0, 0}), script.Int(mountAttrSize))
+	propagation := uint64(0)
+	if b.p.PrivateMounts {
+		propagation = unix.MS_PRIVATE
+	}
+	b.s.Call(label, unix.SYS_MOUNT_SETATTR, t.Arg(), b.s.Str(""), script.Int(unix.AT_EMPTY_PATH|flags), b.s.Words([]uint64{attr, 0, propagation, 0}), script.Int(mountAttrSize))
 }
 
 // place moves a detached mount to its destination.

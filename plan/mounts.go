@@ -103,6 +103,9 @@ func (m *maker) bind(b Mount) {
 	if kind == Missing && !m.covered(resolved) {
 		dir := b.Dir || b.Kind != ImageBind && (b.Kind != HostBind || m.f.Host.Path(b.Source) == Directory)
 		switch {
+		case m.noPoints():
+			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and the administrator lets nothing be added: 'enable overlay = no'")
+			return
 		case !m.p.Root.Writable || dir:
 			m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
 		case b.Optional:
@@ -115,6 +118,13 @@ func (m *maker) bind(b Mount) {
 	}
 	m.sessionPoint(&b)
 	m.p.Mounts = append(m.p.Mounts, b)
+}
+
+// noPoints tells whether the administrator keeps mount points from being made: by
+// an overlay, which a directory needs, or by showing more than the image has.
+func (m *maker) noPoints() bool {
+	r := &m.p.Root
+	return m.f.Conf.Overlay == "no" && (m.f.Conf.Underlay == "no" || r.Kind == DirRoot) && !r.Writable
 }
 
 // sessionPoint makes the mount point of b in the session, if the last mount

@@ -114,7 +114,10 @@ type Settings struct {
 	// TmpfsLimit bounds --writable-tmpfs, in bytes; 0 if no administrator did.
 	TmpfsLimit int64
 	Overlay    string // yes, no or try
-	TmpSandbox bool
+	Underlay   string // yes, no or preferred
+	// PrivateMounts and Ramfs are those of Plan.
+	PrivateMounts, Ramfs bool
+	TmpSandbox           bool
 }
 
 // maker collects the plan.
@@ -143,6 +146,8 @@ func New(verb string, o *Options, args []string, f *Facts) (p *Plan, notes []str
 		return nil, nil, err
 	}
 	m.p.Home = home
+	m.p.PrivateMounts, m.p.Ramfs = f.Conf.PrivateMounts, f.Conf.Ramfs
+	m.p.Root.NoPoints = f.Conf.Overlay == "no"
 	if err := m.rights(); err != nil {
 		return nil, nil, err
 	}

@@ -19,6 +19,10 @@ type Plan struct {
 	Fuse     []FuseMount
 	Process  Process
 	Home     string // inside
+	// PrivateMounts keeps what is mounted later on the host out of the binds.
+	PrivateMounts bool
+	// Ramfs puts a ramfs, which has no limits, in place of each tmpfs.
+	Ramfs bool
 	// Rights are the rights of the process; nil leaves it those that its user
 	// namespace gives.
 	Rights *Rights
@@ -127,6 +131,8 @@ type Root struct {
 	Path     string // DirRoot: absolute
 	Dev, Ino uint64 // DirRoot: what Path was when it was checked
 	Writable bool   // the root itself is written to: DirRoot and ProgramRoot
+	// NoPoints tells that no overlay makes mount points in a DirRoot.
+	NoPoints bool
 }
 
 // File is a path that the container shall have though the image may not: a
