@@ -114,12 +114,16 @@ func request([]string) {
 	}
 }
 
+// open are the files whose descriptors requests name.
+var open []*os.File
+
 // image is a request for a container of an image that may be used.
 func image(path string, build func(s *script.Script)) (*priv.Request, *script.Script) {
 	f, err := os.Open(path)
 	check(err)
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	check(err)
+	open = append(open, f, null) // the collector would close them
 	s := new(script.Script)
 	build(s)
 	l, err := s.List()
@@ -211,10 +215,10 @@ func trace(args []string) {
 		check(cmd.Start())
 		done := make(chan bool)
 		go func() { cmd.Wait(); close(done) }()
-		for open := true; open; {
+		for on := true; on; {
 			select {
 			case <-done:
-				open = false
+				on = false
 			default:
 			}
 			for _, pid := range helpers() {
