@@ -221,7 +221,7 @@ func trace(args []string) {
 				on = false
 			default:
 			}
-			for _, pid := range helpers() {
+			for _, pid := range helpers(cmd.Process.Pid) {
 				before := privileged(pid)
 				if !before {
 					continue
@@ -269,12 +269,16 @@ func seize(pid int) (privilegedThen bool) {
 	return privilegedThen
 }
 
-// helpers are the processes of the helper.
-func helpers() (out []int) {
+// helpers are the processes of the helper whose parent is that process: others
+// are of scripts that run at the same time.
+func helpers(parent int) (out []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
 		comm, _ := os.ReadFile(d + "/comm")
-		if strings.TrimSpace(string(comm)) == priv.Name {
+		stat, _ := os.ReadFile(d + "/stat")
+		_, behind, _ := strings.Cut(string(stat), ") ")
+		f := strings.Fields(behind)
+		if strings.TrimSpace(string(comm)) == priv.Name && len(f) > 1 && f[1] == strconv.Itoa(parent) {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			out = append(out, pid)
 		}
@@ -303,12 +307,12 @@ func signals(args []string) {
 		cmd := exec.Command(args[0], args[1:]...)
 		check(cmd.Start())
 		time.Sleep(time.Duration(i*97%200) * 100 * time.Microsecond)
-		sent := append(helpers(), cmd.Process.Pid)
+		sent := append(helpers(cmd.Process.Pid), cmd.Process.Pid)
 		for _, pid := range sent {
 			syscall.Kill(pid, list[i%len(list)])
 		}
 		time.Sleep(time.Duration(i%3) * time.Millisecond)
-		for _, pid := range append(sent, helpers()...) {
+		for _, pid := range append(sent, helpers(cmd.Process.Pid)...) {
 			syscall.Kill(pid, syscall.SIGCONT) // also what has executed the program meanwhile
 		}
 		cmd.Wait()
@@ -316,7 +320,7 @@ func signals(args []string) {
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		left := 0
-		for _, pid := range helpers() {
+		for _, pid := range helpers(1) {
 			var st unix.Stat_t
 			if unix.Stat(fmt.Sprintf("/proc/%d", pid), &st) == nil {
 				left++
