@@ -43,6 +43,7 @@ func Ask(r *Request) (*Answer, error) {
 		return nil, errors.New("cannot start " + Path() + ": " + err.Error())
 	}
 	err = send(pair[0], r)
+	unix.Shutdown(pair[0], unix.SHUT_WR) // it waits for no more, also after an error
 	a, recvErr := answer(pair[0])
 	var ws syscall.WaitStatus
 	for {

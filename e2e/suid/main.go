@@ -114,12 +114,16 @@ func request([]string) {
 	}
 }
 
+// open are the files whose descriptors requests name.
+var open []*os.File
+
 // image is a request for a container of an image that may be used.
 func image(path string, build func(s *script.Script)) (*priv.Request, *script.Script) {
 	f, err := os.Open(path)
 	check(err)
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	check(err)
+	open = append(open, f, null) // the collector would close them
 	s := new(script.Script)
 	build(s)
 	l, err := s.List()
@@ -211,13 +215,13 @@ func trace(args []string) {
 		check(cmd.Start())
 		done := make(chan bool)
 		go func() { cmd.Wait(); close(done) }()
-		for open := true; open; {
+		for on := true; on; {
 			select {
 			case <-done:
-				open = false
+				on = false
 			default:
 			}
-			for _, pid := range helpers() {
+			for _, pid := range helpers(cmd.Process.Pid) {
 				before := privileged(pid)
 				if !before {
 					continue
@@ -265,12 +269,16 @@ func seize(pid int) (privilegedThen bool) {
 	return privilegedThen
 }
 
-// helpers are the processes of the helper.
-func helpers() (out []int) {
+// helpers are the processes of the helper whose parent is that process: others
+// are of scripts that run at the same time.
+func helpers(parent int) (out []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
 		comm, _ := os.ReadFile(d + "/comm")
-		if strings.TrimSpace(string(comm)) == priv.Name {
+		stat, _ := os.ReadFile(d + "/stat")
+		_, behind, _ := strings.Cut(string(stat), ") ")
+		f := strings.Fields(behind)
+		if strings.TrimSpace(string(comm)) == priv.Name && len(f) > 1 && f[1] == strconv.Itoa(parent) {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			out = append(out, pid)
 		}
@@ -299,12 +307,12 @@ func signals(args []string) {
 		cmd := exec.Command(args[0], args[1:]...)
 		check(cmd.Start())
 		time.Sleep(time.Duration(i*97%200) * 100 * time.Microsecond)
-		sent := append(helpers(), cmd.Process.Pid)
+		sent := append(helpers(cmd.Process.Pid), cmd.Process.Pid)
 		for _, pid := range sent {
 			syscall.Kill(pid, list[i%len(list)])
 		}
 		time.Sleep(time.Duration(i%3) * time.Millisecond)
-		for _, pid := range append(sent, helpers()...) {
+		for _, pid := range append(sent, helpers(cmd.Process.Pid)...) {
 			syscall.Kill(pid, syscall.SIGCONT) // also what has executed the program meanwhile
 		}
 		cmd.Wait()
@@ -312,7 +320,7 @@ func signals(args []string) {
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		left := 0
-		for _, pid := range helpers() {
+		for _, pid := range helpers(1) {
 			var st unix.Stat_t
 			if unix.Stat(fmt.Sprintf("/proc/%d", pid), &st) == nil {
 				left++
