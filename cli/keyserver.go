@@ -68,7 +68,7 @@ func (o *serverOptions) client(ctx context.Context) (*keyserver.Client, error) {
 // remoteServers returns the key servers of the active remote endpoint: those that
 // are listed for it, or else the one that it says it has.
 func remoteServers(ctx context.Context, config *registries.File, user string) ([]keyserver.Server, error) {
-	name, e, err := remote.Active(user, filepath.Join(conf.Prefix, "etc/singularity/remote.yaml"))
+	name, e, err := remote.Active(user, filepath.Join(conf.Dir(), "remote.yaml"))
 	if err != nil || e == nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ const (
 )
 
 // CapabilityPath returns the path of the installed capability.json.
-func CapabilityPath() string { return Prefix + "/etc/singularity/capability.json" }
+func CapabilityPath() string { return Dir() + "/capability.json" }
 
 // GrantedCaps returns the capabilities that file grants to a user and to groups,
 // as they are written there. No file grants nothing.
