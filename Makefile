@@ -17,7 +17,7 @@ X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PR
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 BUILD   = go build -trimpath -buildvcs=false
 
-.PHONY: build demo test unit e2e vm lint fuzz bench install uninstall package clean
+.PHONY: build demo test unit e2e vm lint fuzz bench install uninstall package package-test clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
@@ -30,7 +30,7 @@ demo:
 
 test:
 	e2e/need test
-	$(MAKE) lint unit e2e
+	$(MAKE) lint unit e2e package-test
 
 unit:
 	e2e/count go test -v ./...
@@ -64,6 +64,9 @@ uninstall:
 
 package:
 	package/build
+
+package-test:
+	package/test
 
 clean:
 	rm -rf bin
