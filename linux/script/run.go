@@ -39,12 +39,15 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 			st.a[1] = uintptr(unsafe.Pointer(&s.res[0]))
 		}
 	}
+	if s.classic != nil {
+		s.classic.bound(len(s.steps))
+	}
 	p, e := uintptr(0), syscall.ENOSYS
 	if !s.stays() {
 		p, e = s.spawn(flags, uintptr(errfd))
 	}
 	if e == syscall.ENOSYS || e == syscall.EINVAL {
-		p, e = fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+		p, e = fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, s.classic, uintptr(errfd))
 	}
 	if e != 0 {
 		return 0, &Error{Step: -1, Label: "create the container's process", Errno: e}
@@ -88,6 +91,7 @@ type child struct {
 	steps []step
 	res   []uintptr
 	exec  *execData
+	old   *classic
 	errfd uintptr
 	mask  uint64 // blocked signals
 	stack []byte
@@ -106,7 +110,7 @@ const childStack = 16 << 10
 //go:norace
 //go:noinline
 func (s *Script) spawn(flags, errfd uintptr) (uintptr, syscall.Errno) {
-	c := &child{steps: s.steps, res: s.res, exec: s.exec, errfd: errfd, stack: make([]byte, childStack)}
+	c := &child{steps: s.steps, res: s.res, exec: s.exec, old: s.classic, errfd: errfd, stack: make([]byte, childStack)}
 	s.keep = append(s.keep, c)
 	const block, size = 0, 8
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, 0, uintptr(unsafe.Pointer(&c.mask)), size, 0, 0); e != 0 {
@@ -139,7 +143,7 @@ const cloneClearSighand = 1 << 32
 func runChild(c *child) {
 	const setMask, size = 2, 8
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&c.mask)), 0, size, 0, 0)
-	i, e := run(c.steps, c.res, c.exec)
+	i, e := run(c.steps, c.res, c.exec, c.old)
 	f := failure{uint64(i), uint64(e)}
 	syscall.RawSyscall(syscall.SYS_WRITE, c.errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -149,7 +153,7 @@ func runChild(c *child) {
 
 //go:norace
 //go:noinline
-func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr) (pid uintptr, err syscall.Errno) {
+func fork(flags uintptr, steps []step, res []uintptr, x *execData, old *classic, errfd uintptr) (pid uintptr, err syscall.Errno) {
 	runtimeBeforeFork()
 	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if err != 0 || pid != 0 {
@@ -157,7 +161,7 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 		return pid, err
 	}
 	runtimeAfterForkInChild()
-	i, e := run(steps, res, x)
+	i, e := run(steps, res, x, old)
 	f := failure{uint64(i), uint64(e)}
 	syscall.RawSyscall(syscall.SYS_WRITE, errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -171,7 +175,7 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 //
 //go:norace
 //go:nosplit
-func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
+func run(steps []step, res []uintptr, x *execData, old *classic) (int, syscall.Errno) {
 	for i := 0; i < len(steps); i++ {
 		s := &steps[i]
 		var e syscall.Errno
@@ -200,7 +204,13 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 					a[k] = res[a[k]]
 				}
 			}
-			r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			ours := false
+			if old != nil {
+				r, e, ours = old.call(s.nr, &a)
+			}
+			if !ours {
+				r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			}
 			if e == 0 && s.want && r != s.expect {
 				e = syscall.ESTALE
 			}
