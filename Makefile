@@ -17,7 +17,7 @@ X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PR
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 BUILD   = go build -trimpath -buildvcs=false
 
-.PHONY: build demo test unit e2e vm lint fuzz bench install uninstall package package-test clean
+.PHONY: build demo test unit e2e test-vm vm lint fuzz bench install uninstall package package-test clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
@@ -39,7 +39,7 @@ unit:
 e2e: build
 	e2e/run
 
-vm:
+test-vm vm:
 	e2e/vm/run
 
 lint: build
