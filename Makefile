@@ -23,6 +23,7 @@ build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-cli
 	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/starter-verify
+	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/singularity-server
 
 demo:
 	e2e/need demo

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -81,13 +82,14 @@ func TestShareFileEnv(t *testing.T) {
 }
 
 func TestBirth(t *testing.T) {
-	for _, b := range []birth{{true, []string{"A=1", "B=x\ny"}, []string{"singularity", "instance", "start"}}, {false, nil, []string{"singularity", ""}}} {
-		if got := decodeBirth(b.encode()); got.leader != b.leader || !slices.Equal(got.fileEnv, b.fileEnv) || !slices.Equal(got.argv, b.argv) {
+	for _, b := range []birth{{true, nil, []string{"A=1", "B=x\ny"}, []string{"singularity", "instance", "start"}}, {false, []byte("a\x00b"), nil, []string{"singularity", ""}},
+		{false, []byte{}, nil, []string{"singularity"}}} {
+		if got := decodeBirth(b.encode()); got.leader != b.leader || !bytes.Equal(got.passphrase, b.passphrase) || (got.passphrase == nil) != (b.passphrase == nil) || !slices.Equal(got.fileEnv, b.fileEnv) || !slices.Equal(got.argv, b.argv) {
 			t.Errorf("%v became %v", b, got)
 		}
 	}
-	for _, text := range []string{"", "true", "true\x00x\x00", "true\x002\x00A=1", "true\x00-1\x00a"} {
-		if got := decodeBirth(text); got.argv != nil {
+	for _, text := range []string{"", "true", "-1\x00true", "-1\x00true\x00x\x00", "-1\x00true\x002\x00A=1", "-1\x00true\x00-1\x00a", "-2\x00true\x000\x00a", "50\x00true\x000\x00a"} {
+		if got := decodeBirth([]byte(text)); got.argv != nil {
 			t.Errorf("%q became %v", text, got)
 		}
 	}

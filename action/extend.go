@@ -18,8 +18,11 @@ type Extensions struct {
 	Limit func(o *plan.Options, c *conf.Config, log *Log) (Group, error)
 	// Unlock finds the key of an encrypted image and opens its root partition.
 	// It returns the squashfs in it, and the secret that a server process of
-	// this program opens it again with.
-	Unlock func(im *image.Image, o *plan.Options, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// this program opens it again with. If passphrase is not nil it has been asked
+	// for already.
+	Unlock func(im *image.Image, o *plan.Options, passphrase []byte, log *Log) (plain *io.SectionReader, secret []byte, err error)
+	// Ask asks for the passphrase of an encrypted image.
+	Ask func() ([]byte, error)
 	// Leave moves this process out of the control groups of its batch job.
 	Leave func(c *conf.Config, log *Log)
 	// Program is the path of singularity-cli for that program itself.
@@ -49,7 +52,7 @@ func Encrypted(path string) bool {
 		return false
 	}
 	defer im.Close()
-	return im.Format == image.FormatEncrypted
+	return im.Format.Encrypted()
 }
 
 // KeyVariables are the environment variables that lead to the key of an
@@ -68,7 +71,7 @@ func forgetKeys() {
 // needKey hands a start of an encrypted image over to the program that can
 // unlock it.
 func (s *starter) needKey() error {
-	if s.image.Format != image.FormatEncrypted {
+	if !s.image.Format.Encrypted() {
 		forgetKeys()
 		return nil
 	}
@@ -84,12 +87,13 @@ func (s *starter) needKey() error {
 // unlock opens an encrypted image. What is checked by a hash tree is the
 // ciphertext, the header among it.
 func (s *starter) unlock() error {
-	if s.image.Format != image.FormatEncrypted {
+	if !s.image.Format.Encrypted() {
 		return nil
 	}
 	defer forgetKeys()
+	defer clear(s.passphrase)
 	var err error
-	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.log)
+	s.image.Plain, s.secret, err = s.ext.Unlock(s.image, s.o, s.passphrase, s.log)
 	return err
 }
 
@@ -100,7 +104,7 @@ func Start(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) 
 		log.Warning(note)
 	}
 	if verb := LookupVerb(v.Verb); verb != nil && verb.Set&Instances != 0 {
-		return startInstance(v, argv, log)
+		return startInstance(v, argv, ext, log)
 	}
 	s := newStarter(v, ext, log)
 	s.argv = argv

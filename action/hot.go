@@ -8,7 +8,6 @@ import (
 
 	"singularity/container"
 	"singularity/container/hot"
-	"singularity/image"
 	"singularity/plan"
 	"singularity/squashfs"
 )
@@ -21,7 +20,7 @@ func (s *starter) hotCache() (hot.Config, error) {
 	switch {
 	case word == "" || s.o.DisableCache || err == nil && !on:
 		return hot.Config{}, nil
-	case s.image.Format == image.FormatEncrypted:
+	case s.image.Format.Encrypted():
 		return hot.Config{}, nil // Security: nothing of it, not even names, may lie on disk in clear
 	case err == nil:
 		c.Blocks = true

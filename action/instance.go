@@ -1,6 +1,7 @@
 package action
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -59,7 +60,7 @@ func Store(user string) (*instance.Store, error) {
 
 // startInstance starts the instance that v asks for in a process of its own and
 // waits until it runs.
-func startInstance(v *Invocation, argv []string, log *Log) (int, error) {
+func startInstance(v *Invocation, argv []string, ext Extensions, log *Log) (int, error) {
 	name := v.Args[0]
 	if !instance.ValidName(name) {
 		return 0, Fatal(errors.New(name+" is not a valid instance name"), "letters, digits, dots, dashes and underscores are wanted")
@@ -72,13 +73,21 @@ func startInstance(v *Invocation, argv []string, log *Log) (int, error) {
 		old.Close()
 		return 0, Fatal(errors.New("instance "+name+" already exists"), "stop it (singularity instance stop "+name+") or choose another name")
 	}
+	// The instance will have no standard input.
+	var passphrase []byte
+	if o := &v.Options; o.Passphrase && o.PEMPath == "" && ext.Ask != nil && Encrypted(v.Image) {
+		if passphrase, err = ext.Ask(); err != nil {
+			return 0, err
+		}
+		defer clear(passphrase)
+	}
 	out, errs, err := store.Logs(name)
 	if err != nil {
 		return 0, Fatal(errors.New("cannot open the log files of the instance: "+err.Error()), "let SINGULARITY_CONFIGDIR name a directory that you may write to")
 	}
 	defer out.Close()
 	defer errs.Close()
-	status, err := spawnInstance(v, argv, out, errs)
+	status, err := spawnInstance(v, argv, passphrase, out, errs)
 	if err != nil {
 		return 0, err
 	}
@@ -104,7 +113,7 @@ func startInstance(v *Invocation, argv []string, log *Log) (int, error) {
 
 // spawnInstance starts this program again, as the process of an instance, in a
 // session of its own. What it says about its start can be read from the result.
-func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, error) {
+func spawnInstance(v *Invocation, argv []string, passphrase []byte, out, errs *os.File) (*os.File, error) {
 	args, argsEnd, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -144,8 +153,10 @@ func spawnInstance(v *Invocation, argv []string, out, errs *os.File) (*os.File, 
 	defer unix.Close(exe)
 	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{title}, &syscall.ProcAttr{Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err == nil {
-		b := birth{leader: leader >= 0, fileEnv: v.Options.FileEnv, argv: argv}
-		_, err = argsEnd.WriteString(b.encode())
+		b := birth{leader: leader >= 0, passphrase: passphrase, fileEnv: v.Options.FileEnv, argv: argv}
+		text := b.encode()
+		_, err = argsEnd.Write(text)
+		clear(text)
 	}
 	if err := errors.Join(err, argsEnd.Close()); err != nil {
 		status.Close()
@@ -245,7 +256,7 @@ func BecomeInstance(ext Extensions) int {
 	if err != nil {
 		return 255
 	}
-	code, err := instanceOf(decodeBirth(string(text)), ext, log, status)
+	code, err := instanceOf(decodeBirth(text), ext, log, status)
 	if err != nil {
 		return Report(log, err)
 	}
@@ -254,21 +265,39 @@ func BecomeInstance(ext Extensions) int {
 
 // birth is what the process of an instance is told.
 type birth struct {
-	leader  bool // whether there is a leader
-	fileEnv []string
-	argv    []string
+	leader     bool   // whether there is a leader
+	passphrase []byte // of an encrypted image, nil if it was not asked for
+	fileEnv    []string
+	argv       []string
 }
 
 // maxBirth bounds it, in bytes.
 const maxBirth = 16 << 20
 
-func (b *birth) encode() string {
+// encode returns b as decodeBirth reads it: the words, and before them the length
+// of the passphrase, -1 for none, and the passphrase itself.
+func (b *birth) encode() []byte {
+	size := -1
+	if b.passphrase != nil {
+		size = len(b.passphrase)
+	}
 	words := append([]string{strconv.FormatBool(b.leader), strconv.Itoa(len(b.fileEnv))}, b.fileEnv...)
-	return strings.Join(append(words, b.argv...), "\x00")
+	rest := strings.Join(append(words, b.argv...), "\x00")
+	text := append(make([]byte, 0, len(rest)+len(b.passphrase)+16), strconv.Itoa(size)+"\x00"...)
+	return append(append(text, b.passphrase...), rest...)
 }
 
-func decodeBirth(text string) (b birth) {
-	words := strings.Split(text, "\x00")
+func decodeBirth(text []byte) (b birth) {
+	head, rest, _ := bytes.Cut(text, []byte{0})
+	size, err := strconv.Atoi(string(head))
+	if err != nil || size < -1 || size > len(rest) {
+		return b
+	}
+	var passphrase []byte
+	if size >= 0 {
+		passphrase, rest = rest[:size:size], rest[size:]
+	}
+	words := strings.Split(string(rest), "\x00")
 	if len(words) < 2 {
 		return b
 	}
@@ -276,7 +305,7 @@ func decodeBirth(text string) (b birth) {
 	if err != nil || n < 0 || n > len(words)-2 {
 		return b
 	}
-	return birth{leader: words[0] == "true", fileEnv: words[2 : 2+n], argv: words[2+n:]}
+	return birth{leader: words[0] == "true", passphrase: passphrase, fileEnv: words[2 : 2+n], argv: words[2+n:]}
 }
 
 func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error) {
@@ -291,7 +320,7 @@ func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error)
 		return 0, err
 	}
 	s := newStarter(&v, ext, log)
-	s.args, s.instance = v.Args[1:], v.Args[0]
+	s.args, s.instance, s.passphrase = v.Args[1:], v.Args[0], b.passphrase
 	var pid int
 	s.started = func(id int, p *plan.Plan) error {
 		pid = id

@@ -44,14 +44,14 @@ func Main(argv []string) int {
 // for one, and returns its exit status. Every program that starts containers calls it first, since it
 // starts servers from its own file. unlocked opens an encrypted partition with
 // the secret of Extensions.Unlock; it may be nil in a program that has none.
-func Serve(argv []string, unlocked func(r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
+func Serve(argv []string, unlocked func(format image.Format, r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
 		return container.ServeMain(func(format int, r *io.SectionReader, secret []byte) (any, error) {
-			if image.Format(format) != image.FormatEncrypted || unlocked == nil {
+			if !image.Format(format).Encrypted() || unlocked == nil {
 				return openServed(format, r, nil)
 			}
-			plain, err := unlocked(r, secret)
+			plain, err := unlocked(image.Format(format), r, secret)
 			if err != nil {
 				return nil, err
 			}

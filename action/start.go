@@ -62,6 +62,8 @@ type starter struct {
 	overlays []plan.Partition // in the image
 	sandbox  *sandbox         // what the image was unpacked to, if it was
 	secret   []byte           // of an encrypted image: for a server process
+	// passphrase was asked for by the process that started this one; may be nil.
+	passphrase []byte
 }
 
 // start runs the verb in a container made from the image at path and returns its
@@ -252,9 +254,9 @@ func allowed(c *conf.Config, im *image.Image) error {
 		return refuse("squashFS")
 	case im.Kind == image.Ext3 && !c.AllowContainerExtfs:
 		return refuse("extFS")
-	case im.Kind == image.SIF && im.Format == image.FormatEncrypted && !c.AllowContainerEncrypted:
+	case im.Kind == image.SIF && im.Format.Encrypted() && !c.AllowContainerEncrypted:
 		return refuse("encrypted SIF")
-	case im.Kind == image.SIF && im.Format != image.FormatEncrypted && !c.AllowContainerSIF:
+	case im.Kind == image.SIF && !im.Format.Encrypted() && !c.AllowContainerSIF:
 		return refuse("unencrypted SIF")
 	}
 	return nil

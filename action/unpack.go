@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"singularity/host"
 	"singularity/image"
 	"singularity/plan"
@@ -27,7 +25,7 @@ func (s *starter) unpack() error {
 	if err != nil || !yes {
 		return err
 	}
-	if s.image.Format == image.FormatEncrypted {
+	if s.image.Format.Encrypted() {
 		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox")
 	}
 	r, ok := s.fsys.(*squashfs.Reader)
@@ -51,7 +49,7 @@ func (s *starter) unpack() error {
 	root := dir + "/root"
 	err = os.Mkdir(root, 0o700)
 	if err == nil {
-		err = checkRoom(dir, s.image.Size)
+		err = host.CheckRoom(host.Temporary, dir, s.image.Size)
 	}
 	if err == nil {
 		err = unpackTree(r, root, s.log)
@@ -70,17 +68,6 @@ func (s *starter) unpack() error {
 // tempDir is where temporary sandboxes are made.
 func (s *starter) tempDir() string {
 	return host.TempDir(s.o.TmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("SINGULARITY_LOCALCACHEDIR"), os.Getenv("SINGULARITY_CACHEDIR"), os.Getenv("TMPDIR"))
-}
-
-func checkRoom(dir string, size int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return err
-	}
-	if free := int64(st.Bavail) * int64(st.Bsize); free < size {
-		return errors.New("at least " + strconv.FormatInt(size>>20+1, 10) + " MiB are needed and " + strconv.FormatInt(free>>20, 10) + " MiB are free")
-	}
-	return nil
 }
 
 // unpackTree makes the files of r below the empty directory dir, all owned by

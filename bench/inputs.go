@@ -88,7 +88,7 @@ func (b *bench) clean() {
 // programs copies the programs to the cache, which the ordinary user reaches
 // where the source may be closed to them.
 func (b *bench) programs(ctx context.Context) error {
-	for _, name := range []string{"singularity", "singularity-cli"} {
+	for _, name := range []string{"singularity", "singularity-cli", "starter-verify"} {
 		if err := copyProgram(filepath.Join(b.bin, name), b.program(name)); err != nil {
 			return fmt.Errorf("%w (make build makes it)", err)
 		}
@@ -188,14 +188,28 @@ func (b *bench) makeImage(ctx context.Context, compressor string) error {
 	if exists(sif) {
 		return nil
 	}
-	cli := b.program("singularity")
 	part := strings.TrimSuffix(sif, ".sif") + ".part.sif"
-	os.Remove(part)
-	if _, err := b.output(ctx, cli, "sif", "new", part); err != nil {
-		return err
-	}
-	if _, err := b.output(ctx, cli, "sif", "add", "--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", partArch(), "--groupid", "1", part, b.image(compressor)); err != nil {
+	if err := b.wrap(ctx, b.image(compressor), part, squashfsPart); err != nil {
 		return err
 	}
 	return os.Rename(part, sif)
+}
+
+// The numbers of file systems, as sif add wants them, and where the first
+// object of a SIF begins.
+const (
+	squashfsPart  = "1"
+	encryptedPart = "5"
+	partOff       = 32768
+)
+
+// wrap makes a SIF whose root partition is the file part.
+func (b *bench) wrap(ctx context.Context, part, sif, fs string) error {
+	cli := b.program("singularity")
+	os.Remove(sif)
+	if _, err := b.output(ctx, cli, "sif", "new", sif); err != nil {
+		return err
+	}
+	_, err := b.output(ctx, cli, "sif", "add", "--datatype", "4", "--parttype", "2", "--partfs", fs, "--partarch", partArch(), "--groupid", "1", sif, part)
+	return err
 }

@@ -30,6 +30,7 @@ var groups = []struct {
 	{"memory", (*bench).memory},
 	{"build", (*bench).packTree},
 	{"trust", (*bench).trust},
+	{"protected", (*bench).protected},
 	{soakName, (*bench).soak},
 }
 

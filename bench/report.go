@@ -65,6 +65,20 @@ func (b *bench) compare(r row, ours, peer []float64) {
 	b.add(r)
 }
 
+// more adds a row whose result is what ours takes more than the peer.
+func (b *bench) more(r row, ours, peer []float64) {
+	r.Ours, r.Peer = newSpread(ours), newSpread(peer)
+	var list []float64
+	for i := range min(len(ours), len(peer)) {
+		list = append(list, ours[i]-peer[i])
+	}
+	r.Result = median(list)
+	if r.Ours != nil && r.Peer != nil {
+		r.Best = r.Ours.Min - r.Peer.Min
+	}
+	b.add(r)
+}
+
 // absolute adds a row whose goal is an amount.
 func (b *bench) absolute(r row, list []float64) {
 	r.Ours = newSpread(list)

@@ -75,7 +75,7 @@ type stageRoot struct {
 // Build makes the image that o describes. After an error or when ctx ends
 // there is no target, or the old one is untouched. The errors that a caller may
 // want to tell apart are *deffile.Error, *source.MissingToolError,
-// *source.UnsupportedError, *ScriptError, *SpaceError and *ExistsError.
+// *source.UnsupportedError, *ScriptError, *host.SpaceError and *ExistsError.
 func Build(ctx context.Context, o Options) (err error) {
 	b := &builder{o: o}
 	if err := b.readSpec(); err != nil {

@@ -33,7 +33,7 @@ func (b *builder) open() error {
 	if !b.o.Sandbox {
 		// A sandbox is renamed into place, so it grows beside its target.
 		var err error
-		if parent, err = filepath.Abs(host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR"))); err != nil {
+		if parent, err = filepath.Abs(b.tempDir()); err != nil {
 			return err
 		}
 		prefix = tempPrefix
@@ -275,64 +275,33 @@ func mountsBelow(dir string) ([]string, error) {
 	return points, s.Err()
 }
 
-// SpaceError says that a file system is full.
-type SpaceError struct {
-	Dir  string // a directory on it
-	Kind string // such as "tmpfs"
-	Size int64  // bytes
-	Free int64  // bytes
-	Temp bool   // it is the one that --tmpdir moves
-	Err  error
-}
-
-func (e *SpaceError) Error() string {
-	return fmt.Sprintf("no space left on the file system of %q (%s, %d MiB, %d KiB free): %v", e.Dir, e.Kind, e.Size>>20, e.Free>>10, e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *SpaceError) Unwrap() error { return e.Err }
-
 // fullSize is the free space below which a failure is put down to it, in
 // bytes: a program in a container can only say that it failed.
 const fullSize = 256 << 10
 
 // explain adds to err that a file system is full, if one is.
 func (b *builder) explain(err error) error {
-	if _, ok := errors.AsType[*SpaceError](err); ok {
-		return err
-	}
-	dirs := []string{filepath.Dir(b.target.path)}
+	places := []struct {
+		use host.Use
+		dir string
+	}{{host.Target, filepath.Dir(b.target.path)}}
 	if b.bundle != nil && !b.o.Sandbox {
-		dirs = append(dirs, filepath.Dir(b.bundle.dir))
+		places = append(places, struct {
+			use host.Use
+			dir string
+		}{host.Temporary, filepath.Dir(b.bundle.dir)})
 	}
-	for i, dir := range dirs {
-		var st unix.Statfs_t
-		if unix.Statfs(dir, &st) != nil || st.Blocks == 0 {
-			continue
-		}
-		free := int64(st.Bavail) * int64(st.Bsize)
-		if free < fullSize || errors.Is(err, unix.EDQUOT) && i == len(dirs)-1 {
-			return &SpaceError{Dir: dir, Kind: fsName(st.Type), Size: int64(st.Blocks) * int64(st.Bsize), Free: free, Temp: i == 1, Err: err}
+	_, known := errors.AsType[*host.SpaceError](err)
+	for i, p := range places {
+		full, ok := errors.AsType[*host.SpaceError](host.CheckRoom(p.use, p.dir, fullSize))
+		switch {
+		case known:
+		case ok:
+			full.Need, full.Err = 0, err
+			return full
+		case i == len(places)-1 && (errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)):
+			return host.ExplainSpace(err, p.use, p.dir, 0)
 		}
 	}
 	return err
-}
-
-// fsName names a type of file system.
-func fsName(magic int64) string {
-	switch magic {
-	case unix.TMPFS_MAGIC:
-		return "tmpfs"
-	case unix.EXT4_SUPER_MAGIC:
-		return "ext4"
-	case unix.XFS_SUPER_MAGIC:
-		return "xfs"
-	case unix.BTRFS_SUPER_MAGIC:
-		return "btrfs"
-	case unix.NFS_SUPER_MAGIC:
-		return "nfs"
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		return "overlay"
-	}
-	return fmt.Sprintf("type %#x", magic)
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/extfs"
+	"singularity/host"
 	"singularity/image"
 	"singularity/squashfs"
 )
@@ -36,7 +37,7 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 		return fmt.Errorf("cannot open the image %q: %w", name, err)
 	}
 	defer im.Close()
-	if err := checkRoom(im.Size, rootfs, !b.o.Sandbox); err != nil {
+	if err := b.checkRoom(im.Size, rootfs); err != nil {
 		return err
 	}
 	x, err := newExtractor(ctx, b, rootfs)
@@ -59,19 +60,13 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 }
 
 // checkRoom refuses at once what cannot fit: the content of an image needs
-// about as much space as the image, and mostly several times that. Temp tells
-// that --tmpdir chose the place.
-func checkRoom(size int64, dir string, temp bool) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Bsize == 0 {
-		return nil
+// about as much space as the image, and mostly several times that.
+func (b *builder) checkRoom(size int64, dir string) error {
+	use := host.Temporary
+	if b.o.Sandbox {
+		use = host.Target
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
-	if free >= size {
-		return nil
-	}
-	return &SpaceError{Dir: filepath.Dir(filepath.Dir(dir)), Kind: fsName(st.Type), Size: int64(st.Blocks) * int64(st.Bsize), Free: free, Temp: temp,
-		Err: fmt.Errorf("extracting the image needs at least %d MiB", size>>20+1)}
+	return host.CheckRoom(use, filepath.Dir(filepath.Dir(dir)), size)
 }
 
 // node is a file to make.
@@ -232,7 +227,7 @@ func (x *extractor) checkNeed(r *squashfs.Reader) error {
 		}
 		return x.ctx.Err()
 	})
-	if e, ok := errors.AsType[*SpaceError](checkRoom(need, x.root.Name(), !x.b.o.Sandbox)); ok {
+	if e, ok := errors.AsType[*host.SpaceError](x.b.checkRoom(need, x.root.Name())); ok {
 		x.b.o.Log.Warning(fmt.Sprintf("The files of the image take up to %d MiB, and the file system of %q (%s) has %d MiB free", need>>20, e.Dir, e.Kind, e.Free>>20))
 	}
 	return err

@@ -12,6 +12,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/host"
 )
 
 // TestHostileBase builds on an image whose links lead to files of the host, by
@@ -161,12 +162,12 @@ func TestDiskFull(t *testing.T) {
 	h.write("big", string(data))
 	def := "Bootstrap: scratch\n%files\n" + h.dir + "/big /big\n"
 	err := h.build("out.sif", def, func(o *Options) { o.TempDir = small })
-	e, ok := errors.AsType[*SpaceError](err)
-	if !ok || !e.Temp || e.Dir != small || e.Kind != "tmpfs" {
+	e, ok := errors.AsType[*host.SpaceError](err)
+	if !ok || e.Use != host.Temporary || e.Dir != small || e.Kind != "tmpfs" {
 		t.Errorf("full temporary directory: got %v", err)
 	}
 	err = h.build("small/out.sif", def, func(o *Options) { o.Compression = "none" })
-	if e, ok = errors.AsType[*SpaceError](err); !ok || e.Temp {
+	if e, ok = errors.AsType[*host.SpaceError](err); !ok || e.Use != host.Target {
 		t.Errorf("full target directory: got %v", err)
 	}
 	if names, _ := os.ReadDir(small); len(names) > 0 {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -48,6 +49,9 @@ func (b *builder) fillOCI(ctx context.Context, ref, rootfs string) error {
 	if b.base.source, err = img.Source(); err != nil {
 		return fmt.Errorf("cannot use %q: %w", ref, err)
 	}
+	if err := b.checkLayers(ref); err != nil {
+		return err
+	}
 	o := &b.origin().Source
 	o.URI, o.Digest = ref, b.base.source.Digest
 	tree, err := unpack.Read(ctx, b.base.source.Layers, unpack.DefaultLimits())
@@ -64,6 +68,38 @@ func (b *builder) fillOCI(ctx context.Context, ref, rootfs string) error {
 	return b.ociMetadata(rootfs)
 }
 
+// checkLayers refuses an image of layers for which there is no room, before any
+// of them is fetched. What comes from a registry is kept until the image is made.
+// An image that is made of nothing else has about the size of its layers if they
+// are compressed, and hardly ever less than half of it.
+func (b *builder) checkLayers(ref string) error {
+	var stored, image int64
+	seen := map[string]bool{}
+	for _, l := range b.base.source.Layers {
+		if seen[l.DiffID] {
+			continue
+		}
+		seen[l.DiffID] = true
+		size := min(max(l.Size, 0), 1<<50)
+		stored += size
+		if image += size / 2; l.Digest == "" || l.Digest == l.DiffID {
+			image -= size/2 - size/16
+		}
+	}
+	if _, _, here := oci.Split(ref); !here {
+		if err := host.CheckRoom(host.Temporary, b.tempDir(), stored); err != nil {
+			return err
+		}
+	}
+	if !b.streams() {
+		return nil
+	}
+	return host.CheckFile(host.Target, filepath.Dir(b.target.path), image)
+}
+
+// tempDir is where large temporary files go.
+func (b *builder) tempDir() string { return host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR")) }
+
 // openImage opens an image here, or lets the caller's function open one that is
 // elsewhere.
 func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error) {
@@ -71,7 +107,7 @@ func (b *builder) openImage(ctx context.Context, ref string) (*oci.Image, error)
 	if err != nil {
 		return nil, err
 	}
-	temp := host.TempDir(b.o.TempDir, b.o.getenv("TMPDIR"))
+	temp := b.tempDir()
 	if _, _, here := oci.Split(ref); !here && b.o.OpenImage != nil {
 		img, err := b.o.OpenImage(ctx, ref, p)
 		if err == nil {
@@ -165,7 +201,7 @@ func (b *builder) emit(ctx context.Context, w *squashfs.Writer, modTime uint32, 
 // unpack makes the files of a tree in the directory rootfs.
 func (b *builder) unpack(ctx context.Context, tree *unpack.Tree, rootfs string) error {
 	_, size := tree.Files()
-	if err := checkRoom(size, rootfs, !b.o.Sandbox); err != nil {
+	if err := b.checkRoom(size, rootfs); err != nil {
 		return err
 	}
 	x, err := newExtractor(ctx, b, rootfs)

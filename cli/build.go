@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"singularity/build/deffile"
 	"singularity/build/source"
 	"singularity/conf"
+	"singularity/host"
 	"singularity/oci"
 	"singularity/pgp"
 	"singularity/plan"
@@ -144,6 +146,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	if err := f.seal(log, o); err != nil {
 		return err
 	}
+	debug.SetGCPercent(50) // most of the memory is the tree of the image, which stays
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
 	ctx, stop := buildContext(parent)
@@ -327,17 +330,15 @@ func explainBuild(err error) error {
 	if e, ok := errors.AsType[*source.MissingToolError](err); ok {
 		hint = "install it, on Debian and Ubuntu with: apt-get install " + e.Package
 	}
-	if e, ok := errors.AsType[*build.ScriptError](err); ok && e.Section != "test" {
+	_, ran := errors.AsType[*build.ExitError](err)
+	if e, ok := errors.AsType[*build.ScriptError](err); ok && ran && e.Section != "test" {
 		hint = "the last command that the script shows above is the one that failed"
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return err // the general hint fits
 	}
-	if e, ok := errors.AsType[*build.SpaceError](err); ok {
-		hint = "free some space there"
-		if e.Temp {
-			hint = "choose a directory with more space by --tmpdir or SINGULARITY_TMPDIR"
-		}
+	if e, ok := errors.AsType[*host.SpaceError](err); ok {
+		hint = spaceCure(e)
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitOne(errors.New("build interrupted"))
@@ -346,6 +347,22 @@ func explainBuild(err error) error {
 		return explainFetch(err)
 	}
 	return action.Fatal(err, hint)
+}
+
+// spaceCure says where to get the space that is missing.
+func spaceCure(e *host.SpaceError) string {
+	if root, err := cacheRoot(); err == nil && strings.HasPrefix(e.Dir+"/", root+"/") {
+		e.Use = host.Cached // the target of a build that converts
+	}
+	switch {
+	case e.Limit:
+		return "ulimit -f shows the limit and sets it"
+	case e.Use == host.Temporary:
+		return "choose a directory with more space by --tmpdir or SINGULARITY_TMPDIR"
+	case e.Use == host.Cached:
+		return "make space with singularity cache clean, let SINGULARITY_CACHEDIR name another place, or go without by --disable-cache"
+	}
+	return "free some space there"
 }
 
 // exitStatus is the status of a process that has told the user everything.

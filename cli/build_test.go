@@ -15,6 +15,7 @@ import (
 	"singularity/build/deffile"
 )
 
+// TestBuildOptions: SC-088, SC-089, Dockerfiles are refused among the rest.
 func TestBuildOptions(t *testing.T) {
 	var out bytes.Buffer
 	log := &action.Log{Out: &out, Level: action.DefaultLevel}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/gocryptfs"
 	"singularity/host"
 	"singularity/image"
 	"singularity/linux/secret"
@@ -33,6 +34,7 @@ const (
 type keySource struct {
 	pem    string // path
 	ask    bool
+	asked  []byte // the answer, if another process has asked
 	phrase string
 }
 
@@ -48,13 +50,16 @@ func findKeySource(pemPath string, ask bool) keySource {
 	return keySource{phrase: os.Getenv(passphraseVariable)}
 }
 
-func (k keySource) none() bool { return k == keySource{} }
+func (k keySource) none() bool { return k.pem == "" && !k.ask && k.phrase == "" }
 
 // passphrase returns the passphrase, and asks for it if need be: twice for a
 // new one at a terminal, since nobody could find out what was typed.
 func (k keySource) passphrase(fresh bool) ([]byte, error) {
 	if !k.ask {
 		return []byte(k.phrase), nil
+	}
+	if k.asked != nil {
+		return bytes.Clone(k.asked), nil
 	}
 	p := newPrompter(&cobra.Command{})
 	first, err := p.secret("Enter encryption passphrase: ")
@@ -117,16 +122,52 @@ func keyLimits() luks.Limits {
 	return luks.Limits{Memory: m.Size, Rule: m.Rule, Keys: secret.Alloc}
 }
 
-// unlock opens the encrypted root partition of im for a start.
-func unlock(im *image.Image, o *plan.Options, log *action.Log) (*io.SectionReader, []byte, error) {
+// unlock opens the encrypted root partition of im for a start. If passphrase is
+// not nil it has been asked for.
+func unlock(im *image.Image, o *plan.Options, passphrase []byte, log *action.Log) (*io.SectionReader, []byte, error) {
 	source := findKeySource(o.PEMPath, o.Passphrase)
-	if source.none() {
+	source.asked = passphrase
+	return source.open(im)
+}
+
+// askPassphrase asks for the passphrase of an image that exists.
+func askPassphrase() ([]byte, error) { return keySource{ask: true}.passphrase(false) }
+
+// open opens the encrypted root partition of im. It returns the squashfs in it, and
+// the secret that another process of ours opens it again with.
+func (k keySource) open(im *image.Image) (plain *io.SectionReader, exported []byte, err error) {
+	if k.none() {
 		return nil, nil, action.Fatal(errors.New("no key was provided, cannot access encrypted container"),
 			"use --passphrase, --pem-path, "+passphraseVariable+" or "+pemVariable)
 	}
-	v, err := openEncrypted(im, source)
+	r, err := im.Section()
+	if err == nil && im.Format == image.FormatGocryptfs {
+		plain, exported, err = k.openGocryptfs(im, r)
+	} else if err == nil {
+		plain, exported, err = k.openLUKS(im, r)
+	}
 	if err != nil {
 		return nil, nil, explainKey(im.Path, err)
+	}
+	return plain, exported, nil
+}
+
+// openLUKS checks the header before it asks for any key.
+func (k keySource) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionReader, []byte, error) {
+	c, err := luks.Open(r, r.Size())
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := k.key(im)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(key)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	v, err := c.Unlock(ctx, key, keyLimits())
+	if err != nil {
+		return nil, nil, err
 	}
 	exported, err := secret.Alloc(luks.ExportSize)
 	if err != nil {
@@ -136,29 +177,12 @@ func unlock(im *image.Image, o *plan.Options, log *action.Log) (*io.SectionReade
 	return io.NewSectionReader(v, 0, v.Size()), exported, nil
 }
 
-// openEncrypted checks the header before it asks for any key.
-func openEncrypted(im *image.Image, source keySource) (*luks.Volume, error) {
-	r, err := im.Section()
-	if err != nil {
-		return nil, err
+// key returns the passphrase of im.
+func (k keySource) key(im *image.Image) ([]byte, error) {
+	if k.pem != "" {
+		return unwrapped(im, k)
 	}
-	c, err := luks.Open(r, r.Size())
-	if err != nil {
-		return nil, err
-	}
-	var key []byte
-	if source.pem != "" {
-		key, err = unwrapped(im, source)
-	} else {
-		key, err = source.passphrase(false)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return c.Unlock(ctx, key, keyLimits())
+	return k.passphrase(false)
 }
 
 // errNoMessage says that an image was encrypted with a passphrase.
@@ -191,16 +215,16 @@ func unwrapped(im *image.Image, source keySource) ([]byte, error) {
 // explainKey adds what to do.
 func explainKey(path string, err error) error {
 	text := fmt.Errorf("cannot decrypt %s: %w", path, err)
-	switch limit := new(luks.LimitError); {
-	case errors.Is(err, luks.ErrKey):
+	switch limit, other := new(luks.LimitError), new(gocryptfs.LimitError); {
+	case errors.Is(err, luks.ErrKey), errors.Is(err, gocryptfs.ErrKey):
 		return action.Fatal(fmt.Errorf("failed to decrypt, ensure you have supplied appropriate key material: %s: %w", path, err), "")
 	case errors.Is(err, luks.ErrMessage):
 		return action.Fatal(text, "Please check you are providing the correct key for decryption")
 	case errors.Is(err, errNoMessage):
 		return action.Fatal(text, "use --passphrase or "+passphraseVariable)
-	case errors.Is(err, luks.ErrHeader), errors.Is(err, luks.ErrNotLUKS):
+	case errors.Is(err, luks.ErrHeader), errors.Is(err, luks.ErrNotLUKS), errors.Is(err, gocryptfs.ErrConfig), errors.Is(err, gocryptfs.ErrContent), errors.Is(err, errNoGocryptfs):
 		return action.Fatal(text, "the image is damaged, or was made to mislead: get it again")
-	case errors.As(err, &limit):
+	case errors.As(err, &limit), errors.As(err, &other):
 		return action.Fatal(text, "raise the limit, or build the image again, which takes 256 MiB to open, or less with --pem-path")
 	case errors.Is(err, context.Canceled):
 		return exitOne(errors.New("interrupted"))
@@ -209,7 +233,10 @@ func explainKey(path string, err error) error {
 }
 
 // unlocked opens a partition in a server process.
-func unlocked(r *io.SectionReader, exported []byte) (*io.SectionReader, error) {
+func unlocked(format image.Format, r *io.SectionReader, exported []byte) (*io.SectionReader, error) {
+	if format == image.FormatGocryptfs {
+		return gocryptfsAgain(r, exported)
+	}
 	v, err := luks.Import(r, exported, luks.Limits{Keys: secret.Alloc})
 	if err != nil {
 		return nil, err

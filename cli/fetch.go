@@ -40,6 +40,7 @@ type fetchOptions struct {
 	authFile, library, tmpDir          string
 	dockerHost, username, password     string
 	arch, platform                     string
+	shown                              bool // the password is on the command line
 }
 
 // fetchEnv are the variables of these flags.
@@ -81,6 +82,7 @@ func (o *fetchOptions) fromEnv(c *cobra.Command) error {
 			known = append(known, e)
 		}
 	}
+	o.shown = o.password != ""
 	if err := setFromEnv(c, known); err != nil {
 		return err
 	}
@@ -153,6 +155,10 @@ func (o *fetchOptions) registryClient(ctx context.Context, log *action.Log) (*re
 	if err != nil {
 		return nil, err
 	}
+	if o.shown {
+		o.shown = false // once is enough
+		log.Warning("other users can see a password on the command line: use SINGULARITY_DOCKER_PASSWORD, or log in")
+	}
 	return &registry.Client{
 		Config: config, Credentials: o.credentials(dir), Plain: o.noHTTPS, UserAgent: userAgent(), Context: ctx,
 		CertDirs: []string{filepath.Join(dir, "certs.d"), filepath.Join(conf.Dir(), "certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d"},
@@ -195,14 +201,13 @@ func (o *fetchOptions) fetcher(ctx context.Context, log *action.Log, p *transfer
 	return f, nil
 }
 
-// temporary is where images go that are not cached.
-func (o *fetchOptions) temporary() string {
-	for _, dir := range []string{o.tmpDir, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return "/var/tmp"
+// temporary is where large temporary files go.
+func (o *fetchOptions) temporary() string { return tempDir(o.tmpDir) }
+
+// tempDir is where temporary files go: the directory that a flag names, that of
+// the environment, or one on disk.
+func tempDir(flag string) string {
+	return host.TempDir(flag, os.Getenv("SINGULARITY_TMPDIR"), os.Getenv("TMPDIR"))
 }
 
 // cacheRoot returns the root of the cache.
@@ -329,15 +334,17 @@ func explainFetch(err error) error {
 	status, refused := errors.AsType[*transfer.StatusError](err)
 	credential, _ := errors.AsType[*registry.CredentialError](err)
 	_, plain := errors.AsType[*transfer.PlainError](err)
+	_, ofRegistry := errors.AsType[*registry.Error](err)
 	_, missing := errors.AsType[*library.NotFoundError](err)
 	_, helper := errors.AsType[*registry.HelperError](err)
 	_, owner := errors.AsType[*cache.OwnerError](err)
+	full, _ := errors.AsType[*host.SpaceError](err)
 	switch {
 	case credential != nil:
 		hint = "if that host belongs to the registry, name it in auth-hosts of registries.conf"
-	case refused && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
+	case refused && ofRegistry && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):
 		hint = "log in with: singularity registry login docker://" + status.Host + "; -v shows which credentials are used"
-	case refused && status.Code == http.StatusTooManyRequests:
+	case refused && ofRegistry && status.Code == http.StatusTooManyRequests:
 		hint = "the registry limits pulls: log in, or set a mirror in registries.conf"
 	case refused && status.Code == http.StatusNotFound, missing:
 		hint = "check the name and the tag"
@@ -349,6 +356,8 @@ func explainFetch(err error) error {
 		hint = "images of layers have the scheme docker://"
 	case helper:
 		hint = "repair the helper, or take it out of the file that names it"
+	case full != nil:
+		hint = spaceCure(full)
 	case owner:
 		hint = "let SINGULARITY_CACHEDIR name a directory of your own"
 	case errors.Is(err, fs.ErrExist):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"singularity/action"
 	"singularity/image"
 	"singularity/sif"
 )
@@ -52,7 +53,19 @@ func imageMetadata(im *image.Image) (*metadata, error) {
 	return m, nil
 }
 
+// treeMetadata reads the files in the image. An encrypted one opens with the key
+// in the environment.
 func treeMetadata(im *image.Image) (*metadata, error) {
+	if im.Format.Encrypted() {
+		source := findKeySource("", false)
+		if source.none() {
+			return nil, action.Fatal(errors.New("what it says about itself is encrypted"), "give its key by "+passphraseVariable+" or "+pemVariable)
+		}
+		var err error
+		if im.Plain, _, err = source.open(im); err != nil {
+			return nil, err
+		}
+	}
 	files, _, err := im.Files()
 	if err != nil {
 		return nil, fmt.Errorf("cannot read its files: %w", err)

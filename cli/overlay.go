@@ -63,7 +63,7 @@ func newOverlayCreateCommand(log *action.Log) *cobra.Command {
 }
 
 func (o *overlayOptions) make(f *os.File) error {
-	err := overlay.Create(f, overlay.Options{Size: o.size << 20, Sparse: o.sparse, Dirs: o.dirs, UID: os.Getuid(), GID: os.Getgid()})
+	err := overlay.Create(f, overlay.Options{Size: o.size << 20, Sparse: o.sparse, Dirs: o.dirs, UID: os.Getuid(), GID: os.Getgid(), TempDir: tempDir("")})
 	if m, ok := errors.AsType[*overlay.MissingError](err); ok {
 		return &action.Failure{Err: err, Code: 1, Hint: "install the package " + m.Package}
 	}
@@ -108,7 +108,7 @@ func overlayAdd(log *action.Log, path string, o overlayOptions) error {
 	if err := takesOverlay(im); err != nil {
 		return overlayError(what, err)
 	}
-	tmp, err := os.CreateTemp("", "overlay-")
+	tmp, err := os.CreateTemp(tempDir(""), "overlay-")
 	if err != nil {
 		return overlayError(what, err)
 	}
@@ -165,7 +165,7 @@ func overlayAllowed(f *sif.File) error {
 			return errors.New("it is an OCI-SIF image; an overlay in one is not supported")
 		case o.Type == sif.DataSignature:
 			return errors.New("it is signed; the signature would not hold any more")
-		case ok && p.FS == sif.FSEncryptedSquashfs:
+		case ok && (p.FS == sif.FSEncryptedSquashfs || p.FS == sif.FSGocryptfsSquashfs):
 			return errors.New("it is encrypted; an overlay would hold plain data")
 		case ok && p.Type == sif.PartOverlay:
 			return errors.New("it has an overlay partition already")

@@ -199,6 +199,9 @@ func (o *pullOptions) verify(ctx context.Context, log *action.Log, ref *fetch.Re
 	if err != nil {
 		return fmt.Errorf("cannot use what came from %q: %w", ref.Text, err)
 	}
+	if have := f.Header().Arch; o.arch != "" && ref.Kind == fetch.ORAS && have != o.arch && have != sif.UnknownArch {
+		return fmt.Errorf("cannot use what came from %q: it is for %s, not for %s", ref.Text, have, o.arch)
+	}
 	result, err := o.signatures(ctx, log, f)
 	_, unknown := errors.AsType[*pgp.UnknownKeyError](err)
 	switch {

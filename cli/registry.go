@@ -80,6 +80,9 @@ func login(c *cobra.Command, log *action.Log, o *loginOptions, uri string) error
 	if err != nil {
 		return err
 	}
+	if o.password != "" && o.password != os.Getenv("SINGULARITY_LOGIN_PASSWORD") {
+		log.Warning("other users can see a password on the command line: use --password-stdin")
+	}
 	a, err := o.secret(c)
 	if err != nil {
 		return err

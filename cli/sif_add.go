@@ -152,7 +152,7 @@ func (o sifAddOptions) extra(t sif.DataType) (b [384]byte, err error) {
 // spoolBlob copies r to a file without a name and returns its digest, which
 // must be known before the object is written.
 func spoolBlob(r io.Reader) (*os.File, sif.Digest, error) {
-	f, err := os.CreateTemp("", "sif-blob-")
+	f, err := os.CreateTemp(tempDir(""), "sif-blob-")
 	if err != nil {
 		return nil, "", err
 	}

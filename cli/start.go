@@ -167,7 +167,7 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)

@@ -203,7 +203,9 @@ func keyserverCommand(ts *testscript.TestScript, neg bool, args []string) {
 // It serves the files of DIR over TLS and sets $NAME to its address.
 // /plain/FILE is a file, /break/FILE breaks off in the middle of the first two
 // answers, /lie/FILE sends less than it announces, /away/HOST/FILE leads to
-// another host. NAME/count holds how many files were sent.
+// another host, /unsized/FILE does not say how much comes, /rude refuses with
+// signs that command a terminal, /api/container/ is what Singularity Hub said
+// about its images. NAME/count holds how many files were sent.
 func webCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: web NAME DIR")
@@ -244,6 +246,16 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		host, file, _ := strings.Cut(rest, "/")
 		http.Redirect(w, r, "https://"+host+"/plain/"+file, http.StatusFound)
 		return
+	case "api":
+		fmt.Fprintf(w, `{"id":1,"name":%q,"image":"https://%s/plain/image.sif","tag":"latest","version":"3f2e6c1b5a"}`, rest, r.Host)
+		return
+	case "rude":
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "\x1b]52;c;aGk=\x07\u202ered")
+		return
+	case "unsized":
+		w = &unsized{w}
+		r.URL.Path = "/" + rest
 	default:
 		http.NotFound(w, r)
 		return
@@ -256,6 +268,15 @@ func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Etag", "\"x\"")
 	s.files.ServeHTTP(w, r)
+}
+
+// unsized sends what is written as soon as it is, without a length.
+type unsized struct{ http.ResponseWriter }
+
+func (u *unsized) WriteHeader(code int) {
+	u.Header().Del("Content-Length")
+	u.ResponseWriter.WriteHeader(code)
+	u.ResponseWriter.(http.Flusher).Flush()
 }
 
 // half lets a part of an answer by and breaks the connection.

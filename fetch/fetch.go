@@ -12,7 +12,7 @@
 // reached, the image that a tag named last is taken, and the caller told.
 //
 // Files: ref.go (references), fetch.go (the way through the cache), source.go
-// (one for each scheme), shub.go.
+// (one for each scheme), shub.go, push.go (images of layers into a registry).
 package fetch
 
 import (
@@ -32,6 +32,7 @@ import (
 	"singularity/client/transfer"
 	"singularity/fetch/cache"
 	"singularity/fetch/recent"
+	"singularity/host"
 	"singularity/oci/registry"
 )
 
@@ -84,6 +85,7 @@ type source struct {
 	digest string // for people
 	pinned bool   // the reference will name it for ever
 	what   string // for the progress
+	size   int64  // of the image, in bytes; 0: not known
 	write  func(ctx context.Context, f *os.File) error
 }
 
@@ -106,7 +108,7 @@ func Key(text string, p v1.Platform) string {
 
 // Fetch returns the image that r names. The caller closes it.
 func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
-	if f.Cache != nil && f.Window > 0 && !r.here() {
+	if f.Cache != nil && f.Window > 0 && !r.Here() {
 		path := ""
 		known := func() bool {
 			path = recent.Lookup(f.Cache.Root, f.key(r), f.Window)
@@ -129,27 +131,41 @@ func (f *Fetcher) Fetch(ctx context.Context, r *Ref) (*Image, error) {
 	if f.Cache == nil || s.name == "" {
 		return f.temporary(ctx, r, s)
 	}
-	path, err := f.Cache.Make(ctx, s.kind, s.name, f.waiting, func(file *os.File) error {
-		f.announce(s)
-		return s.write(ctx, file)
-	})
+	path, err := f.Cache.Make(ctx, s.kind, s.name, f.waiting, func(file *os.File) error { return f.write(ctx, s, host.Cached, file) })
 	if err != nil {
-		return nil, err
+		return nil, host.ExplainSpace(err, host.Cached, f.Cache.Root, s.size)
 	}
-	if !r.here() {
+	if !r.Here() {
 		recent.Store(f.Cache.Root, f.key(r), s.kind+"/"+s.name, s.pinned)
 	}
 	return &Image{Path: path, Kind: r.Kind, Digest: s.digest, Cached: true}, nil
 }
 
-// here tells whether an image of layers is on this host: it can be looked at each
-// time.
-func (r *Ref) here() bool {
+// Here tells whether the reference names an image of layers on this host: it can
+// be looked at each time.
+func (r *Ref) Here() bool {
 	return r.Kind == OCI || r.Kind == OCIArchive || r.Kind == DockerArchive || r.Kind == DockerDaemon
 }
 
 func (f *Fetcher) waiting(host string) {
 	call(f.Info, "Waiting for another process on %s, which fetches the same image", host)
+}
+
+// write fetches s into file, if there is room for it.
+func (f *Fetcher) write(ctx context.Context, s *source, use host.Use, file *os.File) error {
+	dir := filepath.Dir(file.Name())
+	if use == host.Temporary {
+		dir = filepath.Dir(dir) // the other one goes away
+	}
+	fi, err := file.Stat() // the beginning may be here already
+	if err == nil {
+		err = host.CheckFile(use, dir, s.size-fi.Size())
+	}
+	if err != nil {
+		return err
+	}
+	f.announce(s)
+	return host.ExplainSpace(s.write(ctx, file), use, dir, s.size)
 }
 
 func (f *Fetcher) announce(s *source) {
@@ -187,8 +203,7 @@ func (f *Fetcher) temporary(ctx context.Context, r *Ref, s *source) (*Image, err
 	i := &Image{Path: filepath.Join(dir, "image.sif"), Kind: r.Kind, Digest: s.digest, temp: dir}
 	file, err := os.OpenFile(i.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o700)
 	if err == nil {
-		f.announce(s)
-		err = errors.Join(s.write(ctx, file), file.Close())
+		err = errors.Join(f.write(ctx, s, host.Temporary, file), file.Close())
 	}
 	if err != nil {
 		i.Close()
@@ -214,7 +229,11 @@ func (f *Fetcher) Pull(ctx context.Context, r *Ref, dst string, replace bool, mo
 			return nil, err
 		}
 	}
-	return i, cache.Copy(i.Path, dst, mode, replace)
+	size := int64(0)
+	if fi, err := os.Stat(i.Path); err == nil {
+		size = fi.Size()
+	}
+	return i, host.ExplainSpace(cache.Copy(i.Path, dst, mode, replace), host.Target, filepath.Dir(dst), size)
 }
 
 func (f *Fetcher) pullDirect(ctx context.Context, r *Ref, dst string, replace bool, mode fs.FileMode, check func(path string) error) (*Image, error) {
@@ -222,12 +241,12 @@ func (f *Fetcher) pullDirect(ctx context.Context, r *Ref, dst string, replace bo
 	if err != nil {
 		return nil, err
 	}
-	return &Image{Path: dst, Kind: r.Kind, Digest: s.digest}, cache.Place(dst, mode, replace, func(file *os.File) error {
-		f.announce(s)
-		err := s.write(ctx, file)
+	err = cache.Place(dst, mode, replace, func(file *os.File) error {
+		err := f.write(ctx, s, host.Target, file)
 		if err == nil && check != nil {
 			err = check(file.Name())
 		}
 		return err
 	})
+	return &Image{Path: dst, Kind: r.Kind, Digest: s.digest}, host.ExplainSpace(err, host.Target, filepath.Dir(dst), s.size)
 }

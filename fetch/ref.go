@@ -289,13 +289,13 @@ func (r *Ref) parseLibrary(s string) error {
 // parseShub reads [host/]user/name[:tag][@digest].
 func (r *Ref) parseShub(s string) error {
 	s, _, _ = strings.Cut(s, "@")
-	name, tag, ok := strings.Cut(s, ":")
-	if strings.Count(name, "/") >= 2 {
-		r.Host, name, _ = strings.Cut(name, "/")
+	if strings.Count(s, "/") >= 2 { // a host may have a port
+		r.Host, s, _ = strings.Cut(s, "/")
 		if err := checkHost(r.Host); err != nil {
 			return err
 		}
 	}
+	name, tag, ok := strings.Cut(s, ":")
 	if ok {
 		if !isTag(tag) {
 			return fmt.Errorf("%q is no tag", tag)

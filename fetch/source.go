@@ -97,7 +97,7 @@ func (f *Fetcher) findORAS(ctx context.Context, r *Ref) (*source, error) {
 		return nil, err
 	}
 	return &source{
-		kind: "oras", name: "sha256." + strings.TrimPrefix(i.Digest, "sha256:"), digest: i.Digest, pinned: r.Digest != "", what: r.Text,
+		kind: "oras", name: "sha256." + strings.TrimPrefix(i.Digest, "sha256:"), digest: i.Digest, pinned: r.Digest != "", what: r.Text, size: i.Size,
 		write: func(ctx context.Context, file *os.File) error { return i.To(ctx, file, f.progress(r.FileName())) },
 	}, nil
 }
@@ -124,7 +124,7 @@ func (f *Fetcher) findLibrary(ctx context.Context, r *Ref) (*source, error) {
 	if r.Digest != "" && r.Digest != "sha256:"+digits {
 		return nil, fmt.Errorf("cannot pull %q: %w: the library answers with %s", r.Text, transfer.ErrDigest, i.Hash)
 	}
-	s.name, s.digest = "sha256."+digits, "sha256:"+digits
+	s.name, s.digest, s.size = "sha256."+digits, "sha256:"+digits, i.Size
 	s.write = func(ctx context.Context, file *os.File) error {
 		// By hash: the tag may move between two requests.
 		err := c.Download(ctx, r.Name, "sha256."+digits, f.Platform.Architecture, i, file, f.progress(r.FileName()))
@@ -157,6 +157,7 @@ func (f *Fetcher) findURL(ctx context.Context, r *Ref) (*source, error) {
 			s.name = hash(r.Name, tag, date, strconv.FormatInt(size, 10))
 		}
 	}
+	s.size = max(size, 0)
 	s.write = f.download(r, r.Name, size)
 	return s, nil
 }

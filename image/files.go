@@ -28,7 +28,7 @@ func (im *Image) Files() (files Files, fsys any, err error) {
 		}
 		return &Dir{root: fd}, nil, nil
 	}
-	if im.Format == FormatEncrypted && im.Plain != nil {
+	if im.Format.Encrypted() && im.Plain != nil {
 		return OpenFiles(FormatSquashfs, im.Plain)
 	}
 	r, err := im.Section()
@@ -53,7 +53,7 @@ func OpenFiles(format Format, r *io.SectionReader) (files Files, fsys any, err e
 			return nil, nil, err
 		}
 		return extTree{e}, e, nil
-	case FormatEncrypted:
+	case FormatEncrypted, FormatGocryptfs:
 		return nil, nil, ErrLocked
 	}
 	return nil, nil, ErrFormat

@@ -39,8 +39,12 @@ const (
 	FormatNone Format = iota // a sandbox has no partition
 	FormatSquashfs
 	FormatExt
-	FormatEncrypted
+	FormatEncrypted // LUKS2
+	FormatGocryptfs // the other fork's
 )
+
+// Encrypted tells whether a partition must be unlocked to be read.
+func (f Format) Encrypted() bool { return f == FormatEncrypted || f == FormatGocryptfs }
 
 // Image is an image that is open. The descriptor is opened once and everything
 // later goes through it, so that the image that was looked at is the one that
@@ -190,6 +194,9 @@ func (im *Image) openSIF(size int64) error {
 		im.Format = FormatExt
 	case sif.FSEncryptedSquashfs:
 		im.Format = FormatEncrypted
+		return nil
+	case sif.FSGocryptfsSquashfs:
+		im.Format = FormatGocryptfs
 		return nil
 	default:
 		return errors.New("the root partition's file system cannot be mounted: " + p.FS.String())

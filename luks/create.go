@@ -42,7 +42,8 @@ func Size(payload int64, sectorSize int) int64 {
 
 // Writer encrypts a payload as it is written. It keeps the first sector back,
 // so that a format whose superblock is made last fits: besides what follows
-// the bytes so far, only bytes of the first sector can be written.
+// the bytes so far, only bytes of the first sector can be written. Rewind gives
+// up what was written since Mark.
 type Writer struct {
 	w          io.WriterAt
 	cipher     *xts.Cipher
@@ -50,6 +51,8 @@ type Writer struct {
 	first      []byte // the first sector, plain
 	pending    []byte // whole sectors and less, plain, of the payload from flushed on
 	flushed    int64
+	mark       int64    // where Mark was called
+	head       []byte   // plain, of the sector that mark lies in: what is before it
 	header     [][]byte // the two copies
 	area       []byte
 	err        error
@@ -179,6 +182,23 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n - len(p), w.err
 }
 
+// Mark remembers the end of the payload so far. The ciphertext is never read
+// back, so the beginning of its sector is kept.
+func (w *Writer) Mark() {
+	w.mark = w.size()
+	w.head = append(w.head[:0], w.pending[len(w.pending)-int(w.mark%int64(w.sectorSize)):]...)
+}
+
+// Rewind makes the place of the last Mark the end of the payload.
+func (w *Writer) Rewind() {
+	if w.mark >= w.flushed {
+		w.pending = w.pending[:w.mark-w.flushed]
+		return
+	}
+	w.flushed = w.mark - int64(len(w.head))
+	w.pending = append(w.pending[:0], w.head...)
+}
+
 // WriteAt appends p, after zeros if off is a little past the end, or writes to
 // the first sector again.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
@@ -251,5 +271,6 @@ func (w *Writer) Abort() {
 	}
 	w.cipher.Wipe()
 	clear(w.first)
+	clear(w.head)
 	clear(w.pending[:cap(w.pending)])
 }

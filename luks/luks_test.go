@@ -298,6 +298,44 @@ func TestFirstSectorLast(t *testing.T) {
 	}
 }
 
+// TestRewind writes as the squashfs writer does when a file turns out
+// to be a duplicate: what was written of it is written over.
+func TestRewind(t *testing.T) {
+	for _, sector := range []int{512, 4096} {
+		for _, mark := range []int{1, 96, 300, 512, 4096, 5000, writeSize - 1, writeSize, writeSize + 5000, 2*writeSize + 7} {
+			for _, given := range []int{1, 200, 4096, 10000, writeSize, 3*writeSize + 11} {
+				payload := pattern(mark + given/2 + 100)
+				var m memFile
+				w, err := Create(t.Context(), &m, []byte("k"), Options{KDF: cheap, SectorSize: sector})
+				if err != nil {
+					t.Fatal(err)
+				}
+				write := func(p []byte, off int) {
+					t.Helper()
+					if _, err := w.WriteAt(p, int64(off)); err != nil {
+						t.Fatalf("mark %d, %d bytes given up: %v", mark, given, err)
+					}
+				}
+				write(payload[:mark], 0)
+				w.Mark()
+				for range 2 { // a second duplicate
+					write(make([]byte, given), mark)
+					w.Rewind()
+				}
+				write(payload[mark:], mark)
+				size, err := w.Close()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, len(payload))
+				if _, err := unseal(t, m[:size], "k").ReadAt(got, 0); err != nil || !bytes.Equal(got, payload) {
+					t.Errorf("sectors of %d, mark %d, %d bytes given up: comes back as another, %v", sector, mark, given, err)
+				}
+			}
+		}
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
 		"odd sector":    {SectorSize: 1000},

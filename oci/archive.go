@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/oci/document"
 	"singularity/oci/unpack"
 )
 
@@ -36,16 +37,16 @@ type store interface {
 	size(name string) (int64, error)
 }
 
-// document reads a member that is a document. Security: one that is too large
+// readDocument reads a member that is a document. Security: one that is too large
 // is not read at all (SC-071).
-func document(s store, name string) ([]byte, error) {
+func readDocument(s store, name string) ([]byte, error) {
 	r, size, err := s.open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	if size > maxDocSize {
-		return nil, fmt.Errorf("%q has %d bytes, more than %d: %w", name, size, maxDocSize, unpack.ErrLimit)
+	if size > document.MaxSize {
+		return nil, fmt.Errorf("%q has %d bytes, more than %d: %w", name, size, document.MaxSize, unpack.ErrLimit)
 	}
 	b := make([]byte, size)
 	if _, err := io.ReadFull(r, b); err != nil {

@@ -37,7 +37,7 @@ func openDockerArchive(ctx context.Context, name string, o *Options) (*Image, er
 
 // readSaved finds an image in a "docker save" archive.
 func readSaved(s store, name, ref string, o *Options) (*image, error) {
-	data, err := document(s, "manifest.json")
+	data, err := readDocument(s, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := s.size("index.json"); err == nil {
 			return nil, fmt.Errorf("%q is the archive of an OCI layout: name it as oci-archive:%s", name, name)
@@ -56,7 +56,7 @@ func readSaved(s store, name, ref string, o *Options) (*image, error) {
 		return nil, err
 	}
 	img := &image{}
-	if img.rawConfig, err = document(s, m.Config); err != nil {
+	if img.rawConfig, err = readDocument(s, m.Config); err != nil {
 		return nil, fmt.Errorf("cannot read the configuration of the image: %w", err)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256(img.rawConfig))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"singularity/oci/document"
 	"singularity/oci/unpack"
 )
 
@@ -69,7 +69,7 @@ func openTarFile(ctx context.Context, file string, o *Options) (*tarStore, error
 
 // readLayout finds the image in a layout that a reference and a platform name.
 func readLayout(s store, name, ref string, o *Options) (*image, error) {
-	data, err := document(s, "index.json")
+	data, err := readDocument(s, "index.json")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%q is no OCI image layout, it holds no index.json: %w", name, ErrFormat)
 	}
@@ -145,46 +145,16 @@ func named(list []v1.Descriptor, ref, name string) ([]v1.Descriptor, error) {
 	return found, nil
 }
 
-// shape is what of a document tells its kind.
-type shape struct {
-	Schema    int             `json:"schemaVersion"`
-	MediaType types.MediaType `json:"mediaType"`
-	Manifests json.RawMessage `json:"manifests"`
-	Layers    json.RawMessage `json:"layers"`
-	Config    json.RawMessage `json:"config"`
-	FSLayers  json.RawMessage `json:"fsLayers"`
-}
-
-// checkShape refuses a document that is not of the kind of its descriptor, or of
-// two kinds at once.
-//
-// Security: otherwise two programs could see two images under one digest (SC-068).
-func checkShape(data []byte, mt types.MediaType, index bool) error {
-	var s shape
-	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("%w: %w", err, ErrFormat)
-	}
-	switch {
-	case s.FSLayers != nil || s.Schema != 2:
-		return fmt.Errorf("it is of schema version %d, not 2: %w", s.Schema, ErrFormat)
-	case index && (s.Layers != nil || s.Config != nil || s.Manifests == nil), !index && (s.Manifests != nil || s.Config == nil):
-		return fmt.Errorf("it is not what it is said to be, or a manifest and an index at once: %w", ErrFormat)
-	case mt != "" && s.MediaType != "" && s.MediaType != mt:
-		return fmt.Errorf("it is of type %q, not %q: %w", s.MediaType, mt, ErrFormat)
-	}
-	return nil
-}
-
 func parseIndex(data []byte, mt types.MediaType) (*v1.IndexManifest, error) {
-	if err := checkShape(data, mt, true); err != nil {
+	if err := document.Check(data, string(mt), true); err != nil {
 		return nil, err
 	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrFormat)
 	}
-	if len(index.Manifests) > maxDocument {
-		return nil, fmt.Errorf("it names more than %d manifests: %w", maxDocument, unpack.ErrLimit)
+	if len(index.Manifests) > maxManifests {
+		return nil, fmt.Errorf("it names more than %d manifests: %w", maxManifests, unpack.ErrLimit)
 	}
 	return index, nil
 }
@@ -204,7 +174,7 @@ func blob(s store, d v1.Descriptor) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := document(s, name)
+	data, err := readDocument(s, name)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +186,7 @@ func blob(s store, d v1.Descriptor) ([]byte, error) {
 
 // readManifest makes the image of a manifest.
 func readManifest(s store, data []byte, d v1.Descriptor, o *Options) (*image, error) {
-	if err := checkShape(data, d.MediaType, false); err != nil {
+	if err := document.Check(data, string(d.MediaType), false); err != nil {
 		return nil, fmt.Errorf("cannot use the manifest %s: %w", d.Digest, err)
 	}
 	m, err := v1.ParseManifest(bytes.NewReader(data))

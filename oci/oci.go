@@ -35,16 +35,15 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"singularity/oci/document"
 	"singularity/oci/unpack"
 )
 
 // ErrFormat is wrapped by the error of an image that is malformed.
-var ErrFormat = errors.New("not a valid image")
+var ErrFormat = document.ErrFormat
 
-const (
-	maxDocSize  = 8 << 20 // bytes of a manifest, an index or a configuration
-	maxDocument = 4096    // manifests of one index
-)
+// maxManifests bounds the manifests of one index.
+const maxManifests = 4096
 
 // Options say how images are opened.
 type Options struct {

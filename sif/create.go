@@ -322,7 +322,7 @@ func checkExtra(o Object) error {
 	case DataPartition:
 		p, _ := o.Partition()
 		switch {
-		case p.FS < FSSquashfs || p.FS > FSEncryptedSquashfs:
+		case p.FS < FSSquashfs || p.FS > FSGocryptfsSquashfs:
 			return fmt.Errorf("unknown file system type %d", p.FS)
 		case p.Type < PartSystem || p.Type > PartOverlay:
 			return fmt.Errorf("unknown partition type %d", p.Type)

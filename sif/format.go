@@ -82,6 +82,15 @@ func (h Header) Deterministic() bool {
 	return h.ID == ID{} && h.Created == noTime && h.Modified == noTime
 }
 
+// ArchOf returns the architecture that the first 128 bytes of an image name,
+// UnknownArch if they are not those of an image.
+func ArchOf(head []byte) string {
+	if len(head) < headerSize || string(head[32:42]) != magic {
+		return UnknownArch
+	}
+	return decodeHeader((*[headerSize]byte)(head)).Arch
+}
+
 func decodeHeader(b *[headerSize]byte) Header {
 	le := func(off int) int64 { return int64(binary.LittleEndian.Uint64(b[off:])) }
 	return Header{

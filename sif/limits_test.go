@@ -212,13 +212,13 @@ func TestWarnings(t *testing.T) {
 }
 
 func TestUnknownKept(t *testing.T) {
-	b := patch(patch(example(t).b, slotAt(1), 4, 0x5555), slotAt(2)+201, 4, 6) // type, file system
+	b := patch(patch(example(t).b, slotAt(1), 4, 0x5555), slotAt(2)+201, 4, 66) // type, file system
 	b = patch(b, slotAt(2)+209, 2, uint64('9')|uint64('9')<<8)
 	b = patch(b, 45, 2, uint64('9')|uint64('9')<<8)
 	copy(b[20:], "x\x00hidden\x00")
 	f := open(t, b)
 	p, _ := f.Objects()[2].Partition()
-	if f.Objects()[1].Type.String() != "Unknown" || p.FS != 6 || p.FS.String() != "Unknown" || p.Arch != UnknownArch || f.Header().Arch != UnknownArch {
+	if f.Objects()[1].Type.String() != "Unknown" || p.FS != 66 || p.FS.String() != "Unknown" || p.Arch != UnknownArch || f.Header().Arch != UnknownArch {
 		t.Errorf("object 2 %s, partition %+v, arch %s", f.Objects()[1].Type, p, f.Header().Arch)
 	}
 	// A change elsewhere keeps every byte that is signed.

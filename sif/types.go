@@ -34,11 +34,12 @@ const (
 	FSArchive           FSType = 3
 	FSRaw               FSType = 4
 	FSEncryptedSquashfs FSType = 5 // a LUKS2 container that holds a squashfs
+	FSGocryptfsSquashfs FSType = 6 // a squashfs that holds a gocryptfs directory with a squashfs
 )
 
 // String returns the name that listings show.
 func (t FSType) String() string {
-	return nameOf(t-1, "Squashfs", "Ext3", "Archive", "Raw", "Encrypted squashfs")
+	return nameOf(t-1, "Squashfs", "Ext3", "Archive", "Raw", "Encrypted squashfs", "Gocryptfs squashfs")
 }
 
 // PartType says what a partition is for.

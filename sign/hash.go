@@ -31,7 +31,7 @@ type hashJob struct {
 	objects []sif.Object
 	hashes  map[crypto.Hash]hash.Hash
 	sums    map[crypto.Hash][]byte
-	tree    *verity.Writer // builds a hash tree meanwhile, if not nil
+	tree    *verity.Writer // builds a hash tree meanwhile, if not nil; it may make the SHA-256 too
 }
 
 func newHashing(f *sif.File) *hashing {
@@ -108,8 +108,10 @@ func (j *hashJob) run(ctx context.Context, f *sif.File, bufs *[2][]byte) error {
 	if j.tree != nil {
 		all = append(all, j.tree)
 	}
-	for _, h := range j.hashes {
-		all = append(all, h)
+	for alg, h := range j.hashes {
+		if alg != crypto.SHA256 || j.tree == nil || !j.tree.Sums() {
+			all = append(all, h)
+		}
 	}
 	for _, o := range j.objects {
 		if err := hashObject(ctx, f.Reader(o), bufs, all); err != nil {

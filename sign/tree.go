@@ -41,7 +41,7 @@ func (t *Tree) Reader(f *sif.File) (*verity.Reader, error) {
 // only ever read.
 func treeable(o sif.Object) bool {
 	p, ok := o.Partition()
-	return ok && (p.FS == sif.FSSquashfs || p.FS == sif.FSEncryptedSquashfs) && o.Size > 0
+	return ok && (p.FS == sif.FSSquashfs || p.FS == sif.FSEncryptedSquashfs || p.FS == sif.FSGocryptfsSquashfs) && o.Size > 0
 }
 
 // Trees returns the hash trees of f. An image whose manifest cannot be read has

@@ -20,6 +20,7 @@ type treeJob struct {
 	salt      []byte
 	uuid      [16]byte
 	have      *Tree    // the one in the image, nil if a new one is made
+	job       *hashJob // reads the partition
 	stored    *hashJob // hashes the tree of have
 	writer    *verity.Writer
 	tree      *verity.Tree
@@ -82,19 +83,30 @@ func checkJob(f *sif.File, t *task, have *Tree) (*treeJob, error) {
 
 // start lets h feed the job.
 func (t *treeJob) start(h *hashing) {
-	t.writer = verity.NewWriter(t.salt, max(1, runtime.GOMAXPROCS(0)-1))
-	h.job(t.partition).tree = t.writer
+	if t.writer = verity.NewSummingWriter(t.salt); t.writer == nil {
+		t.writer = verity.NewWriter(t.salt, max(1, runtime.GOMAXPROCS(0)-1))
+	}
+	t.job = h.job(t.partition)
+	t.job.tree = t.writer
 	if t.have != nil {
 		t.stored = h.want(crypto.SHA256, t.have.Object)
 	}
 }
 
-// end must be called once nothing is read any more. It compares the tree with
+// end must be called once nothing is read any more, and before the digests of
+// the partition are asked for. It compares the tree with
 // the one in the image.
 func (t *treeJob) end() error {
 	var err error
-	if t.tree, err = t.writer.Sum(t.uuid); err != nil || t.have == nil {
+	if t.tree, err = t.writer.Sum(t.uuid); err != nil {
 		return err
+	}
+	if t.writer.Sums() {
+		sum := t.writer.Plain()
+		t.job.sums[crypto.SHA256] = sum[:]
+	}
+	if t.have == nil {
+		return nil
 	}
 	h := crypto.SHA256.New()
 	t.tree.WriteTo(h)

@@ -77,6 +77,7 @@ type writerFragment struct {
 // writerData is the pipeline and the state of its writer goroutine.
 type writerData struct {
 	out       io.WriterAt
+	marker    Marker // out, if it is one
 	blockSize int
 	order     chan *writerJob
 	work      chan *writerJob
@@ -105,6 +106,7 @@ func startWriterData(out io.WriterAt, s encSettings, workers int) (*writerData, 
 		known: map[writerKey]*writerFile{}, digest: s.digest, maxWait: max(2, maxFragmentWait/s.blockSize),
 		pos: SuperblockSize,
 	}
+	d.marker, _ = out.(Marker)
 	if o := s.options(); o != nil {
 		d.write(append([]byte{byte(len(o)), metaStored >> 8}, o...))
 	}
@@ -281,6 +283,9 @@ func (d *writerData) writeInOrder() {
 func (d *writerData) startFile() {
 	if len(d.file.blocks) == 0 {
 		d.file = writerFile{start: d.pos, frag: noFragment}
+		if d.marker != nil {
+			d.marker.Mark()
+		}
 		d.chain = [DigestSize]byte{}
 	}
 }
@@ -313,6 +318,9 @@ func (d *writerData) endFile(j *writerJob) {
 		d.known[key] = f
 	} else {
 		d.pos = d.file.start
+		if d.marker != nil {
+			d.marker.Rewind()
+		}
 	}
 	j.inode.file = f
 	d.file.blocks = d.file.blocks[:0]

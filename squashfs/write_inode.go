@@ -21,7 +21,7 @@ type writerInode struct {
 	file     *writerFile
 	target   string
 	children map[string]*writerInode // not nil for a directory
-	listing  writerListing
+	listing  *writerListing          // of a directory, once it is written; others need no space for it
 }
 
 // writerListing is where the entries of a directory lie.
@@ -83,6 +83,7 @@ func (t *writerTree) write(root *writerInode) (uint64, error) {
 // inode. The inodes of one directory lie together and have numbers in a row, so
 // that its listing needs few headers and a reader few blocks.
 func (t *writerTree) directory(dir *writerInode, parent uint32) error {
+	dir.listing = &writerListing{}
 	names := slices.Sorted(maps.Keys(dir.children))
 	for _, name := range names {
 		if c := dir.children[name]; c.number == 0 {
@@ -123,7 +124,7 @@ const (
 // of each block: so the kernel finds a name in a large directory without reading
 // all of it.
 func (t *writerTree) list(dir *writerInode, names []string) error {
-	l := &dir.listing
+	l := dir.listing
 	l.ref = t.dirs.ref()
 	indexed := len(t.dirs.out)
 	for len(names) > 0 {
@@ -225,7 +226,7 @@ func (n *writerInode) body(b []byte, parent uint32) (uint16, []byte) {
 }
 
 func (n *writerInode) dirBody(b []byte, parent uint32) (uint16, []byte) {
-	l := &n.listing
+	l := n.listing
 	size := l.size + dirSizeOffset
 	if size <= math.MaxUint16 && l.count == 0 && n.xattr == noXattr {
 		b = le.AppendUint32(b, uint32(l.ref>>16))

@@ -64,6 +64,15 @@ type SparseReader interface {
 	SkipHole(unit int64) (units int64, err error)
 }
 
+// Marker is an output that cannot write at any place again, but for the
+// superblock: the Writer calls Mark where it may go back to, and Rewind when it
+// goes on from the last such place.
+type Marker interface {
+	io.WriterAt
+	Mark()
+	Rewind()
+}
+
 // Writer makes a squashfs image. Its methods must not be called concurrently.
 // After an error about contents or output every later call returns that same
 // error; an error about an entry's fields leaves the Writer as it was.

@@ -367,6 +367,61 @@ func TestWriterFindsDuplicates(t *testing.T) {
 	checkTree(t, dir+"/out", items[1990:])
 }
 
+// markedFile refuses to go back anywhere but to its mark and the superblock.
+type markedFile struct {
+	memFile
+	mark int
+	back int
+}
+
+func (m *markedFile) Mark() { m.mark = len(m.b) }
+
+func (m *markedFile) Rewind() {
+	m.b = m.b[:m.mark]
+	m.back++
+}
+
+func (m *markedFile) WriteAt(p []byte, off int64) (int, error) {
+	if end := int64(len(m.b)); off != 0 && off != end && end != 0 {
+		return 0, fmt.Errorf("write at %d, the end is %d", off, end)
+	}
+	return m.memFile.WriteAt(p, off)
+}
+
+func TestWriterGoesBackToMarks(t *testing.T) {
+	files := writeFiles(4096)
+	o := WriterOptions{BlockSize: 4096, ModTime: 1}
+	var m markedFile
+	w, err := newWriter(&m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var items []writeItem
+	for i := range 3 {
+		for _, f := range files {
+			if f.Mode&ModeType == ModeRegular && f.Hardlink == "" {
+				items = append(items, writeItem{Entry{Path: fmt.Sprint(i, f.Path), Mode: f.Mode}, f.data})
+			}
+		}
+	}
+	for _, i := range items {
+		i.Size = int64(len(i.data))
+		if err := w.Add(i.Entry, bytes.NewReader(i.data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.back == 0 {
+		t.Error("no duplicate was written over")
+	}
+	if !bytes.Equal(m.b[:size], makeImage(t, o, items)[:size]) {
+		t.Error("an output with marks gets another image")
+	}
+}
+
 // zeroStream is an endless hole that counts the bytes it has to hand out.
 type zeroStream struct {
 	left, read int64

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 )
 
 // Sizes in bytes.
@@ -113,12 +112,4 @@ func shapeOf(size int64) (shape, error) {
 func TreeSize(size int64) (int64, error) {
 	s, err := shapeOf(size)
 	return s.size, err
-}
-
-// sum puts the digest of salt and block into out.
-func sum(h hash.Hash, salt, block, out []byte) {
-	h.Reset()
-	h.Write(salt)
-	h.Write(block)
-	h.Sum(out[:0])
 }

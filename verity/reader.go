@@ -2,13 +2,13 @@ package verity
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"sync"
 	"sync/atomic"
+
+	"singularity/verity/lanes"
 )
 
 // Slots of the caches of checked blocks, of 4 KiB each.
@@ -49,12 +49,6 @@ type checked struct {
 	bytes [BlockSize]byte
 }
 
-// hasher is what one check needs.
-type hasher struct {
-	hash hash.Hash
-	out  Digest
-}
-
 // NewReader returns a Reader over size bytes of data, whose hash area is the
 // treeSize bytes of tree. Salt and root must come from a trusted source.
 func NewReader(data io.ReaderAt, size int64, tree io.ReaderAt, treeSize int64, salt []byte, root Digest) (*Reader, error) {
@@ -70,7 +64,8 @@ func NewReader(data io.ReaderAt, size int64, tree io.ReaderAt, treeSize int64, s
 	}
 	r := &Reader{data: data, tree: tree, size: size, shape: s, salt: bytes.Clone(salt), root: root,
 		dataBlocks: make([]atomic.Pointer[checked], dataSlots)}
-	r.hashers.New = func() any { return &hasher{hash: sha256.New()} }
+	wide := lanes.Have()
+	r.hashers.New = func() any { return newHasher(r.salt, wide) }
 	for l := range s.levels {
 		r.hashBlocks[l] = make([]atomic.Pointer[checked], min(s.count[l], upperSlots))
 	}
@@ -124,12 +119,7 @@ func (r *Reader) readSome(h *hasher, p []byte, off int64) (int, error) {
 	if err := readFull(r.data, p[:whole], off); err != nil {
 		return 0, err
 	}
-	for i := int64(0); i < whole; i += BlockSize {
-		if err := r.check(h, p[i:i+BlockSize], -1, block+i/BlockSize); err != nil {
-			return int(i), err
-		}
-	}
-	return int(whole), nil
+	return r.checkAll(h, p[:whole], block)
 }
 
 // edge returns a block of the data of which the caller wants a part. Compressed
@@ -151,21 +141,55 @@ func (r *Reader) edge(h *hasher, block int64) (*[BlockSize]byte, error) {
 	return &c.bytes, nil
 }
 
+// checkAll checks whole blocks of the data, from block on, by twos. It returns
+// how many bytes are good before a wrong one.
+func (r *Reader) checkAll(h *hasher, p []byte, block int64) (n int, err error) {
+	for ; len(p)-n >= 2*BlockSize; block += 2 {
+		var want [2][]byte
+		for i := range want {
+			if want[i], err = r.want(h, -1, block+int64(i)); err != nil {
+				return n, err
+			}
+		}
+		h.two(p[n:n+BlockSize], p[n+BlockSize:n+2*BlockSize], h.out[0][:], h.out[1][:])
+		for i := range want {
+			if !bytes.Equal(h.out[i][:], want[i]) {
+				return n, &BlockError{Block: block + int64(i), Level: -1}
+			}
+			n += BlockSize
+		}
+	}
+	if n < len(p) {
+		if err := r.check(h, p[n:], -1, block); err != nil {
+			return n, err
+		}
+	}
+	return len(p), nil
+}
+
 // check compares a block of a level, -1 for the data, with its digest.
 func (r *Reader) check(h *hasher, b []byte, level int, index int64) error {
-	want := r.root[:]
-	if level+1 < r.shape.levels {
-		up, err := r.hashBlock(h, level+1, index/perBlock)
-		if err != nil {
-			return err
-		}
-		want = up[index%perBlock*DigestSize:][:DigestSize]
+	want, err := r.want(h, level, index)
+	if err != nil {
+		return err
 	}
-	sum(h.hash, r.salt, b, h.out[:])
-	if !bytes.Equal(h.out[:], want) {
+	h.one(b, h.out[0][:])
+	if !bytes.Equal(h.out[0][:], want) {
 		return &BlockError{Block: index, Level: level}
 	}
 	return nil
+}
+
+// want returns the digest that a block of a level must have.
+func (r *Reader) want(h *hasher, level int, index int64) ([]byte, error) {
+	if level+1 >= r.shape.levels {
+		return r.root[:], nil
+	}
+	up, err := r.hashBlock(h, level+1, index/perBlock)
+	if err != nil {
+		return nil, err
+	}
+	return up[index%perBlock*DigestSize:][:DigestSize], nil
 }
 
 // hashBlock returns a block of the tree, checked.

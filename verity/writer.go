@@ -2,10 +2,11 @@ package verity
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"sync"
+
+	"singularity/verity/lanes"
 )
 
 // chunkBlocks is how many blocks a goroutine takes at once, and ahead how many
@@ -19,6 +20,9 @@ const (
 // concurrent use.
 type Writer struct {
 	salt   []byte
+	wide   bool         // lanes.Have
+	plain  *lanes.State // of the data without its last block, nil if nobody wants it
+	rest   []byte       // the last block, if plain wants it
 	size   int64
 	buf    []byte // of the chunk that is being filled
 	leaves [][]byte
@@ -27,17 +31,32 @@ type Writer struct {
 	done   sync.WaitGroup
 }
 
+// NewSummingWriter returns a Writer that makes the SHA-256 of the data as well, for
+// Plain, in the time of one of the two. It returns nil where the processor has no
+// instructions for that.
+func NewSummingWriter(salt []byte) *Writer {
+	if !lanes.Have() {
+		return nil
+	}
+	s := lanes.Initial()
+	return newWriter(&Writer{salt: bytes.Clone(salt), wide: true, plain: &s}, 1)
+}
+
 // job is a chunk of data and where its digests go.
 type job struct {
 	data, digests []byte
+	whole         int // bytes of data in whole blocks; the rest is filled up
 }
 
 // NewWriter returns a Writer that hashes with the given number of goroutines,
 // at least one, and a salt of at most 256 bytes. Sum must be called, after an
 // error too: it ends them.
 func NewWriter(salt []byte, workers int) *Writer {
-	workers = max(workers, 1)
-	w := &Writer{salt: bytes.Clone(salt), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
+	return newWriter(&Writer{salt: bytes.Clone(salt), wide: lanes.Have()}, max(workers, 1))
+}
+
+func newWriter(w *Writer, workers int) *Writer {
+	w.jobs, w.free = make(chan job, ahead), make(chan []byte, workers+ahead)
 	for range workers + ahead {
 		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
 	}
@@ -49,10 +68,13 @@ func NewWriter(salt []byte, workers int) *Writer {
 }
 
 func (w *Writer) work() {
-	h := sha256.New()
+	h := newHasher(w.salt, w.wide)
 	for j := range w.jobs {
-		for i := 0; i < len(j.data); i += BlockSize {
-			sum(h, w.salt, j.data[i:i+BlockSize], j.digests[i/BlockSize*DigestSize:])
+		if w.plain == nil {
+			h.all(j.data, j.digests)
+		} else {
+			h.with(w.plain, j.data[:j.whole], j.digests)
+			h.all(j.data[j.whole:], j.digests[j.whole/BlockSize*DigestSize:])
 		}
 		w.free <- j.data[:0]
 	}
@@ -75,12 +97,14 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // send gives the chunk to a goroutine; only the last one may be short.
 func (w *Writer) send() {
-	for len(w.buf)%BlockSize != 0 {
-		w.buf = append(w.buf, make([]byte, BlockSize-len(w.buf)%BlockSize)...)
+	whole := len(w.buf) / BlockSize * BlockSize
+	if short := len(w.buf) - whole; short > 0 {
+		w.rest = bytes.Clone(w.buf[whole:])
+		w.buf = append(w.buf, make([]byte, BlockSize-short)...)
 	}
 	d := make([]byte, chunkBlocks*DigestSize)
 	w.leaves = append(w.leaves, d)
-	w.jobs <- job{w.buf, d}
+	w.jobs <- job{w.buf, d, whole}
 	w.buf = <-w.free
 }
 
@@ -99,9 +123,15 @@ func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
 		return nil, fmt.Errorf("a salt has at most %d bytes, this one %d", MaxSalt, len(w.salt))
 	}
 	t := &Tree{Superblock: Superblock{UUID: uuid, Blocks: s.blocks, Salt: w.salt}, shape: s}
-	t.build(w.leaves)
+	t.build(w.leaves, newHasher(w.salt, w.wide))
 	return t, nil
 }
+
+// Sums tells whether w is a summing one.
+func (w *Writer) Sums() bool { return w.plain != nil }
+
+// Plain returns the SHA-256 of the data, after Sum, once, if w is a summing one.
+func (w *Writer) Plain() Digest { return w.plain.Finish(w.rest, w.size) }
 
 // Tree is the hash tree over some data.
 type Tree struct {
@@ -112,7 +142,7 @@ type Tree struct {
 }
 
 // build makes the levels over the digests of the data.
-func (t *Tree) build(chunks [][]byte) {
+func (t *Tree) build(chunks [][]byte, h *hasher) {
 	if t.shape.levels == 0 {
 		t.Root = Digest(chunks[0][:DigestSize])
 		return
@@ -122,16 +152,13 @@ func (t *Tree) build(chunks [][]byte) {
 		copy(level[i*chunkBlocks*DigestSize:], c)
 	}
 	t.levels = append(t.levels, level)
-	h := sha256.New()
 	for l := 1; l < t.shape.levels; l++ {
 		up := make([]byte, t.shape.count[l]*BlockSize)
-		for i := 0; i < len(level); i += BlockSize {
-			sum(h, t.Salt, level[i:i+BlockSize], up[i/perBlock:])
-		}
+		h.all(level, up)
 		t.levels = append(t.levels, up)
 		level = up
 	}
-	sum(h, t.Salt, level, t.Root[:])
+	h.one(level, t.Root[:])
 }
 
 // Size returns the size of the hash area in bytes.

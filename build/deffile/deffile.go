@@ -33,10 +33,11 @@ import (
 
 // Limits of a definition file.
 const (
-	MaxSize     = 16 << 20 // bytes, before and after the variables are replaced
+	MaxSize     = 4 << 20 // bytes, before and after the variables are replaced
 	maxStages   = 100
 	maxSections = 10000 // in one stage
 	maxKeywords = 1000  // in one header
+	maxWarnings = 100   // about lines that are skipped
 	maxNameSize = 255   // bytes in the name of a stage, a section or an app
 )
 
@@ -69,6 +70,8 @@ type Section struct {
 	Args string // the rest of the section's line; of a repeated section, the last
 	Text string
 	Line int // of the first text line, for messages
+
+	text *strings.Builder // Text grows in it where a section is repeated
 }
 
 // FileSet is a %files section, or several with equal arguments.

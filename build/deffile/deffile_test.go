@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -122,6 +123,27 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What a file costs grows as its size does: text that is collected from many
+// lines must not be copied for each.
+func TestRepeatedLines(t *testing.T) {
+	for name, text := range map[string]string{
+		"sections":      "bootstrap: scratch\n%post\n" + strings.Repeat("x\n", 1<<19) + strings.Repeat("%post\nx\n", maxSections-1),
+		"app":           "bootstrap: scratch\n%apprun a\n" + strings.Repeat("x\n", 1<<19) + strings.Repeat("%apprun a\nx\n", maxSections-1),
+		"continuations": "bootstrap: scratch\nfrom: a" + strings.Repeat("\\\na", 1<<18),
+		"warnings":      "bootstrap: scratch\n%arguments\n" + strings.Repeat("x\n", 1<<20),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := Parse("f", []byte(text), nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(200*len(text)); got > most {
+			t.Errorf("%s: %d bytes of text took %d bytes of memory, want at most %d", name, len(text), got, most)
+		}
+	}
+}
+
 func ExampleParse() {
 	def, err := Parse("tool.def", []byte("Bootstrap: localimage\nFrom: {{ base }}\n\n%runscript\n    exec tool \"$@\"\n"),
 		map[string]string{"base": "debian.sif"})
@@ -137,6 +159,7 @@ func ExampleParse() {
 	//     exec tool "$@"
 }
 
+// FuzzParse: SC-089, no definition makes the parser panic, and what it returns is bounded.
 func FuzzParse(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*/*.def")
 	for _, name := range files {
@@ -146,6 +169,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add([]byte("bootstrap: scratch\nfrom: a" + strings.Repeat("\\\na", 99) + strings.Repeat("\n%post\nx\n%apprun a\ny", 99)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		def, err := Parse("f", data, map[string]string{"v": "value"})
 		if err != nil {

@@ -143,15 +143,14 @@ func (p *parser) stage(lines []line) (*Stage, error) {
 func (p *parser) header(s *Stage, lines []line) error {
 	for i := 0; i < len(lines); i++ {
 		num := lines[i].num
-		text := strings.TrimSpace(stripComment(lines[i].text))
-		for strings.HasSuffix(text, `\`) {
-			text = strings.TrimSpace(strings.TrimSuffix(text, `\`))
-			if i+1 == len(lines) {
-				break
-			}
+		part, more := headerLine(lines[i].text)
+		parts := []string{part}
+		for more && i+1 < len(lines) {
 			i++
-			text = strings.TrimSpace(text + " " + strings.TrimSpace(stripComment(lines[i].text)))
+			part, more = headerLine(lines[i].text)
+			parts = append(parts, part)
 		}
+		text := strings.TrimSpace(strings.Join(parts, " "))
 		if text == "" {
 			continue
 		}
@@ -170,6 +169,13 @@ func (p *parser) header(s *Stage, lines []line) error {
 		s.Header = append(s.Header, Keyword{name, value, num})
 	}
 	return nil
+}
+
+// headerLine returns what of a line of the header counts, and whether the next
+// line belongs to it.
+func headerLine(s string) (text string, more bool) {
+	text, more = strings.CutSuffix(strings.TrimSpace(stripComment(s)), `\`)
+	return strings.TrimSpace(text), more
 }
 
 func didYouMean(sign, word string) string {
@@ -302,16 +308,18 @@ func join(old, sec Section, lines []line) Section {
 	if len(lines) > 0 {
 		sec.Line = lines[0].num
 	}
-	var b strings.Builder
-	b.WriteString(old.Text)
+	sec.text = old.text
+	if sec.text == nil {
+		sec.text = &strings.Builder{}
+	}
 	for _, l := range lines {
-		b.WriteString(l.text)
-		b.WriteByte('\n')
+		sec.text.WriteString(l.text)
+		sec.text.WriteByte('\n')
 	}
 	if old.Text != "" {
 		sec.Line = old.Line
 	}
-	sec.Text = b.String()
+	sec.Text = sec.text.String()
 	return sec
 }
 

@@ -74,7 +74,7 @@ func (p *parser) arguments(lines []line) map[string]string {
 		}
 		k, v, ok, bad := argument(l.text)
 		if bad {
-			p.def.Warnings = append(p.def.Warnings, fmt.Sprintf("%s:%d: skipping %q, which is not NAME=VALUE", p.file, l.num, l.text))
+			p.def.Warnings = skipped(p.def.Warnings, p.file, l.num, l.text)
 		}
 		if ok {
 			values[k] = v
@@ -98,6 +98,14 @@ func argument(s string) (name, value string, ok, bad bool) {
 	return name, value, true, false
 }
 
+// skipped adds the warning about a line that is skipped, but not to very many.
+func skipped(warnings []string, file string, num int, text string) []string {
+	if len(warnings) >= maxWarnings {
+		return warnings
+	}
+	return append(warnings, fmt.Sprintf("%s:%d: skipping %q, which is not NAME=VALUE", file, num, cut(text)))
+}
+
 func isVariable(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }
@@ -114,7 +122,7 @@ func ParseArguments(file string, data []byte) (values map[string]string, warning
 		num++
 		k, v, ok, bad := argument(s)
 		if bad {
-			warnings = append(warnings, fmt.Sprintf("%s:%d: skipping %q, which is not NAME=VALUE", file, num, strings.TrimSpace(s)))
+			warnings = skipped(warnings, file, num, strings.TrimSpace(s))
 		}
 		if ok {
 			values[k] = v

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,6 +44,47 @@ func findTool(name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// rpmTool is a program that makes systems of RPM packages, and what it needs.
+type rpmTool struct {
+	program, rpm string
+	dir          string // a private directory
+	env          []string
+}
+
+// rpmTools finds the first of the programs names, which people know as what, in
+// the package pack; and rpm. The database is where the distributions of RPM
+// packages have it, whatever this host's own does.
+func rpmTools(c Config, what, pack string, names ...string) (*rpmTool, error) {
+	t, ok := &rpmTool{}, false
+	for _, n := range names {
+		if t.program, ok = findTool(n); ok {
+			break
+		}
+	}
+	if !ok {
+		return nil, &MissingToolError{Tools: what, Package: pack}
+	}
+	if t.rpm, ok = findTool("rpm"); !ok {
+		return nil, &MissingToolError{Tools: "rpm", Package: "rpm"}
+	}
+	var err error
+	if t.dir, err = c.WorkDir(); err != nil {
+		return nil, err
+	}
+	t.env = withEnv(c.Env, "HOME="+t.dir, "LC_ALL=C")
+	return t, os.WriteFile(filepath.Join(t.dir, ".rpmmacros"), []byte("%_var /var\n%_dbpath /var/lib/rpm\n"), 0o600)
+}
+
+// packages asks the database of rootfs what is installed.
+func (t *rpmTool) packages(ctx context.Context, rootfs string) (*Packages, error) {
+	var lines []string
+	args := []string{t.rpm, "--root", rootfs, "-qa", "--qf", "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\n"}
+	if err := run(ctx, args, t.env, func(s string) { lines = append(lines, s) }); err != nil {
+		return nil, fmt.Errorf("cannot list the installed packages: %w", err)
+	}
+	return newPackages(lines), nil
 }
 
 // run starts a host program and gives each line of its output to line, until

@@ -60,29 +60,12 @@ func newYum(s *deffile.Stage, c Config) (Source, error) {
 
 // Fetch implements Source.
 func (y *yum) Fetch(ctx context.Context, rootfs string) error {
-	program, ok := "", false
-	for _, t := range y.tools {
-		if program, ok = findTool(t); ok {
-			break
-		}
-	}
-	if !ok {
-		return &MissingToolError{Tools: "dnf or yum", Package: "dnf"}
-	}
-	rpm, ok := findTool("rpm")
-	if !ok {
-		return &MissingToolError{Tools: "rpm", Package: "rpm"}
-	}
-	dir, err := y.c.WorkDir()
+	t, err := rpmTools(y.c, "dnf or yum", "dnf", y.tools...)
 	if err != nil {
 		return err
 	}
-	conf := filepath.Join(dir, "yum.conf")
-	if err := os.WriteFile(conf, []byte(y.config(dir)), 0o600); err != nil {
-		return err
-	}
-	env, err := rpmEnv(y.c.Env, dir)
-	if err != nil {
+	conf := filepath.Join(t.dir, "yum.conf")
+	if err := os.WriteFile(conf, []byte(y.config(t.dir)), 0o600); err != nil {
 		return err
 	}
 	undo, err := bindDevices(rootfs)
@@ -91,16 +74,16 @@ func (y *yum) Fetch(ctx context.Context, rootfs string) error {
 		return err
 	}
 	if y.key != "" {
-		if err := run(ctx, []string{rpm, "--root", rootfs, "--import", y.key}, env, y.c.Log.Verbose); err != nil {
+		if err := run(ctx, []string{t.rpm, "--root", rootfs, "--import", y.key}, t.env, y.c.Log.Verbose); err != nil {
 			return fmt.Errorf("cannot import the key %q: %w", y.key, err)
 		}
 	}
-	err = run(ctx, y.args(program, conf, rootfs), env, y.c.Log.Verbose)
+	err = run(ctx, y.args(t.program, conf, rootfs), t.env, y.c.Log.Verbose)
 	undo()
 	if err != nil {
 		return fmt.Errorf("cannot install packages from %q: %w", y.mirror, err)
 	}
-	packages, err := rpmPackages(ctx, rpm, rootfs, env)
+	packages, err := t.packages(ctx, rootfs)
 	if err != nil {
 		return err
 	}
@@ -133,24 +116,4 @@ func (y *yum) args(program, conf, rootfs string) []string {
 		args = append(args, "--setopt="+o)
 	}
 	return slices.Concat(args, []string{"install"}, yumBase, y.include)
-}
-
-// rpmEnv is the environment of a tool that uses librpm: the database is where
-// the distributions of RPM packages have it, whatever this host's own does.
-func rpmEnv(env []string, home string) ([]string, error) {
-	macros := "%_var /var\n%_dbpath /var/lib/rpm\n"
-	if err := os.WriteFile(filepath.Join(home, ".rpmmacros"), []byte(macros), 0o600); err != nil {
-		return nil, err
-	}
-	return withEnv(env, "HOME="+home, "LC_ALL=C"), nil
-}
-
-// rpmPackages asks the database of rootfs what is installed.
-func rpmPackages(ctx context.Context, rpm, rootfs string, env []string) (*Packages, error) {
-	var lines []string
-	args := []string{rpm, "--root", rootfs, "-qa", "--qf", "%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH}\n"}
-	if err := run(ctx, args, env, func(s string) { lines = append(lines, s) }); err != nil {
-		return nil, fmt.Errorf("cannot list the installed packages: %w", err)
-	}
-	return newPackages(lines), nil
 }

@@ -71,19 +71,7 @@ func newZypper(s *deffile.Stage, c Config) (Source, error) {
 
 // Fetch implements Source.
 func (z *zypper) Fetch(ctx context.Context, rootfs string) error {
-	program, ok := findTool("zypper")
-	if !ok {
-		return &MissingToolError{Tools: "zypper", Package: "zypper"}
-	}
-	rpm, ok := findTool("rpm")
-	if !ok {
-		return &MissingToolError{Tools: "rpm", Package: "rpm"}
-	}
-	dir, err := z.c.WorkDir()
-	if err != nil {
-		return err
-	}
-	env, err := rpmEnv(z.c.Env, dir)
+	t, err := rpmTools(z.c, "zypper", "zypper", "zypper")
 	if err != nil {
 		return err
 	}
@@ -92,8 +80,8 @@ func (z *zypper) Fetch(ctx context.Context, rootfs string) error {
 	if err != nil {
 		return err
 	}
-	for _, args := range z.commands(program, rootfs) {
-		err := run(ctx, args, env, z.c.Log.Verbose)
+	for _, args := range z.commands(t.program, rootfs) {
+		err := run(ctx, args, t.env, z.c.Log.Verbose)
 		if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() == scriptsFailed {
 			z.c.Log.Warning("Scripts of some packages failed (zypper status 107); the packages are installed")
 			err = nil
@@ -103,7 +91,7 @@ func (z *zypper) Fetch(ctx context.Context, rootfs string) error {
 		}
 	}
 	undo()
-	packages, err := rpmPackages(ctx, rpm, rootfs, env)
+	packages, err := t.packages(ctx, rootfs)
 	if err != nil {
 		return err
 	}

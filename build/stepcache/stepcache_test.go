@@ -70,7 +70,7 @@ func TestKeyParts(t *testing.T) {
 	}
 }
 
-// TestDamage changes every byte of an entry: it is either not found or does not
+// TestDamage (SC-089: what a cache holds is not trusted) changes every byte of an entry: it is either not found or does not
 // verify.
 func TestDamage(t *testing.T) {
 	c := open(t, 0)

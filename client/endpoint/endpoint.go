@@ -1,21 +1,22 @@
-// Package endpoint asks a remote endpoint where its services are.
+// Package endpoint asks a remote endpoint where its services are, and logs in.
 //
 // In goes the address of an endpoint, out come the addresses of its library and
-// other services. The endpoint is trusted to name them, as the user chose it;
-// its answer is bounded and its addresses are checked for their form.
+// other services, and what they say about a token. The endpoint is trusted to name
+// them, as the user chose it; its answers are bounded and its addresses are checked
+// for their form. A token goes to the service that it is asked for, and nowhere
+// else.
+//
+// Files: endpoint.go finds services, account.go asks them about tokens and gets
+// one by a browser (RFC 8628).
 package endpoint
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
-
-	"singularity/client/transfer"
 )
 
 const maxAnswer = 1 << 20
@@ -42,24 +43,9 @@ func Discover(ctx context.Context, client *http.Client, uri string, insecure boo
 }
 
 func discover(ctx context.Context, client *http.Client, address string) (Services, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
+	var text json.RawMessage
+	if err := get(ctx, client, address, "", &text); err != nil {
 		return nil, err
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, transfer.Plain(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, transfer.NewStatusError(res, "")
-	}
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxAnswer {
-		return nil, errors.New("its answer is too long")
 	}
 	return Parse(text)
 }

@@ -273,7 +273,7 @@ func (d *Download) idle() time.Duration {
 	if d.Idle > 0 {
 		return d.Idle
 	}
-	return time.Minute
+	return idleTimeout
 }
 
 // accept looks at the head of an answer. skip bytes of it are known already.

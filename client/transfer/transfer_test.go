@@ -157,6 +157,49 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestSilentAnswer: an answer that stops in the middle ends for whoever reads
+// it, not only for a Download.
+func TestSilentAnswer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("{"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	tr, err := NewTransport(&Settings{Plain: true, Idle: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := NewClient(tr).Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); !errors.Is(err, errIdle) {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+// TestDeafServer: a server that takes nothing of an upload is given up.
+func TestDeafServer(t *testing.T) {
+	end := make(chan bool)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-end }))
+	defer s.Close()
+	defer close(end)
+	tr, err := NewTransport(&Settings{Plain: true, Idle: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := NewClient(tr).Post(s.URL, "x", io.LimitReader(zeros{}, 1<<40))
+	if !errors.Is(err, errIdle) {
+		t.Errorf("got %v, %v", res, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
 // TestRedirect: SC-127 and SC-128, credentials stay at their origin, however
 // long the way is, and TLS is never left.
 func TestRedirect(t *testing.T) {

@@ -18,11 +18,13 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,6 +38,7 @@ const (
 	// A server that many ask at once has much to compute here.
 	tlsTimeout    = 30 * time.Second
 	headerTimeout = 60 * time.Second
+	idleTimeout   = 60 * time.Second
 )
 
 // ErrOffline is the answer to every request of a client that is offline.
@@ -50,6 +53,7 @@ type Settings struct {
 	Cert, Key string   // files of the client's own certificate
 	UserAgent string
 	Connect   time.Duration // for the connection; 0: the default
+	Idle      time.Duration // how long an answer may pause; 0: the default
 }
 
 // NewTransport returns a transport that follows s.
@@ -89,7 +93,7 @@ func NewTransport(s *Settings) (http.RoundTripper, error) {
 	if agent == "" {
 		agent = "singularity"
 	}
-	return &guard{inner: t, plain: s.Plain, agent: agent}, nil
+	return &guard{inner: t, plain: s.Plain, agent: agent, idle: cmp.Or(s.Idle, idleTimeout)}, nil
 }
 
 func certificates(c *tls.Config, s *Settings) error {
@@ -123,22 +127,71 @@ type offline struct{}
 
 func (offline) RoundTrip(*http.Request) (*http.Response, error) { return nil, ErrOffline }
 
-// guard refuses what is not encrypted.
+// guard refuses what is not encrypted, and gives up on a server that stops in
+// the middle of a request or an answer.
 type guard struct {
 	inner http.RoundTripper
 	plain bool
 	agent string
+	idle  time.Duration
 }
 
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !g.plain {
 		return nil, &PlainError{Host: r.URL.Host}
 	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	r = r.Clone(ctx)
 	if r.Header.Get("User-Agent") == "" {
-		r = r.Clone(r.Context())
 		r.Header.Set("User-Agent", g.agent)
 	}
-	return g.inner.RoundTrip(r)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &sending{ReadCloser: r.Body, limit: g.idle, t: time.AfterFunc(g.idle, func() { cancel(errIdle) })}
+	}
+	res, err := g.inner.RoundTrip(r)
+	if err != nil {
+		if context.Cause(ctx) == errIdle {
+			err = fmt.Errorf("%w for %v", errIdle, g.idle)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	res.Body = &idleReader{ReadCloser: &cancelling{res.Body, cancel}, limit: g.idle, cancel: cancel}
+	return res, nil
+}
+
+// sending is the body of a request, which ends if the server takes nothing of it
+// for a while. From its end on the time for the answer counts.
+type sending struct {
+	io.ReadCloser
+	limit time.Duration
+	t     *time.Timer
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.t.Reset(s.limit)
+	n, err := s.ReadCloser.Read(p)
+	if err != nil {
+		s.t.Stop()
+	}
+	return n, err
+}
+
+func (s *sending) Close() error {
+	s.t.Stop()
+	return s.ReadCloser.Close()
+}
+
+// cancelling ends a request with its answer.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (c *cancelling) Close() error {
+	err := c.ReadCloser.Close()
+	c.cancel(nil)
+	return err
 }
 
 // PlainError says that a request would not have been encrypted.

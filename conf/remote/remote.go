@@ -1,10 +1,13 @@
-// Package remote reads remote.yaml: which remote endpoint is in use, and the
-// token for it.
+// Package remote reads and changes remote.yaml: which remote endpoint is in use,
+// and the token for it.
 //
 // In go the user's file and that of the installation, out comes the endpoint
 // that is active. An unknown key is an error; so is a name that both files have.
 // A system endpoint that is exclusive is the active one, whatever else is said.
-// The package reads only.
+// A change replaces the file whole, with the mode that it should have. The file
+// of the installation is root's, so its writer needs root's rights.
+//
+// Files: remote.go reads, edit.go changes.
 package remote
 
 import (
@@ -21,34 +24,34 @@ const maxSize = 1 << 20
 
 // File is the content of a remote.yaml.
 type File struct {
-	Active      string               `yaml:"Active"`
-	Remotes     map[string]*Endpoint `yaml:"Remotes"`
-	Credentials []Credential         `yaml:"Credentials"`
+	Active      string               `yaml:"Active,omitempty"`
+	Remotes     map[string]*Endpoint `yaml:"Remotes,omitempty"`
+	Credentials []Credential         `yaml:"Credentials,omitempty"`
 }
 
 // Endpoint is a host with services.
 type Endpoint struct {
 	URI        string      `yaml:"URI"`
-	Token      string      `yaml:"Token"`
-	System     bool        `yaml:"System"`
-	Exclusive  bool        `yaml:"Exclusive"`
-	Insecure   bool        `yaml:"Insecure"`
-	Keyservers []Keyserver `yaml:"Keyservers"`
+	Token      string      `yaml:"Token,omitempty"`
+	System     bool        `yaml:"System,omitempty"`
+	Exclusive  bool        `yaml:"Exclusive,omitempty"`
+	Insecure   bool        `yaml:"Insecure,omitempty"`
+	Keyservers []Keyserver `yaml:"Keyservers,omitempty"`
 }
 
 // Keyserver is where keys are looked up.
 type Keyserver struct {
 	URI      string `yaml:"URI"`
-	Skip     bool   `yaml:"Skip"`
-	External bool   `yaml:"External"`
-	Insecure bool   `yaml:"Insecure"`
+	Skip     bool   `yaml:"Skip,omitempty"`
+	External bool   `yaml:"External,omitempty"`
+	Insecure bool   `yaml:"Insecure,omitempty"`
 }
 
 // Credential is a stored log-in of another service.
 type Credential struct {
 	URI      string `yaml:"URI"`
 	Auth     string `yaml:"Auth"`
-	Insecure bool   `yaml:"Insecure"`
+	Insecure bool   `yaml:"Insecure,omitempty"`
 }
 
 // Parse reads the text of a file.
@@ -90,37 +93,29 @@ func read(path string) (*File, error) {
 	return f, nil
 }
 
-// Active returns the active endpoint and its name; nil if there is none.
-func Active(user, system string) (string, *Endpoint, error) {
+// Load returns what the user's file and that of the installation say together.
+func Load(user, system string) (*File, error) {
 	u, err := read(user)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	s, err := read(system)
 	if err != nil {
+		return nil, err
+	}
+	if err := u.Join(s); err != nil {
+		return nil, fmt.Errorf("cannot use %q and %q: %w", user, system, err)
+	}
+	return u, nil
+}
+
+// Active returns the active endpoint and its name; nil if there is none.
+func Active(user, system string) (string, *Endpoint, error) {
+	f, err := Load(user, system)
+	if err != nil {
 		return "", nil, err
 	}
-	for name, e := range s.Remotes {
-		mine := u.Remotes[name]
-		if mine != nil && !mine.System {
-			return "", nil, fmt.Errorf("both %q and %q have a remote %q", user, system, name)
-		}
-		if mine != nil {
-			e.Token = mine.Token // where a log-in to a system remote is kept
-		}
-		if e.Exclusive {
-			return name, e, nil
-		}
-	}
-	for _, name := range []string{u.Active, s.Active} {
-		if e := s.Remotes[name]; e != nil {
-			return name, e, nil
-		}
-		if e := u.Remotes[name]; e != nil {
-			return name, e, nil
-		}
-	}
-	return "", nil, nil
+	return f.Active, f.Remotes[f.Active], nil
 }
 
 // Credentials returns the log-ins that the user's file keeps.

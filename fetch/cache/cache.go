@@ -36,6 +36,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/fetch/recent"
+	"singularity/host"
 )
 
 // Types are the folders that hold images, and blob, which holds a layout.
@@ -276,6 +277,11 @@ func Copy(src, dst string, mode fs.FileMode, replace bool) error {
 	return Place(dst, mode, replace, func(out *os.File) error {
 		if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
 			return nil
+		}
+		if fi, err := in.Stat(); err == nil {
+			if err := host.CheckFile(host.Target, filepath.Dir(dst), fi.Size()); err != nil {
+				return err
+			}
 		}
 		_, err := io.Copy(out, in)
 		return err

@@ -195,11 +195,12 @@ func (l *lease) create() (bool, error) {
 	host, _ := os.Hostname()
 	temp := l.path + ".tmp_" + l.nonce
 	text := l.nonce + "\n" + host + "\n"
-	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
+	defer os.Remove(temp) // a full disk leaves the beginning of it
+	err := os.WriteFile(temp, []byte(text), 0o600)
+	if err != nil {
 		return false, fmt.Errorf("cannot write to the cache: %w", err)
 	}
-	defer os.Remove(temp)
-	err := os.Link(temp, l.path)
+	err = os.Link(temp, l.path)
 	if errors.Is(err, fs.ErrExist) {
 		// The answer to a link may get lost on the way from a file server.
 		now, ok := l.look()
@@ -224,7 +225,10 @@ func (l *lease) createExclusive(text string) (bool, error) {
 		return false, fmt.Errorf("cannot write to the cache: %w", err)
 	}
 	_, err = f.WriteString(text)
-	return err == nil, errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return false, errors.Join(fmt.Errorf("cannot write to the cache: %w", err), os.Remove(l.path))
+	}
+	return true, nil
 }
 
 // sight is what others see of a lease.

@@ -32,6 +32,7 @@ type Options struct {
 	Dirs   []string // directories to make in it, as paths of the container
 	// UID and GID own everything in it.
 	UID, GID int
+	TempDir  string // for what mke2fs reads; "" means the system's
 }
 
 // MinSize is the smallest ext3 overlay, in bytes.
@@ -46,7 +47,7 @@ func Create(f *os.File, o Options) error {
 	if o.Size < MinSize {
 		return fmt.Errorf("the size of an overlay is at least %d MiB", MinSize>>20)
 	}
-	seed, err := os.MkdirTemp("", "overlay-")
+	seed, err := os.MkdirTemp(o.TempDir, "overlay-")
 	if err != nil {
 		return err
 	}

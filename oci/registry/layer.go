@@ -33,8 +33,8 @@ func (s *session) url(rest string) string {
 
 // blob describes the download of a blob.
 func (s *session) blob(client *http.Client, d v1.Descriptor) (*transfer.Download, error) {
-	if d.Digest.Algorithm != "sha256" || len(d.Digest.Hex) != 64 {
-		return nil, fmt.Errorf("the digest %q is not supported", d.Digest)
+	if err := checkDigest(d.Digest); err != nil {
+		return nil, err
 	}
 	if d.Size < 0 {
 		return nil, errors.New("the registry announces a negative size")

@@ -14,7 +14,8 @@
 //
 // Files: registry.go (connections, images), credentials.go (where they come
 // from), authfile.go (files of credentials), helper.go (programs that keep
-// them), guard.go (what may go where), sif.go (pull of a SIF), push.go, login.go.
+// them), guard.go (what may go where), layer.go, sif.go (pull of a SIF), push.go, pushsif.go (several
+// SIFs at one tag), login.go.
 package registry
 
 import (
@@ -32,9 +33,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"singularity/client/transfer"
 	"singularity/conf/registries"
+	"singularity/oci/document"
 )
 
 // defaultHost is the registry of names without one.
@@ -292,7 +295,7 @@ func (e *PlatformError) Error() string {
 func (c *Client) Image(ctx context.Context, repository, tag, digest string, p v1.Platform) (v1.Image, error) {
 	var image v1.Image
 	err := c.each(ctx, "pull", fullName(repository, tag, digest), repository, func(s *session) error {
-		d, err := s.puller.Get(ctx, s.reference(tag, digest))
+		d, err := s.get(ctx, s.reference(tag, digest), "")
 		if err != nil {
 			return err
 		}
@@ -314,6 +317,27 @@ func (c *Client) Image(ctx context.Context, repository, tag, digest string, p v1
 	return image, err
 }
 
+// get reads a manifest or an index, which is said to be of a type, if one is
+// named.
+func (s *session) get(ctx context.Context, ref name.Reference, want types.MediaType) (*remote.Descriptor, error) {
+	d, err := s.puller.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if want != "" && d.MediaType != want {
+		return nil, fmt.Errorf("the registry sends %q where an index names %q: %w", d.MediaType, want, document.ErrFormat)
+	}
+	return d, document.Check(d.Manifest, string(d.MediaType), d.MediaType.IsIndex())
+}
+
+// checkDigest refuses what is no digest by SHA-256.
+func checkDigest(h v1.Hash) error {
+	if h.Algorithm != "sha256" || len(h.Hex) != 64 || strings.Trim(h.Hex, "0123456789abcdef") != "" {
+		return fmt.Errorf("the digest %q is not supported", h)
+	}
+	return nil
+}
+
 // choose gets the manifest that an index has for a platform.
 func (s *session) choose(ctx context.Context, d *remote.Descriptor, p v1.Platform) (*remote.Descriptor, error) {
 	index, err := d.ImageIndex()
@@ -330,7 +354,14 @@ func (s *session) choose(ctx context.Context, d *remote.Descriptor, p v1.Platfor
 			continue
 		}
 		if e.Platform.Satisfies(p) {
-			return s.puller.Get(ctx, s.repo.Digest(e.Digest.String()))
+			if err := checkDigest(e.Digest); err != nil {
+				return nil, err
+			}
+			d, err := s.get(ctx, s.repo.Digest(e.Digest.String()), e.MediaType)
+			if err == nil && d.MediaType.IsIndex() {
+				err = fmt.Errorf("it holds an index within an index: %w", document.ErrFormat)
+			}
+			return d, err
 		}
 		have = append(have, e.Platform.String())
 	}
@@ -348,6 +379,10 @@ func suits(i v1.Image, p v1.Platform) error {
 	}
 	if m.Config.MediaType == sifConfigType {
 		return errors.New("it is a SIF image: oras:// is its scheme")
+	}
+	// The library below reads it whole.
+	if m.Config.Size > document.MaxSize {
+		return fmt.Errorf("its configuration has %d bytes, more than %d", m.Config.Size, document.MaxSize)
 	}
 	for _, l := range m.Layers {
 		if len(l.URLs) > 0 {

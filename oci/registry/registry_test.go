@@ -2,8 +2,6 @@ package registry
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -122,11 +120,6 @@ func manifest(digest string, size int, more string) string {
 		`"layers":[{"mediaType":"%s","size":%d,"digest":"%s"%s}]}`, sifConfigType, sifLayerType, size, digest, more)
 }
 
-func digestOf(b []byte) string {
-	s := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(s[:])
-}
-
 // TestBlobElsewhere: SC-127, a redirect of a blob to another host sees no
 // credentials, and one that breaks off there is resumed.
 func TestBlobElsewhere(t *testing.T) {
@@ -217,7 +210,7 @@ func TestUploadElsewhere(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	})
-	_, err := client(t, reg, evil).PushSIF(t.Context(), reg.host()+"/a", "t", bytes.NewReader([]byte("x")), SIF{Digest: digestOf([]byte("x")), Size: 1}, "x", nil)
+	err := pushSIF(t, client(t, reg, evil), reg.host()+"/a", "t", "amd64", []byte("x"))
 	if _, ok := errors.AsType[*CredentialError](err); !ok || len(evil.seen) > 0 {
 		t.Errorf("got %v, the other host saw %v", err, evil.seen)
 	}
@@ -226,7 +219,7 @@ func TestUploadElsewhere(t *testing.T) {
 // TestPushResume: an upload that breaks off goes on where it stopped.
 func TestPushResume(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 100000)
-	var got []byte
+	var got, tagged []byte
 	patches := 0
 	reg := newSpy(t, func(w http.ResponseWriter, r *http.Request) {
 		if !basic(w, r) {
@@ -265,10 +258,18 @@ func TestPushResume(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusCreated)
 		case r.Method == http.MethodPut:
+			tagged, _ = io.ReadAll(r.Body)
 			w.WriteHeader(http.StatusCreated)
+		case strings.Contains(r.URL.Path, "/manifests/") && tagged == nil:
+			w.WriteHeader(http.StatusNotFound)
+		case strings.Contains(r.URL.Path, "/manifests/"):
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			w.Write(tagged)
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			w.Write(data)
 		}
 	})
-	if _, err := client(t, reg).PushSIF(t.Context(), reg.host()+"/a", "t", bytes.NewReader(data), SIF{Digest: digestOf(data), Size: int64(len(data))}, "x", nil); err != nil {
+	if err := pushSIF(t, client(t, reg), reg.host()+"/a", "t", "amd64", data); err != nil {
 		t.Error(err)
 	}
 	if patches != 4 { // two broken ones, the rest, the configuration

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -43,7 +42,7 @@ func (c *Client) FindSIF(ctx context.Context, repository, tag, digest, arch stri
 	var found *SIF
 	ref := fullName(repository, tag, digest)
 	err := c.each(ctx, "pull", ref, repository, func(s *session) error {
-		d, err := s.puller.Get(ctx, s.reference(tag, digest))
+		d, err := s.get(ctx, s.reference(tag, digest), "")
 		if err != nil {
 			return err
 		}
@@ -79,8 +78,8 @@ func sifOf(manifest []byte) (*SIF, error) {
 	switch {
 	case !known:
 		return nil, fmt.Errorf("%w: its layer is of the type %q", ErrNotSIF, l.MediaType)
-	case l.Digest.Algorithm != "sha256" || len(l.Digest.Hex) != 64 || strings.Trim(l.Digest.Hex, "0123456789abcdef") != "":
-		return nil, fmt.Errorf("the digest %q is not supported", l.Digest)
+	case checkDigest(l.Digest) != nil:
+		return nil, checkDigest(l.Digest)
 	case l.Size <= 0 || l.Size > transfer.MaxSize:
 		return nil, fmt.Errorf("the registry announces a size of %d bytes", l.Size)
 	}

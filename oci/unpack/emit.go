@@ -98,6 +98,7 @@ func (t *Tree) emitLayer(ctx context.Context, layer int, sink Sink, o *EmitOptio
 			continue
 		}
 		n := files[0].n
+		files[0].n = nil // what sink makes of it takes its place
 		files = files[1:]
 		if n.text == "" {
 			continue // a higher layer has something else there

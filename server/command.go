@@ -1,0 +1,54 @@
+package server
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"singularity/conf"
+)
+
+// Main runs the program with its arguments and returns the exit status.
+func Main(argv []string) int {
+	root := newRoot()
+	root.SetArgs(append([]string{}, argv[1:]...))
+	if err := root.Execute(); err != nil {
+		fmt.Fprintf(os.Stderr, "singularity-server: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "singularity-server",
+		Short:             "A library of container images, a store of keys, and their accounts",
+		Long:              "singularity-server hosts container images and keys for singularity and other clients, in one program with storage of its own.",
+		Example:           "  $ singularity-server serve --data /srv/singularity --url https://images.example.org:8443",
+		Version:           conf.Version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	AddFlags(root.PersistentFlags())
+	root.AddCommand(newServe(), newAdmin())
+	return root
+}
+
+func newServe() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Serve until a signal",
+		Long: "serve opens the data directory, or makes it at the first start with a certificate and the account of an administrator, and serves. " +
+			"SIGTERM lets running transfers end; SIGHUP opens the audit log anew.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := LoadConfig(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return serve(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"singularity/server/auth"
+	"singularity/server/route"
+)
+
+// rates counts requests: for each token, or for each address without one, since
+// many people of a cluster share an address.
+type rates struct {
+	perMinute map[route.Class][2]int // without and with a token
+	free      []netip.Prefix
+	mu        sync.Mutex
+	buckets   map[bucketKey]*bucket
+	now       func() time.Time
+}
+
+type bucketKey struct {
+	class route.Class
+	who   string
+}
+
+// bucket holds as many tokens as may be used at once, and fills in a minute.
+type bucket struct {
+	left float64
+	at   time.Time
+}
+
+// maxBuckets bounds the memory that many addresses take.
+const maxBuckets = 200_000
+
+func newRates(c *Config) (*rates, error) {
+	free, err := prefixes(c.RateFree)
+	return &rates{free: free, buckets: map[bucketKey]*bucket{}, now: time.Now, perMinute: map[route.Class][2]int{
+		route.Normal: {c.RateAnonymous, c.RateUser}, route.Push: {c.RatePush, c.RatePush}, route.Search: {c.RateSearch, c.RateSearch}, route.Login: {c.RateLogin, c.RateLogin},
+	}}, err
+}
+
+// allow returns a refusal if the caller has no request of that class left.
+func (l *rates) allow(w http.ResponseWriter, class route.Class, c auth.Caller, from netip.Addr) error {
+	limits, counted := l.perMinute[class]
+	if !counted || slices.ContainsFunc(l.free, func(p netip.Prefix) bool { return p.Contains(from) }) {
+		return nil
+	}
+	// Whoever makes tokens gets no more by it: the account counts.
+	limit, who := limits[1], c.ID
+	if !c.Known() {
+		limit, who = limits[0], addressKey(from)
+	}
+	if wait := l.take(bucketKey{class, who}, float64(limit)); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		return route.Errorf(http.StatusTooManyRequests, "too many requests: at most %d a minute", limit)
+	}
+	return nil
+}
+
+// addressKey is the address, or the network that one customer has of IPv6.
+func addressKey(a netip.Addr) string {
+	if a.Is6() && !a.Is4In6() {
+		p, _ := a.Prefix(64)
+		return p.String()
+	}
+	return a.String()
+}
+
+func (l *rates) take(k bucketKey, limit float64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	b, ok := l.buckets[k]
+	if !ok {
+		l.makeRoom(now)
+		b = &bucket{left: limit, at: now}
+		l.buckets[k] = b
+	}
+	b.left = min(limit, b.left+now.Sub(b.at).Minutes()*limit)
+	b.at = now
+	if b.left < 1 {
+		return time.Duration((1 - b.left) / limit * float64(time.Minute))
+	}
+	b.left--
+	return 0
+}
+
+func (l *rates) makeRoom(now time.Time) {
+	if len(l.buckets) < maxBuckets {
+		return
+	}
+	for k, b := range l.buckets {
+		if now.Sub(b.at) >= time.Minute {
+			delete(l.buckets, k)
+		}
+	}
+	if len(l.buckets) >= maxBuckets {
+		clear(l.buckets)
+	}
+}
