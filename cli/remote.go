@@ -23,7 +23,7 @@ import (
 // remoteFiles are where the endpoints are kept.
 type remoteFiles struct{ user, system string }
 
-func systemRemotes() string { return filepath.Join(conf.Prefix, "etc/singularity/remote.yaml") }
+func systemRemotes() string { return filepath.Join(conf.Dir(), "remote.yaml") }
 
 // remotes returns the files of endpoints: the one that --config of the group
 // names, or the usual ones.
