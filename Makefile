@@ -17,7 +17,7 @@ X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PR
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 BUILD   = go build -trimpath -buildvcs=false
 
-.PHONY: build demo test unit e2e test-vm vm lint fuzz bench install uninstall package package-test clean
+.PHONY: build demo test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
@@ -59,6 +59,9 @@ bench: build
 # SUID=1 installs the setuid helper too.
 install: build
 	package/install
+
+install-suid: build
+	SUID=1 package/install
 
 uninstall:
 	package/uninstall
