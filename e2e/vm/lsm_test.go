@@ -15,7 +15,7 @@ func runAs(t *testing.T, user string, args ...string) (string, int) {
 		return run(t, args...)
 	}
 	cmd := exec.Command("/usr/bin/setpriv", append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", "--",
-		"/usr/bin/env", "SINGULARITY_CONFIGDIR=/vm/tmp/nobody", command().Path}, args...)...)
+		"/usr/bin/env", "SINGULARITY_CONFIGDIR=/vm/tmp/nobody", command().Path, "-q"}, args...)...)
 	out, _ := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), cmd.ProcessState.ExitCode()
 }
