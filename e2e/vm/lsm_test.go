@@ -23,6 +23,10 @@ func runAs(t *testing.T, user string, args ...string) (string, int) {
 // images makes a directory image and an image file that everybody may read.
 func images(t *testing.T) []string {
 	box := image(t)
+	// The test profile denies reading this one.
+	if err := os.WriteFile(filepath.Join(box, "etc/group"), []byte("root:x:0:\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	for _, d := range []string{filepath.Dir(box), box, filepath.Dir(dir), dir} {
 		os.Chmod(d, 0o755)
