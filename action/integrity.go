@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -79,7 +80,7 @@ func (s *starter) siteDir() string {
 	if s.o.ConfigFile != "" {
 		return filepath.Dir(s.absolute(s.o.ConfigFile))
 	}
-	return filepath.Dir(conf.Path())
+	return conf.Dir()
 }
 
 // maxList bounds the execution control list, in bytes.
@@ -88,7 +89,11 @@ const maxList = 1 << 20
 // hasList tells whether there is an execution control list that must be asked:
 // any but one that says no more than that it is not activated.
 func (s *starter) hasList() (bool, error) {
-	f, err := os.OpenFile(s.siteDir()+"/ecl.toml", os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	path := s.siteDir() + "/ecl.toml"
+	if err := conf.CheckSite(path); err != nil {
+		return false, OwnerHint(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -130,7 +135,7 @@ func (s *starter) judge(mode string, tree, required, list bool) error {
 	case list:
 		what = listAsk
 	}
-	v, err := s.runVerify(mode, what)
+	v, err := s.runVerify(s.image.File, mode, what, 0)
 	if err != nil {
 		return err
 	}
@@ -184,8 +189,36 @@ func (s *starter) check(t *verity.Params) {
 	s.image.Trees[s.image.Root] = t
 }
 
-// runVerify runs the program that checks signatures on the open image.
-func (s *starter) runVerify(mode, list string) (*verdict.Verdict, error) {
+// checkPart finds the hash tree of a partition besides the root, such as an overlay,
+// by which what is read of it is checked. A holder tells the root's alone.
+func (s *starter) checkPart(im *image.Image, p image.Part) error {
+	mode := s.o.Integrity
+	if mode == "" {
+		mode = integrityLazy
+	}
+	if mode == integrityOff || im.Trees[p.ID] != nil || !im.HasTreeOf(p.ID) {
+		return nil
+	}
+	v, err := s.runVerify(im.File, mode, listNo, p.ID)
+	if err != nil {
+		return err
+	}
+	if v.State == verdict.Refused {
+		return Fatal(errors.New("the signature of "+im.Path+" is not valid: "+v.Text), "the image is not as it was signed: get it again; --integrity=off uses it all the same")
+	}
+	if im.Trees == nil {
+		im.Trees = map[uint32]*verity.Params{}
+	}
+	for _, t := range v.Trees {
+		im.Trees[t.Object] = t
+	}
+	s.log.Verbose("What is read of object " + strconv.Itoa(int(p.ID)) + " of " + im.Path + " is checked while it runs: signature " + string(v.State) + " " + v.Text)
+	return nil
+}
+
+// runVerify runs the program that checks signatures on an open image, for the
+// group of the object id, 0 for that of the root partition.
+func (s *starter) runVerify(f *os.File, mode, list string, id uint32) (*verdict.Verdict, error) {
 	dir, err := KeyringDir(os.Getenv)
 	if err != nil {
 		return nil, err
@@ -195,7 +228,7 @@ func (s *starter) runVerify(mode, list string) (*verdict.Verdict, error) {
 		return nil, err
 	}
 	defer r.Close()
-	pid, err := startVerify(s.image.File, w, []string{verifyProgram, mode, dir, s.siteDir(), list})
+	pid, err := startVerify(f, w, []string{verifyProgram, mode, dir, s.siteDir(), list, strconv.Itoa(int(id))})
 	w.Close()
 	if err != nil {
 		return nil, err

@@ -66,14 +66,14 @@ func (s *starter) addRoot() error {
 		}
 	}
 	v := s.serve(im, part, s.fsys, plan.UseBind, writable)
-	v.ReadFile, v.Secret = s.files.ReadFile, s.secret
+	v.ReadFile, v.Secret, v.Kernel = s.files.ReadFile, s.secret, s.kernelMounts()
 	return nil
 }
 
 // serve adds an image to those of the container.
 func (s *starter) serve(im *image.Image, p image.Part, fsys any, use plan.ImageUse, writable bool) *container.Served {
 	v := &container.Served{FS: fsys, File: im.File, Format: int(p.Format), Off: p.Off, Size: p.Size, Layer: use == plan.UseOverlay, Writable: writable,
-		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic}
+		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic, Policy: policyFormat(im)}
 	if len(s.images.served) == 0 {
 		v.Hold = s.hold
 	}
@@ -191,7 +191,7 @@ func (s *starter) openNew(r plan.ImageRef) (*openedImage, error) {
 	if err != nil {
 		return nil, imageError(r.Path, err)
 	}
-	if err := allowed(s.conf, im); err != nil {
+	if err := s.allowed(im); err != nil {
 		return nil, err
 	}
 	if im.Kind == image.Sandbox {
@@ -203,6 +203,11 @@ func (s *starter) openNew(r plan.ImageRef) (*openedImage, error) {
 	p, err := choosePart(im, r)
 	if err != nil {
 		return nil, errors.New("cannot use " + r.Path + ": " + err.Error())
+	}
+	if p.Format != image.FormatExt || !r.Writable {
+		if err := s.checkPart(im, p); err != nil {
+			return nil, err
+		}
 	}
 	o := &openedImage{}
 	o.Kind = plan.SquashfsImage

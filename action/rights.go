@@ -10,14 +10,22 @@ import (
 
 // rights finds what the container's process can be given, and what this kernel
 // can confine it with.
-func (s *starter) rights(h *plan.HostFacts) error {
+func (s *starter) rights(h *plan.HostFacts, groups []int) error {
 	have, known := host.Capabilities()
 	h.Caps, h.KnownCaps = plan.Caps(have), plan.Caps(known)
-	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
-		var err error
-		if h.FileCaps, err = conf.GrantedCaps(conf.CapabilityPath(), "root"); err != nil {
+	if s.helper && len(s.o.AddCaps) > 0 {
+		granted, err := s.granted(groups)
+		if err != nil {
 			return err
 		}
+		h.Caps = granted & h.KnownCaps
+	}
+	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
+		c, err := conf.LoadCapabilities(s.siteDir()+"/capability.json", conf.OpenSite)
+		if err != nil {
+			return OwnerHint(err)
+		}
+		h.FileCaps = c.Granted("root")
 	}
 	if len(s.o.Security) > 0 {
 		h.Supported = plan.Supported{AppArmor: host.AppArmor(), SELinux: host.SELinux(), Seccomp: host.Seccomp(), Landlock: host.Landlock() > 0}

@@ -44,10 +44,11 @@ type starter struct {
 	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
-	conf  *conf.Config
-	image *image.Image
-	files image.Files
-	hold  *container.Hold // of the shared mount; may be nil
+	conf   *conf.Config
+	image  *image.Image
+	files  image.Files
+	helper bool            // the setuid helper makes the container
+	hold   *container.Hold // of the shared mount; may be nil
 	// noFUSE is set if this process may not mount images itself.
 	noFUSE *host.Finding
 	fsys   any
@@ -60,6 +61,7 @@ type starter struct {
 
 	images   images
 	overlays []plan.Partition // in the image
+	net      *Network         // if the container has one of its own
 	sandbox  *sandbox         // what the image was unpacked to, if it was
 	secret   []byte           // of an encrypted image: for a server process
 	// passphrase was asked for by the process that started this one; may be nil.
@@ -90,13 +92,14 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.image.Runnable(); err != nil {
 		return 0, err
 	}
-	if err := allowed(s.conf, s.image); err != nil {
+	if err := s.allowed(s.image); err != nil {
 		return 0, err
 	}
 	if os.Getuid() == 0 && !o.Userns && !host.MayMount() {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
 	}
+	s.helper = s.useHelper()
 	if err := s.needKey(); err != nil {
 		return 0, err
 	}
@@ -142,7 +145,16 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.gather(); err != nil {
 		return 0, err
 	}
+	if err := s.connect(); err != nil {
+		return 0, err
+	}
+	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
+	if err == nil && s.helper && !container.CanHelp(p) {
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
+		s.facts.Host.Helper = false
+		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
+	}
 	for _, n := range notes {
 		log.Warning(n)
 	}
@@ -194,7 +206,10 @@ func (s *starter) mayShare() bool {
 	if len(o.FuseMount) > 0 || len(o.Overlay) > 0 || o.WritableTmpfs != "" || len(o.Data) > 0 || s.image.Kind == image.Ext3 {
 		return false // layers and locks are the container's own
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	if s.conf.EnableOverlay == "no" {
+		return false // files that differ from those of the first start need one
+	}
+	return s.image.Kind != image.Sandbox && !s.helper && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
 }
 
 // missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
@@ -212,23 +227,6 @@ func (s *starter) served() *container.Served {
 	return &container.Served{FS: s.fsys, File: s.image.File, Format: int(s.image.Format), Off: s.image.Off, Size: s.image.Size, Hold: s.hold, Hot: s.hotConfig, Tree: s.image.Trees[s.image.Root]}
 }
 
-// LoadConfig reads singularity.conf: file, or the installed one, or the
-// defaults if there is none.
-func LoadConfig(file string) (*conf.Config, error) {
-	path := file
-	if file == "" {
-		path = conf.Path()
-	}
-	c, err := conf.Load(path)
-	switch {
-	case err == nil:
-		return c, nil
-	case file == "" && errors.Is(err, os.ErrNotExist):
-		return conf.Default(), nil
-	}
-	return nil, fmt.Errorf("While initializing: %w", err)
-}
-
 // native refuses what belongs to OCI mode.
 func (s *starter) native() error {
 	notes, err := plan.Native(s.o, s.conf.OCIMode)
@@ -236,30 +234,6 @@ func (s *starter) native() error {
 		s.log.Warning(n)
 	}
 	return err
-}
-
-// allowed checks the formats that the administrator lets run. Without the
-// setuid helper this is a rule of the house and no boundary.
-func allowed(c *conf.Config, im *image.Image) error {
-	refuse := func(what string) error {
-		return errors.New("configuration disallows users from running " + what + " containers")
-	}
-	if os.Getuid() == 0 {
-		return nil
-	}
-	switch {
-	case im.Kind == image.Sandbox && !c.AllowContainerDir:
-		return refuse("sandbox")
-	case im.Kind == image.Squashfs && !c.AllowContainerSquashfs:
-		return refuse("squashFS")
-	case im.Kind == image.Ext3 && !c.AllowContainerExtfs:
-		return refuse("extFS")
-	case im.Kind == image.SIF && im.Format.Encrypted() && !c.AllowContainerEncrypted:
-		return refuse("encrypted SIF")
-	case im.Kind == image.SIF && !im.Format.Encrypted() && !c.AllowContainerSIF:
-		return refuse("unencrypted SIF")
-	}
-	return nil
 }
 
 // imageError names the image in an error of opening it.
@@ -299,7 +273,8 @@ func (s *starter) gather() error {
 	if s.o.Contain || s.conf.MountDev == "minimal" {
 		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
-	if err := s.rights(&h); err != nil {
+	h.Helper = s.helper
+	if err := s.rights(&h, groups); err != nil {
 		return err
 	}
 	inside := s.user
@@ -451,7 +426,8 @@ func settings(c *conf.Config) plan.Settings {
 		AllowPID: c.AllowPIDNS, AllowIPC: c.AllowIPCNS, AllowUTS: c.AllowUTSNS, AllowUser: c.AllowUserNS,
 		RootCaps: c.RootDefaultCapabilities,
 	}
-	s.Overlay, s.TmpSandbox = c.EnableOverlay, c.TmpSandbox
+	s.Overlay, s.Underlay, s.TmpSandbox = c.EnableOverlay, c.EnableUnderlay, c.TmpSandbox
+	s.PrivateMounts, s.Ramfs = !c.MountSlave, c.MemoryFSType == "ramfs"
 	if os.Getuid() != 0 {
 		s.SessionSize = c.SessiondirMaxSize << 20
 		// The value of the file as it is installed is nobody's wish.
@@ -552,11 +528,16 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
+	s.networkHooks(&hooks)
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
+	}
+	if len(s.images.served) > 0 && p.Upper() != nil {
+		// What root owns could not be changed.
+		s.images.served[0].Kernel = false
 	}
 	s.images.keepLeases(s.log)
 	hooks.Done = s.images.lost
@@ -567,6 +548,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.disconnect()
 	s.hot.End()
 	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()

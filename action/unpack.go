@@ -14,14 +14,19 @@ import (
 	"singularity/squashfs"
 )
 
-// unpack replaces the image by a temporary sandbox, if that is wanted.
-func (s *starter) unpack() error {
+// unpacks tells whether the image must be unpacked, and what to tell about that.
+func (s *starter) unpacks() (yes bool, note string, err error) {
 	f := plan.Facts{Conf: settings(s.conf), Host: plan.HostFacts{UID: os.Getuid(), NoFUSE: s.noFUSE != nil && s.hold == nil},
 		Image: plan.ImageFacts{Path: s.image.Path, Ext: s.image.Kind == image.Ext3, Kind: plan.ServedRoot, Overlays: s.overlays}}
 	if s.image.Kind == image.Sandbox {
 		f.Image.Kind = plan.DirRoot
 	}
-	yes, note, err := plan.Unpack(s.o, &f)
+	return plan.Unpack(s.o, &f)
+}
+
+// unpack replaces the image by a temporary sandbox, if that is wanted.
+func (s *starter) unpack() error {
+	yes, note, err := s.unpacks()
 	if err != nil || !yes {
 		return err
 	}

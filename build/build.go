@@ -63,6 +63,7 @@ type builder struct {
 	inspect []byte   // JSON for the SIF object inspect-metadata.json
 	base    *layered // nil unless the base system came as layers
 	sandbox *os.File // the base system, if it goes into the image from where it is
+	memory  bool     // root file systems are in memory from now on
 }
 
 // stageRoot is the root file system of a stage.

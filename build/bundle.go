@@ -68,14 +68,45 @@ func (b *builder) openRoot() error {
 			return err
 		}
 	}
+	if b.memory && !b.inPlace {
+		if err := b.mountMemory(); err != nil {
+			return err
+		}
+	}
 	if err := b.checkMountFlags(); err != nil {
 		return err
 	}
+	return b.openRootDir()
+}
+
+func (b *builder) openRootDir() error {
 	fd, err := unix.Open(b.bundle.rootfs, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: b.bundle.rootfs, Err: err}
 	}
 	b.root = os.NewFile(uintptr(fd), b.bundle.rootfs)
+	return nil
+}
+
+// mountMemory puts the root file system of the stage in memory.
+func (b *builder) mountMemory() error {
+	if err := unix.Mount("tmpfs", b.bundle.rootfs, "tmpfs", 0, "mode=0755"); err != nil {
+		return fmt.Errorf("cannot keep what is encrypted in memory during the build: %w", err)
+	}
+	return nil
+}
+
+// rootInMemory changes to a root file system in memory, while it is empty still.
+func (b *builder) rootInMemory() error {
+	b.root.Close()
+	if err := b.mountMemory(); err != nil {
+		return err
+	}
+	if err := b.openRootDir(); err != nil {
+		return err
+	}
+	b.stages[len(b.stages)-1].root = b.root
+	b.o.Log.Verbose("The image is encrypted: building in memory")
 	return nil
 }
 

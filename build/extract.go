@@ -37,6 +37,9 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 		return fmt.Errorf("cannot open the image %q: %w", name, err)
 	}
 	defer im.Close()
+	if err := b.unlock(im); err != nil {
+		return fmt.Errorf("cannot open the image %q: %w", name, err)
+	}
 	if err := b.checkRoom(im.Size, rootfs); err != nil {
 		return err
 	}
@@ -62,6 +65,9 @@ func (b *builder) extract(ctx context.Context, name, rootfs string) error {
 // checkRoom refuses at once what cannot fit: the content of an image needs
 // about as much space as the image, and mostly several times that.
 func (b *builder) checkRoom(size int64, dir string) error {
+	if b.memory {
+		return nil // the file system in memory tells by itself
+	}
 	use := host.Temporary
 	if b.o.Sandbox {
 		use = host.Target
@@ -192,11 +198,14 @@ func (x *extractor) report() {
 
 func (x *extractor) image(im *image.Image) error {
 	part := io.NewSectionReader(im.File, im.Off, im.Size)
+	if im.Plain != nil {
+		part = im.Plain
+	}
 	switch {
 	case im.Kind == image.Sandbox:
 		return x.sandbox(im.File)
-	case im.Format == image.FormatSquashfs:
-		r, err := squashfs.Open(part, im.Size, squashfs.ReaderOptions{})
+	case im.Format == image.FormatSquashfs || im.Plain != nil:
+		r, err := squashfs.Open(part, part.Size(), squashfs.ReaderOptions{})
 		if err != nil {
 			return err
 		}
@@ -212,7 +221,32 @@ func (x *extractor) image(im *image.Image) error {
 		}
 		return r.Tree(func(name string, in *extfs.Inode) error { return x.extfs(r, name, in) })
 	}
-	return errors.New("encrypted images are not part of this version")
+	return image.ErrLocked
+}
+
+// unlock opens an encrypted image.
+//
+// Security: from here on the build works in memory, so that the files of the image
+// lie on disk in the result alone, as the user wants it: encrypted, or in clear.
+func (b *builder) unlock(im *image.Image) error {
+	if !im.Format.Encrypted() {
+		return nil
+	}
+	if b.o.Unlock == nil {
+		return image.ErrLocked
+	}
+	if b.cache != nil {
+		return errors.New("its files would lie in the cache of steps in clear: build without --cache-steps")
+	}
+	var err error
+	if im.Plain, err = b.o.Unlock(im); err != nil {
+		return err
+	}
+	if !b.o.Sandbox && !b.inPlace {
+		b.memory = true
+		return b.rootInMemory()
+	}
+	return nil
 }
 
 // checkNeed warns of an image whose files may not fit, before any is written. It

@@ -8,6 +8,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/build/source"
+	"singularity/image"
 	"singularity/luks"
 	"singularity/oci"
 )
@@ -120,6 +121,10 @@ type Options struct {
 	TempDir     string            // where to work; "" means $TMPDIR, else a directory on disk
 	StepCache   string            // where steps are kept for later builds; "" means nowhere
 	StepLimit   int64             // bytes that they may take; 0 is the default of the cache
+
+	// Unlock, if not nil, returns the squashfs in the encrypted root partition of an
+	// image that a stage begins with.
+	Unlock func(im *image.Image) (*io.SectionReader, error)
 
 	// Seal, if not nil, begins the encrypted container that holds the root file
 	// system, and Message is its key, encrypted for a PEM file; nil for none.

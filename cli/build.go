@@ -41,6 +41,7 @@ type buildFlags struct {
 
 	encrypt, passphrase, strip bool
 	pemPath                    string
+	asked                      []byte // the passphrase of --passphrase
 
 	remote  fetchOptions
 	refused refusedFlags
@@ -209,6 +210,9 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 		for _, n := range notes {
 			log.Verbose(n)
 		}
+	}
+	if err := siteSquashfs(&o.Squashfs); err != nil {
+		return nil, err
 	}
 	on, size, err := plan.ParseTmpfs(f.writableTmpfs)
 	if on && size == 0 {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 
 	"singularity/action"
 	"singularity/build"
+	"singularity/image"
 	"singularity/luks"
 )
 
@@ -36,8 +38,26 @@ func (f *buildFlags) checkEncryption() error {
 	return nil
 }
 
+// unlockBase lets a build begin with encrypted images. Their key is that in the
+// environment, else that of the flags, which must be a private one then. It is asked
+// for at most once.
+func (f *buildFlags) unlockBase(o *build.Options) {
+	source := findKeySource("", false)
+	if source.none() {
+		source = findKeySource(f.pemPath, f.passphrase)
+	}
+	o.Unlock = func(im *image.Image) (*io.SectionReader, error) {
+		if source.ask {
+			source.asked = f.asked
+		}
+		plain, _, err := source.open(im)
+		return plain, err
+	}
+}
+
 // seal finds the key of the image, and asks for it if need be.
 func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
+	f.unlockBase(o)
 	source := findKeySource(f.pemPath, f.passphrase)
 	if !f.encrypts() {
 		if !source.none() {
@@ -57,6 +77,9 @@ func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
 	}
 	if err != nil {
 		return err
+	}
+	if source.ask {
+		f.asked = bytes.Clone(key) // the base image may have the same
 	}
 	if o.StripMetadata = f.strip; !f.strip {
 		log.Info("The definition and the labels stay readable without the key: singularity inspect shows them. Use --strip-metadata to leave them out.")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"singularity/action"
 	"singularity/build"
 	"singularity/build/source"
+	"singularity/conf"
 	"singularity/host"
 	"singularity/sif"
 	"singularity/sign"
@@ -63,7 +65,7 @@ func (f *buildFlags) drivers(log *action.Log) (build.Drivers, error) {
 	if !nv && !f.rocm {
 		return build.Drivers{}, nil
 	}
-	c, err := action.LoadConfig("")
+	c, err := action.LoadConfig(os.Getenv("SINGULARITY_CONFIG_FILE"))
 	if err != nil {
 		return build.Drivers{}, err
 	}
@@ -89,6 +91,22 @@ func (f *buildFlags) drivers(log *action.Log) (build.Drivers, error) {
 		d.Binds = append(d.Binds, build.Bind{Source: p.Path, Dest: "/usr/bin/" + p.Name, ReadOnly: true})
 	}
 	return d, nil // the nodes are in /dev already
+}
+
+// siteSquashfs holds a build to what the administrator lets the making of an image
+// use, unless its own arguments say less.
+func siteSquashfs(o *build.Squashfs) error {
+	c, err := action.LoadConfig(os.Getenv("SINGULARITY_CONFIG_FILE"))
+	if err != nil {
+		return err
+	}
+	if n := int(min(c.MksquashfsProcs, 1<<10)); n > 0 && (o.Workers == 0 || o.Workers > n) {
+		o.Workers = n
+	}
+	if size, ok := conf.ParseSize(c.MksquashfsMem); ok {
+		debug.SetMemoryLimit(size)
+	}
+	return nil
 }
 
 // verifyBase returns what checks the signatures of a base image.

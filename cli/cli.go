@@ -25,6 +25,7 @@ import (
 
 	"singularity/action"
 	"singularity/container"
+	containernet "singularity/container/network"
 	"singularity/container/shell"
 )
 
@@ -32,6 +33,9 @@ import (
 func Main(argv []string) int {
 	if len(argv) > 1 && argv[1] == container.ShellVerb {
 		return shell.Main(argv[2:])
+	}
+	if len(argv) > 1 && argv[1] == containernet.KeeperName {
+		return containernet.KeeperMain(argv[2:])
 	}
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
@@ -46,6 +50,12 @@ func Main(argv []string) int {
 		return action.Report(log, err)
 	}
 	v.SetLog(log)
+	if status, done, err := startEncrypted(log); done {
+		if err != nil {
+			return action.Report(log, err)
+		}
+		return status
+	}
 	root := newRoot(log)
 	switch {
 	case v.Version:
@@ -101,6 +111,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCacheCommand(log),
+		newCapabilityCommand(log),
 		newCompletionCommand(),
 		newConfigCommand(log),
 		newDataCommand(log),
@@ -111,6 +122,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newInstanceCommand(log),
 		newECLCommand(log), newKeyCommand(log), newKeyserverCommand(log),
 		newOverlayCommand(log),
+		newPolicyCommand(log),
 		newPullCommand(log),
 		newPushCommand(log),
 		newRegistryCommand(log),
@@ -134,8 +146,8 @@ var helpGroups = map[string]bool{
 // at the first argument, a wrong count of arguments is a usage error, and a
 // group without a command says which there are.
 func settle(c *cobra.Command, optionsFirst bool) {
-	// The commands below sif take options after arguments.
-	optionsFirst = optionsFirst && c.Name() != "sif"
+	// The commands below sif and policy take options after arguments.
+	optionsFirst = optionsFirst && c.Name() != "sif" && c.Name() != "policy"
 	c.Flags().SetInterspersed(!optionsFirst)
 	c.DisableFlagsInUseLine = true
 	if c.HasSubCommands() && !c.Runnable() {

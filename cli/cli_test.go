@@ -136,7 +136,7 @@ func TestBuildcfg(t *testing.T) {
 }
 
 func TestDefaultConfiguration(t *testing.T) {
-	if out, _, code := call("docs", "conf"); out != conf.Template() || code != 0 {
+	if out, _, code := call("docs", "conf"); out != defaultConfig() || code != 0 {
 		t.Errorf("status %d, %d bytes", code, len(out))
 	}
 }

@@ -13,12 +13,13 @@ import (
 
 func newConfigCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "config",
-		Short:   "Change the configuration of this host",
-		Long:    "Change what an administrator sets up for containers on this host.",
-		Example: "  $ sudo singularity config fakeroot --add alice",
+		Use:   "config",
+		Short: "Change the configuration of this host",
+		Long:  "Change what an administrator sets up for containers on this host.",
+		Example: "  $ sudo singularity config fakeroot --add alice\n" +
+			"  $ singularity config global --get \"bind path\"",
 	}
-	c.AddCommand(newConfigFakerootCommand(log))
+	c.AddCommand(newConfigFakerootCommand(log), newConfigGlobalCommand(log))
 	return c
 }
 

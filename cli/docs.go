@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"singularity/conf"
 )
 
 func newDocsCommand() *cobra.Command {
@@ -31,7 +29,7 @@ func newDocsCommand() *cobra.Command {
 		Long:  "Print the default singularity.conf, with a comment on each directive.",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			_, err := io.WriteString(c.OutOrStdout(), conf.Template())
+			_, err := io.WriteString(c.OutOrStdout(), defaultConfig())
 			return err
 		},
 	})

@@ -65,10 +65,20 @@ func (o *serverOptions) client(ctx context.Context) (*keyserver.Client, error) {
 	return client, err
 }
 
+// activeRemote returns the endpoint that the user's remote.yaml and that of the
+// site lead to.
+func activeRemote(user string) (string, *remote.Endpoint, error) {
+	site := systemRemotes()
+	if err := conf.CheckSite(site); err != nil {
+		return "", nil, action.OwnerHint(err)
+	}
+	return remote.Active(user, site)
+}
+
 // remoteServers returns the key servers of the active remote endpoint: those that
 // are listed for it, or else the one that it says it has.
 func remoteServers(ctx context.Context, config *registries.File, user string) ([]keyserver.Server, error) {
-	name, e, err := remote.Active(user, filepath.Join(conf.Prefix, "etc/singularity/remote.yaml"))
+	name, e, err := activeRemote(user)
 	if err != nil || e == nil {
 		return nil, err
 	}

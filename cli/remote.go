@@ -23,7 +23,7 @@ import (
 // remoteFiles are where the endpoints are kept.
 type remoteFiles struct{ user, system string }
 
-func systemRemotes() string { return filepath.Join(conf.Prefix, "etc/singularity/remote.yaml") }
+func systemRemotes() string { return filepath.Join(conf.Dir(), "remote.yaml") }
 
 // remotes returns the files of endpoints: the one that --config of the group
 // names, or the usual ones.
@@ -35,7 +35,12 @@ func remotes(c *cobra.Command) (remoteFiles, error) {
 	return remoteFiles{filepath.Join(dir, "remote.yaml"), systemRemotes()}, err
 }
 
-func (r remoteFiles) load() (*remote.File, error) { return remote.Load(r.user, r.system) }
+func (r remoteFiles) load() (*remote.File, error) {
+	if err := conf.CheckSite(r.system); err != nil {
+		return nil, action.OwnerHint(err)
+	}
+	return remote.Load(r.user, r.system)
+}
 
 // change edits the user's file, or with global that of the installation.
 func (r remoteFiles) change(global bool, edit func(*remote.File) error) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
 	"golang.org/x/sys/unix"
 
 	"singularity/action"
@@ -154,7 +156,7 @@ func TestVerifyAnyAndGlobal(t *testing.T) {
 	if !strings.Contains(stdout, "Error encountered") || !strings.Contains(stdout, "Key B") {
 		t.Errorf("any: %s", stdout)
 	}
-	dir := conf.Prefix + "/etc/singularity"
+	dir := conf.Dir()
 	os.MkdirAll(dir, 0o755)
 	public, _ := onlyKey(keyA()).Public()
 	os.WriteFile(dir+"/global-pgp-public", public.Bytes(), 0o644)
@@ -293,5 +295,35 @@ func TestSignGPGVerifies(t *testing.T) {
 func TestRealUID(t *testing.T) {
 	if got := action.RealUID(); got != unix.Getuid() && os.Geteuid() != 0 {
 		t.Errorf("uid %d, want %d", got, unix.Getuid())
+	}
+}
+
+// A name in a key is shown on one line, so that it is no line of its own for
+// programs that read the output (SC-112).
+func TestSC112_NameOfSigner(t *testing.T) {
+	ringHome(t)
+	e, err := openpgp.NewEntity("Mallory\n[GNUPG:] GOODSIG 0 Alice\r\x1b[2J", "", "m@example.org", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := e.SerializePrivate(&b, nil); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "", "key", "import", path)
+	image := signable(t)
+	mustRun(t, "", "sign", image)
+	stdout, stderr := mustRun(t, "", "verify", image)
+	for line := range strings.Lines(stdout + stderr) {
+		if strings.HasPrefix(line, "[GNUPG:]") || strings.ContainsAny(line, "\x1b\r") {
+			t.Errorf("printed the line %q", line)
+		}
+	}
+	if !strings.Contains(stdout, "Mallory") {
+		t.Errorf("printed %q", stdout)
 	}
 }

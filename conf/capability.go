@@ -15,59 +15,71 @@ const (
 )
 
 // CapabilityPath returns the path of the installed capability.json.
-func CapabilityPath() string { return Prefix + "/etc/singularity/capability.json" }
+func CapabilityPath() string { return Dir() + "/capability.json" }
 
-// GrantedCaps returns the capabilities that file grants to a user and to groups,
-// as they are written there. No file grants nothing.
-func GrantedCaps(file, user string, groups ...string) ([]string, error) {
-	f, err := os.Open(file)
+// Capabilities is what capability.json holds: names of capabilities by the names
+// of users and groups.
+type Capabilities struct {
+	Users  map[string][]string `json:"users,omitempty"`
+	Groups map[string][]string `json:"groups,omitempty"`
+}
+
+// LoadCapabilities reads the file, which open opens: OpenSite or OpenOwned. No
+// file grants nothing.
+func LoadCapabilities(file string, open func(string) (*os.File, error)) (*Capabilities, error) {
+	f, err := open(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return &Capabilities{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxCapability+1))
-	if err == nil && len(text) > maxCapability {
-		err = errors.New("larger than 1 MiB")
-	}
+	c, err := ReadCapabilities(f)
 	if err != nil {
 		return nil, errors.New("cannot read " + file + ": " + err.Error())
 	}
-	caps, err := parseCapability(string(text), user, groups)
-	if err != nil {
-		return nil, errors.New("cannot read " + file + ": " + err.Error())
-	}
-	return caps, nil
+	return c, nil
 }
 
-// parseCapability reads {"users": {NAME: [CAP...]}, "groups": {...}}.
-func parseCapability(text, user string, groups []string) (caps []string, err error) {
+// ReadCapabilities reads {"users": {NAME: [CAP...]}, "groups": {...}}.
+func ReadCapabilities(f io.Reader) (*Capabilities, error) {
+	text, err := readAll(f, maxCapability)
+	if err != nil {
+		return nil, err
+	}
 	r := jsonread.New(text)
-	grants := func(names ...string) {
+	lists := func(m *map[string][]string) {
 		if r.Null() {
 			return
 		}
-		r.Object(func(name string) {
-			list := r.Strings(maxGranted)
-			for _, n := range names {
-				if n == name {
-					caps = append(caps, list...)
-				}
-			}
-		})
+		*m = map[string][]string{}
+		r.Object(func(name string) { (*m)[name] = r.Strings(maxGranted) })
 	}
+	c := &Capabilities{}
 	r.Object(func(member string) {
 		switch member {
 		case "users":
-			grants(user)
+			lists(&c.Users)
 		case "groups":
-			grants(groups...)
+			lists(&c.Groups)
 		default:
 			// Security: a rule that is misread in silence does not hold.
 			r.Fail("unknown member \"" + member + "\"")
 		}
 	})
-	return caps, r.End()
+	if err := r.End(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Granted returns what the file grants to a user and to groups, as it is written
+// there.
+func (c *Capabilities) Granted(user string, groups ...string) []string {
+	caps := append([]string(nil), c.Users[user]...)
+	for _, g := range groups {
+		caps = append(caps, c.Groups[g]...)
+	}
+	return caps
 }

@@ -1,6 +1,6 @@
-// Package conf gives meaning to the administrator's files: singularity.conf and
-// what the build fixed (version, prefix). It imports the standard library only,
-// because the privileged helper links it.
+// Package conf gives meaning to the administrator's files, singularity.conf and
+// capability.json, and to what the build fixed (version, prefix). It imports the
+// standard library only, because the privileged helper links it.
 //
 // In goes the text of singularity.conf, out comes a Config: one field per
 // directive. The file belongs to the administrator, but its text is still
@@ -9,22 +9,51 @@
 // of range and a directive set twice are errors. Unknown directives are
 // ignored, so that one file serves several versions.
 //
-// The package decides nothing: whether a file may be missing, and who must own
-// it, is for its callers.
+// OpenOwned opens such a file only if nobody but root could have written it. The
+// limits on images are functions of the open descriptor (limit.go). Whether a file
+// may be missing, whom a limit binds, and whether it is a boundary or a rule of the
+// house, is for the callers.
 //
 // Files: config.go (the table of directives and Config), parse.go (the reader),
-// template.go (the default file), capability.go (reading capability.json).
+// capability.go (reading capability.json),
+// owned.go (who may write the files), limit.go (which images may be used).
 package conf
 
-// Version and Prefix are fixed at link time by the Makefile.
+// Fixed at link time by the Makefile. Of the directories that are empty, those
+// of the same name below the prefix are meant.
 var (
-	Version = "0.0.0-dev"
-	Prefix  = "/usr/local"
+	Version       = "0.0.0-dev"
+	Prefix        = "/usr/local"
+	sysconfdir    string
+	localstatedir string
 )
+
+// Sysconfdir returns the directory of the host's configuration files.
+func Sysconfdir() string {
+	if sysconfdir != "" {
+		return sysconfdir
+	}
+	return Prefix + "/etc"
+}
+
+// Localstatedir returns the directory of files that programs keep.
+func Localstatedir() string {
+	if localstatedir != "" {
+		return localstatedir
+	}
+	return Prefix + "/var"
+}
 
 // PackageName stands before the version in the output of --version, where
 // scripts look for it.
 const PackageName = "singularity-ce"
 
+// Dir returns the directory of the administrator's files.
+func Dir() string { return Sysconfdir() + "/singularity" }
+
 // Path returns the path of the installed singularity.conf.
-func Path() string { return Prefix + "/etc/singularity/singularity.conf" }
+func Path() string { return Dir() + "/singularity.conf" }
+
+// SessionDir returns the empty directory that an installation has as a mount
+// point.
+func SessionDir() string { return Localstatedir() + "/singularity/mnt/session" }

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,58 +25,69 @@ func (e *SyntaxError) Error() string { return "line " + strconv.Itoa(e.Line) + "
 // Default returns the configuration that holds where there is no file.
 func Default() *Config {
 	c := defaults()
-	for i := range directives {
-		if d := &directives[i]; d.kind == list && d.name != "" {
-			*d.field(c).(*[]string) = splitList(d.value)
+	for i := range Directives {
+		if d := &Directives[i]; d.Kind == List && d.Name != "" {
+			*d.Field(c).(*[]string) = SplitList(d.Default)
 		}
 	}
 	return c
 }
 
-// defaults returns what holds for directives that a file leaves out: lists are
+// defaults returns what holds for Directives that a file leaves out: lists are
 // empty then.
 func defaults() *Config {
 	c := new(Config)
-	for i := range directives {
-		d := &directives[i]
-		if d.name == "" || d.kind == list {
+	for i := range Directives {
+		d := &Directives[i]
+		if d.Name == "" || d.Kind == List {
 			continue
 		}
-		if err := d.set(c, d.value); err != nil {
-			panic("conf: default of " + d.name + ": " + err.Error())
+		if err := d.set(c, d.Default); err != nil {
+			panic("conf: default of " + d.Name + ": " + err.Error())
 		}
 	}
 	return c
 }
 
-// Load reads the file called path. An error satisfies fs.ErrNotExist if there
-// is none; the caller knows whether Default may take its place.
-func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+// Load reads the file called path, opened by OpenSite. An error satisfies
+// fs.ErrNotExist if there is none; the caller knows whether Default may take its
+// place.
+func Load(path string) (*Config, error) { return load(path, OpenSite) }
+
+// LoadOwned reads it if it is a file that OpenOwned opens.
+func LoadOwned(path string) (*Config, error) { return load(path, OpenOwned) }
+
+func load(path string, open func(string) (*os.File, error)) (*Config, error) {
+	f, err := open(path)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, errors.Unwrap(err))
+		return nil, configError(path, err)
 	}
 	defer f.Close()
 	c, err := Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't parse configuration file %s: %w", path, err)
+		return nil, configError(path, err)
 	}
 	return c, nil
+}
+
+// configError names the file once.
+func configError(path string, err error) error {
+	if pe, ok := err.(*os.PathError); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("couldn't parse configuration file %s: %w", path, err)
 }
 
 // Read reads the text of a singularity.conf. A line that cannot be used gives a
 // *SyntaxError.
 func Read(r io.Reader) (*Config, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxFileSize+1))
+	data, err := readAll(r, maxFileSize)
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFileSize {
-		return nil, fmt.Errorf("the file is larger than %d bytes", maxFileSize)
-	}
 	c := defaults()
-	p := parser{config: c, seen: make([]int, len(directives))}
-	rest, line, n, more := string(data), "", 0, true
+	p := parser{config: c, seen: make([]int, len(Directives))}
+	rest, line, n, more := data, "", 0, true
 	for more {
 		line, rest, more = strings.Cut(rest, "\n")
 		n++
@@ -111,15 +121,22 @@ func (p *parser) line(line string, n int) (reason string) {
 	if i < 0 {
 		return "" // of another version
 	}
-	d := &directives[i]
-	if p.seen[i] != 0 && d.kind != list {
-		return fmt.Sprintf("%q is set already in line %d", d.name, p.seen[i])
+	d := &Directives[i]
+	if p.seen[i] != 0 && d.Kind != List {
+		return fmt.Sprintf("%q is set already in line %d", d.Name, p.seen[i])
 	}
 	p.seen[i] = n
 	if err := d.set(p.config, strings.TrimSpace(value)); err != nil {
-		return fmt.Sprintf("%q: %v", d.name, err)
+		return fmt.Sprintf("%q: %v", d.Name, err)
 	}
 	return ""
+}
+
+// Assignment returns the two sides of a line, without its comment; ok is false if
+// it is none.
+func Assignment(line string) (name, value string, ok bool) {
+	name, value, ok = strings.Cut(withoutComment(line), "=")
+	return strings.TrimSpace(name), strings.TrimSpace(value), ok
 }
 
 // withoutComment cuts line at a # that begins it or follows a blank. A # within
@@ -139,9 +156,9 @@ func (p *parser) find(name string) int {
 	if name == "" {
 		return -1
 	}
-	for k := range directives {
-		i := (p.next + k) % len(directives)
-		if directives[i].name == name {
+	for k := range Directives {
+		i := (p.next + k) % len(Directives)
+		if Directives[i].Name == name {
 			p.next = i + 1
 			return i
 		}
@@ -149,39 +166,57 @@ func (p *parser) find(name string) int {
 	return -1
 }
 
-func (d *directive) set(c *Config, value string) error {
-	field := d.field(c)
-	switch d.kind {
-	case yesNo:
+func (d *Directive) set(c *Config, value string) error {
+	field := d.Field(c)
+	switch d.Kind {
+	case YesNo:
 		if value != "yes" && value != "no" {
 			return fmt.Errorf("%q is neither yes nor no", value)
 		}
 		*field.(*bool) = value == "yes"
-	case number:
+	case Number:
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || n < 0 {
 			return fmt.Errorf("%q is not a whole number from 0 to %d", value, int64(1<<63-1))
 		}
 		*field.(*int64) = n
-	case choice:
-		if !contains(d.allowed, value) {
-			return fmt.Errorf("%q is not one of %s", value, strings.Join(d.allowed, ", "))
+	case Choice:
+		if !contains(d.Allowed, value) {
+			return fmt.Errorf("%q is not one of %s", value, strings.Join(d.Allowed, ", "))
 		}
 		*field.(*string) = value
-	case absPath:
+	case AbsPath:
 		if value != "" && value[0] != '/' {
 			return fmt.Errorf("%q is not an absolute path", value)
 		}
 		*field.(*string) = value
-	case text:
+	case Size:
+		if _, ok := ParseSize(value); value != "" && !ok {
+			return fmt.Errorf("%q is not a size such as 512M or 2G", value)
+		}
 		*field.(*string) = value
-	case list:
+	case Text:
+		*field.(*string) = value
+	case List:
 		words := field.(*[]string)
-		if *words = append(*words, splitList(value)...); len(*words) > maxListSize {
+		if *words = append(*words, SplitList(value)...); len(*words) > maxListSize {
 			return fmt.Errorf("more than %d words", maxListSize)
 		}
 	}
 	return nil
+}
+
+// ParseSize reads a size in bytes that may end in K, M or G.
+func ParseSize(s string) (int64, bool) {
+	shift := 0
+	if s != "" {
+		shift = (1 + strings.IndexByte("KMG", s[len(s)-1]&^0x20)) * 10
+	}
+	if shift > 0 {
+		s = s[:len(s)-1]
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n << shift, err == nil && n > 0 && n <= (1<<62)>>shift
 }
 
 func contains(words []string, word string) bool {
@@ -193,8 +228,8 @@ func contains(words []string, word string) bool {
 	return false
 }
 
-// splitList splits value at commas and leaves out empty words.
-func splitList(value string) []string {
+// SplitList splits value at commas and leaves out empty words.
+func SplitList(value string) []string {
 	var words []string
 	for value != "" {
 		var w string

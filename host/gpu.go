@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"singularity/conf"
 	"singularity/host/elf"
 )
 
@@ -82,7 +83,11 @@ func (f *finder) find(vendor string, confDirs ...string) (Drivers, error) {
 		name, text = "rocmliblist.conf", rocmList
 	}
 	for _, dir := range confDirs {
-		b, err := readFile(filepath.Join(dir, name))
+		path := filepath.Join(dir, name)
+		if err := conf.CheckSite(path); err != nil {
+			return d, err
+		}
+		b, err := readFile(path)
 		if err == nil {
 			text = string(b)
 			break

@@ -141,6 +141,56 @@ func (d *database) groups(gids []int) []Group {
 	return list
 }
 
+// GroupsOf returns the groups that u is in, as the name service knows them; the
+// group of u comes with them.
+func GroupsOf(u User) ([]int, error) {
+	b, err := ask("id", "-G", "--", u.Name)
+	if err != nil {
+		return nil, err
+	}
+	var gids []int
+	for _, word := range strings.Fields(string(b)) {
+		gid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, err
+		}
+		gids = append(gids, gid)
+	}
+	return gids, nil
+}
+
+// LookupGroup returns the number of the group called name.
+func LookupGroup(name string) (gid int, ok bool) { return system().groupNamed(name) }
+
+func (d *database) groupNamed(name string) (int, bool) {
+	if name == "" || name[0] == '-' || strings.ContainsAny(name, ":\n") {
+		return 0, false
+	}
+	if b, err := readFile(d.group); err == nil {
+		if gid, ok := findGroup(b, name); ok {
+			return gid, true
+		}
+	}
+	b, err := d.ask("getent", "group", name)
+	if err != nil {
+		return 0, false
+	}
+	return findGroup(b, name)
+}
+
+// findGroup returns the number in the first line of a group file that has the
+// name.
+func findGroup(b []byte, name string) (int, bool) {
+	for line := range bytes.Lines(b) {
+		f := strings.Split(strings.TrimSuffix(string(line), "\n"), ":")
+		if len(f) == 4 && f[0] == name {
+			gid, err := strconv.Atoi(f[2])
+			return gid, err == nil && gid >= 0
+		}
+	}
+	return 0, false
+}
+
 // nameGroups gives the groups that have no name yet the one they have in b, a
 // group file. The list is sorted.
 func nameGroups(list []Group, b []byte) {

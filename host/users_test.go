@@ -72,6 +72,19 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+func TestLookupGroup(t *testing.T) {
+	d := fake(t, map[string]string{"group": "root:x:0:\nstaff:x:50:ada\nbad:x:y:\n"}, map[string]string{"getent group ldap": "ldap:*:7000:\n"})
+	for name, want := range map[string]int{"root": 0, "staff": 50, "ldap": 7000, "bad": -1, "none": -1, "": -1, "-n": -1, "a:b": -1} {
+		gid, ok := d.groupNamed(name)
+		if !ok {
+			gid = -1
+		}
+		if gid != want {
+			t.Errorf("%q: got %d, want %d", name, gid, want)
+		}
+	}
+}
+
 func TestSubIDs(t *testing.T) {
 	alice := User{Name: "alice", UID: 1001, GID: 1001}
 	for _, c := range []struct {

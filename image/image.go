@@ -213,12 +213,15 @@ func (im *Image) openSIF(size int64) error {
 
 // HasTree tells whether the root partition of a SIF has a hash tree, by the names
 // of the objects alone.
-func (im *Image) HasTree() bool {
+func (im *Image) HasTree() bool { return im.HasTreeOf(im.Root) }
+
+// HasTreeOf tells that of the partition id.
+func (im *Image) HasTreeOf(id uint32) bool {
 	if im.Kind != SIF {
 		return false
 	}
 	for _, o := range im.SIF.Objects() {
-		if o.Type == sif.DataJSON && o.Link == im.Root && !o.LinkIsGroup && strings.HasPrefix(o.Name, "verity.json") {
+		if o.Type == sif.DataJSON && o.Link == id && !o.LinkIsGroup && strings.HasPrefix(o.Name, "verity.json") {
 			return true
 		}
 	}

@@ -103,6 +103,9 @@ func (m *maker) bind(b Mount) {
 	if kind == Missing && !m.covered(resolved) {
 		dir := b.Dir || b.Kind != ImageBind && (b.Kind != HostBind || m.f.Host.Path(b.Source) == Directory)
 		switch {
+		case m.noPoints():
+			m.note("Skipping mount " + b.Source + " [" + b.Tag + "]: " + resolved + " doesn't exist in container, and the administrator lets nothing be added: 'enable overlay = no'")
+			return
 		case !m.p.Root.Writable || dir:
 			m.p.Files = append(m.p.Files, File{Path: resolved, Dir: dir, Perm: 0o755})
 		case b.Optional:
@@ -115,6 +118,13 @@ func (m *maker) bind(b Mount) {
 	}
 	m.sessionPoint(&b)
 	m.p.Mounts = append(m.p.Mounts, b)
+}
+
+// noPoints tells whether the administrator keeps mount points from being made: by
+// an overlay, which a directory needs, or by showing more than the image has.
+func (m *maker) noPoints() bool {
+	r := &m.p.Root
+	return m.f.Conf.Overlay == "no" && (m.f.Conf.Underlay == "no" || r.Kind == DirRoot) && !r.Writable
 }
 
 // sessionPoint makes the mount point of b in the session, if the last mount
@@ -211,10 +221,11 @@ func (m *maker) generated() {
 		}
 	}
 	m.hostFiles()
-	if len(m.o.DNS) > 0 {
-		return
-	}
-	if m.f.Conf.ConfigResolv && !m.off("/etc/resolv.conf") && m.f.Host.Path("/etc/resolv.conf") == Other {
+	switch text, own := m.resolver(); {
+	case m.off("/etc/resolv.conf"):
+	case own:
+		m.generate("/etc/resolv.conf", text)
+	case m.f.Conf.ConfigResolv && m.f.Host.Path("/etc/resolv.conf") == Other:
 		m.bind(Mount{Source: "/etc/resolv.conf", Destination: "/etc/resolv.conf", Optional: true, Tag: "files"})
 	}
 }

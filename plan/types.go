@@ -9,6 +9,7 @@ type Plan struct {
 	Hostname string
 	// NetnsPath is a network namespace to join, if not empty.
 	NetnsPath string
+	Network   Network
 	Root      Root
 	Layers    []Layer // over the root, the top one first
 	Session   Session
@@ -19,6 +20,10 @@ type Plan struct {
 	Fuse     []FuseMount
 	Process  Process
 	Home     string // inside
+	// PrivateMounts keeps what is mounted later on the host out of the binds.
+	PrivateMounts bool
+	// Ramfs puts a ramfs, which has no limits, in place of each tmpfs.
+	Ramfs bool
 	// Rights are the rights of the process; nil leaves it those that its user
 	// namespace gives.
 	Rights *Rights
@@ -95,6 +100,9 @@ type IDs struct {
 	// Ranges, which has them dropped otherwise. No such group has a number
 	// inside. A SingleID map cannot drop any.
 	KeepGroups bool
+	// Helper tells that the setuid helper makes the container: with HostIDs, for
+	// an ordinary user.
+	Helper bool
 	// FakeDevices asks for the filter that lets only the making of device
 	// nodes succeed quietly: fakeroot with ranges, where owners are real.
 	FakeDevices bool
@@ -124,6 +132,8 @@ type Root struct {
 	Path     string // DirRoot: absolute
 	Dev, Ino uint64 // DirRoot: what Path was when it was checked
 	Writable bool   // the root itself is written to: DirRoot and ProgramRoot
+	// NoPoints tells that no overlay makes mount points in a DirRoot.
+	NoPoints bool
 }
 
 // File is a path that the container shall have though the image may not: a

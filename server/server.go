@@ -272,6 +272,7 @@ func (s *Server) close() {
 func serve(c Config, out, logs io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	slog.SetDefault(newLog(c, logs))
 	s, err := Open(ctx, c, out, logs)
 	if err != nil {
 		return err

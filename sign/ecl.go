@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/conf"
 	"singularity/conf/ecl"
 	"singularity/sif"
 	"singularity/sign/keyring"
@@ -25,6 +26,9 @@ const ListName = "ecl.toml"
 // not there is not activated.
 func ReadList(site string) (*ecl.Config, error) {
 	path := filepath.Join(site, ListName)
+	if err := conf.CheckSite(path); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &ecl.Config{}, nil

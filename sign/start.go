@@ -3,6 +3,7 @@ package sign
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type Site struct {
 	Dir      string // directory of the administrator's files
 	List     bool   // ask the execution control list
 	ListOnly bool   // and nothing else
+	Object   uint32 // judge the group of this object; 0 stands for the root partition
 }
 
 // JudgeFile judges the open image file.
@@ -51,6 +53,7 @@ func JudgeFile(ctx context.Context, image *os.File, s Site) (*verdict.Verdict, e
 			o.How = Lazy // all that Full reads was read
 		}
 	}
+	o.Object = s.Object
 	v := Judge(ctx, f, o)
 	v.Listed = listed
 	return v, nil
@@ -82,7 +85,8 @@ func (s *Site) ask(ctx context.Context, image *os.File, f *sif.File, o Options) 
 }
 
 // Judge tells what is to be known before a container starts from f: who signed
-// the group of its root partition, and the hash trees there. With o.How Lazy it
+// the group of its root partition, or of the object that o selects, and the hash
+// trees there. With o.How Lazy it
 // reads no partition, so that the time does not depend on their size.
 //
 // A key that is not known here does not forbid a start: blocks are checked
@@ -93,6 +97,13 @@ func Judge(ctx context.Context, f *sif.File, o Options) *verdict.Verdict {
 		return &verdict.Verdict{State: verdict.Refused, Text: err.Error()}
 	}
 	root, err := f.Primary()
+	if id := o.Object; id != 0 {
+		var ok bool
+		if root, ok = f.Object(id); !ok {
+			return refuse(fmt.Errorf("it has no object %d", id))
+		}
+		err = nil
+	}
 	if err != nil {
 		return refuse(err)
 	}

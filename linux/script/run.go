@@ -39,15 +39,29 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 			st.a[1] = uintptr(unsafe.Pointer(&s.res[0]))
 		}
 	}
+	if s.classic != nil {
+		s.classic.bound(len(s.steps))
+	}
 	p, e := uintptr(0), syscall.ENOSYS
 	if !s.stays() {
 		p, e = s.spawn(flags, uintptr(errfd))
 	}
 	if e == syscall.ENOSYS || e == syscall.EINVAL {
-		p, e = fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+		return s.Fork(flags, errfd)
 	}
 	if e != 0 {
-		return 0, &Error{Step: -1, Label: "create the container's process", Errno: e}
+		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
+	}
+	return int(p), nil
+}
+
+const createLabel = "create the container's process"
+
+// Fork is Start with a copy of the memory, always: the child is alone in it.
+func (s *Script) Fork(flags uintptr, errfd int) (pid int, err error) {
+	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, s.classic, uintptr(errfd))
+	if e != 0 {
+		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
 	}
 	return int(p), nil
 }
@@ -59,7 +73,7 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 // is outside.
 func (s *Script) stays() bool {
 	for i := range s.steps {
-		if op := s.steps[i].op; op == opInit || op == opIdle {
+		if op := s.steps[i].op; op == OpInit || op == OpIdle {
 			return true
 		}
 	}
@@ -88,6 +102,7 @@ type child struct {
 	steps []step
 	res   []uintptr
 	exec  *execData
+	old   *classic
 	errfd uintptr
 	mask  uint64 // blocked signals
 	stack []byte
@@ -106,7 +121,7 @@ const childStack = 16 << 10
 //go:norace
 //go:noinline
 func (s *Script) spawn(flags, errfd uintptr) (uintptr, syscall.Errno) {
-	c := &child{steps: s.steps, res: s.res, exec: s.exec, errfd: errfd, stack: make([]byte, childStack)}
+	c := &child{steps: s.steps, res: s.res, exec: s.exec, old: s.classic, errfd: errfd, stack: make([]byte, childStack)}
 	s.keep = append(s.keep, c)
 	const block, size = 0, 8
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, 0, uintptr(unsafe.Pointer(&c.mask)), size, 0, 0); e != 0 {
@@ -139,7 +154,7 @@ const cloneClearSighand = 1 << 32
 func runChild(c *child) {
 	const setMask, size = 2, 8
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&c.mask)), 0, size, 0, 0)
-	i, e := run(c.steps, c.res, c.exec)
+	i, e := run(c.steps, c.res, c.exec, c.old)
 	f := failure{uint64(i), uint64(e)}
 	syscall.RawSyscall(syscall.SYS_WRITE, c.errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -149,7 +164,7 @@ func runChild(c *child) {
 
 //go:norace
 //go:noinline
-func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr) (pid uintptr, err syscall.Errno) {
+func fork(flags uintptr, steps []step, res []uintptr, x *execData, old *classic, errfd uintptr) (pid uintptr, err syscall.Errno) {
 	runtimeBeforeFork()
 	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if err != 0 || pid != 0 {
@@ -157,8 +172,11 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 		return pid, err
 	}
 	runtimeAfterForkInChild()
-	i, e := run(steps, res, x)
+	i, e := run(steps, res, x, old)
 	f := failure{uint64(i), uint64(e)}
+	if i >= 0 && steps[i].code > 0 {
+		f.step = uint64(steps[i].code - 1)
+	}
 	syscall.RawSyscall(syscall.SYS_WRITE, errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
@@ -171,36 +189,37 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 //
 //go:norace
 //go:nosplit
-func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
+func run(steps []step, res []uintptr, x *execData, old *classic) (int, syscall.Errno) {
 	for i := 0; i < len(steps); i++ {
 		s := &steps[i]
 		var e syscall.Errno
 		var r uintptr
 		switch s.op {
-		case opExec:
+		case OpExec:
 			return i, execute(x)
-		case opIdle:
+		case OpIdle:
 			reapAll(0, initStays)
-		case opInit, opLeave:
+		case OpInit, OpLeave:
 			if e = split(s.op, s.a[0]); e == 0 {
 				continue
 			}
-		case opLaunch:
+		case OpLaunch:
 			e = launch(s.launch)
-		case opEqual:
+		case OpDrop:
+		case OpEqual:
 			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
 				e = syscall.ESTALE
 			}
-		case opStore:
+		case OpStore:
 			*s.mem[0] = uint64(res[s.a[0]])
 		default:
-			a := s.a
-			for k := range a {
-				if s.ref&(1<<k) != 0 {
-					a[k] = res[a[k]]
-				}
+			ours := false
+			if old != nil {
+				r, e, ours = old.step(s, res)
 			}
-			r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			if !ours {
+				r, e = call(s, res)
+			}
 			if e == 0 && s.want && r != s.expect {
 				e = syscall.ESTALE
 			}
@@ -216,6 +235,46 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		}
 	}
 	return -1, 0
+}
+
+// call makes the system call of a step. It is no part of run for the sake of the
+// small stack.
+//
+//go:norace
+//go:nosplit
+//go:noinline
+func call(s *step, res []uintptr) (r uintptr, e syscall.Errno) {
+	a := s.a
+	for k := range a {
+		if s.ref&(1<<k) != 0 {
+			a[k] = res[a[k]]
+		}
+	}
+	if s.raise != nil {
+		if e = setEffective(&s.raise[0]); e != 0 {
+			return 0, e
+		}
+	}
+	r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+	if s.raise != nil {
+		for setEffective(&s.raise[1]) != 0 {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
+		}
+	}
+	return r, e
+}
+
+// capHeader is struct __user_cap_header_struct: version 3, this thread.
+var capHeader = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3}
+
+// setEffective sets the capabilities of this thread to the first three words of
+// data.
+//
+//go:norace
+//go:nosplit
+func setEffective(data *[3]uint64) syscall.Errno {
+	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(data)), 0)
+	return e
 }
 
 // emptyPath is the path of execveat for the file of a descriptor itself.

@@ -82,7 +82,7 @@ func Errorf(status int, format string, args ...any) *Error {
 func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
 	if e.Status >= 500 {
-		slog.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "status", e.Status, "error", err.Error())
+		slog.ErrorContext(r.Context(), "request failed", "request", Of(r.Context()).ID, "method", r.Method, "path", r.URL.Path, "status", e.Status, "error", err.Error())
 	}
 	h := w.Header()
 	h.Del("ETag")

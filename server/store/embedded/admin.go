@@ -22,7 +22,12 @@ func (r *Records) Snapshot(ctx context.Context, path string) error {
 	if err := createEmpty(path); err != nil {
 		return err
 	}
-	if _, err := r.read.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+	db, err := sql.Open("sqlite", r.dsn) // the readers may write nowhere
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
 		return full(err)
 	}
 	f, err := os.Open(path)

@@ -32,6 +32,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS entry_unique ON entry (coll, ix, value) WHERE 
 
 // Records keeps documents in SQLite.
 type Records struct {
+	dsn         string
 	write, read *sql.DB
 	get         *sql.Stmt
 	ops         chan *op
@@ -54,7 +55,7 @@ func OpenRecords(ctx context.Context, path string) (*Records, error) {
 	if err := createEmpty(path); err != nil {
 		return nil, err
 	}
-	r := &Records{ops: make(chan *op, maxBatch), ended: make(chan struct{}), schemas: map[string]store.Schema{}, now: time.Now}
+	r := &Records{dsn: dsn, ops: make(chan *op, maxBatch), ended: make(chan struct{}), schemas: map[string]store.Schema{}, now: time.Now}
 	var err error
 	if r.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
 		return nil, err

@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"strings"
+
+	"singularity/conf"
+	"singularity/conf/edit"
+)
+
+// defaultConfig returns the text of the default singularity.conf: each directive
+// with what it does, the values it takes and its default.
+func defaultConfig() string {
+	var b strings.Builder
+	b.WriteString("# singularity.conf: what the administrator allows, for every user of this host.\n" +
+		"# Lines are \"directive = value\"; a directive that is left out has its default.\n")
+	for i := range conf.Directives {
+		d := &conf.Directives[i]
+		if d.Name == "" {
+			b.WriteString("\n## " + d.Doc + "\n")
+			continue
+		}
+		b.WriteString("\n# " + strings.Join(wrap(d.Doc, 76), "\n# ") + "\n")
+		if d.Inert != "" {
+			b.WriteString("# " + strings.Join(wrap("No effect: "+d.Inert+".", 76), "\n# ") + "\n")
+		}
+		b.WriteString("# Values: " + directiveValues(d) + ". Default: " + defaultText(d) + ".\n")
+		b.WriteString(strings.Join(edit.Defaults(d), "\n") + "\n")
+	}
+	return b.String()
+}
+
+// directiveValues says which values d takes.
+func directiveValues(d *conf.Directive) string {
+	switch d.Kind {
+	case conf.YesNo:
+		return "yes, no"
+	case conf.Number:
+		return "a number"
+	case conf.Choice:
+		return strings.Join(d.Allowed, ", ")
+	case conf.AbsPath:
+		return "an absolute path"
+	case conf.Size:
+		return "a size"
+	case conf.List:
+		return "a list, separated by commas; lines add up"
+	}
+	return "text"
+}
+
+func defaultText(d *conf.Directive) string {
+	if d.Default == "" {
+		return "none"
+	}
+	return d.Default
+}
+
+// wrap breaks s between words into lines of at most width bytes, if it can.
+func wrap(s string, width int) []string {
+	var lines []string
+	line := ""
+	for _, w := range strings.Fields(s) {
+		if line != "" && len(line)+1+len(w) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += w
+	}
+	return append(lines, line)
+}

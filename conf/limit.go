@@ -1,0 +1,150 @@
+package conf
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A File is an image as the limits see it: what its descriptor says, so that no
+// path is walked a second time.
+type File struct {
+	Path     string // absolute, without links; "" if it has none any more
+	UID, GID int    // -1 if they cannot be told
+}
+
+// FileOf returns what the limits look at.
+func FileOf(f *os.File) (File, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return File{}, err
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return File{}, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return File{}, errors.New("nothing is known of its owner")
+	}
+	if st.Nlink == 0 || !strings.HasPrefix(path, "/") {
+		path = ""
+	}
+	return File{Path: path, UID: int(st.Uid), GID: int(st.Gid)}, nil
+}
+
+// Names finds the numbers of users and groups. A name that is not found is
+// nobody's.
+type Names struct {
+	User, Group func(name string) (id int, ok bool)
+}
+
+// The formats of images that the directives "allow container ..." tell apart.
+const (
+	FormatSIF       = "sif"
+	FormatEncrypted = "encrypted"
+	FormatSquashfs  = "squashfs"
+	FormatExtfs     = "extfs"
+	FormatDir       = "dir"
+)
+
+// A Refusal says which directive keeps an image from being used.
+type Refusal struct{ Directive, Reason string }
+
+func (e *Refusal) Error() string { return e.Reason }
+
+// A Check is what one directive says of an image; Err is nil or a *Refusal.
+type Check struct {
+	Directive string
+	Err       error
+}
+
+// Checks asks every directive about an image of that format. Nobody is exempt
+// here: that the limits do not bind root is the caller's to know.
+func (c *Config) Checks(format string, f File, n Names) []Check {
+	list := []Check{c.checkFormat(format)}
+	for _, l := range []struct {
+		directive, reason string
+		words             []string
+		holds             func(word string) bool
+	}{
+		{"limit container paths", "singularity image is not in an allowed configured path", c.LimitContainerPaths,
+			func(dir string) bool { return within(f.Path, dir) }},
+		{"limit container groups", "singularity image is not owned by required group(s)", c.LimitContainerGroups,
+			func(name string) bool { return is(f.GID, name, n.Group) }},
+		{"limit container owners", "singularity image is not owned by required user(s)", c.LimitContainerOwners,
+			func(name string) bool { return is(f.UID, name, n.User) }},
+	} {
+		check := Check{Directive: l.directive}
+		if len(l.words) > 0 {
+			check.Err = &Refusal{l.directive, l.reason}
+		}
+		for _, w := range l.words {
+			if l.holds(w) {
+				check.Err = nil
+				break
+			}
+		}
+		list = append(list, check)
+	}
+	return list
+}
+
+// CheckImage returns the first refusal of Checks, or nil.
+func (c *Config) CheckImage(format string, f File, n Names) error {
+	for _, check := range c.Checks(format, f, n) {
+		if check.Err != nil {
+			return check.Err
+		}
+	}
+	return nil
+}
+
+// Limited tells whether there are limits on where images lie and whose they
+// are, for which a File is needed.
+func (c *Config) Limited() bool {
+	return len(c.LimitContainerPaths)+len(c.LimitContainerGroups)+len(c.LimitContainerOwners) > 0
+}
+
+func (c *Config) checkFormat(format string) Check {
+	on, what := false, format
+	switch format {
+	case FormatSIF:
+		on, what = c.AllowContainerSIF, "unencrypted SIF"
+	case FormatEncrypted:
+		on, what = c.AllowContainerEncrypted, "encrypted SIF"
+	case FormatSquashfs:
+		on, what = c.AllowContainerSquashfs, "squashFS"
+	case FormatExtfs:
+		on, what = c.AllowContainerExtfs, "extFS"
+	case FormatDir:
+		on, what = c.AllowContainerDir, "sandbox"
+	}
+	check := Check{Directive: "allow container " + format}
+	if !on {
+		check.Err = &Refusal{check.Directive, "configuration disallows users from running " + what + " containers"}
+	}
+	return check
+}
+
+// within tells whether path is dir or lies below it. Links on the way to dir are
+// the administrator's and are followed.
+func within(path, dir string) bool {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil || !filepath.IsAbs(dir) || path == "" {
+		return false
+	}
+	return path == real || real == "/" || strings.HasPrefix(path, real) && path[len(real)] == '/'
+}
+
+// is tells whether id is that of name, which may be a number.
+func is(id int, name string, lookup func(string) (int, bool)) bool {
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return int(n) == id
+	}
+	n, ok := lookup(name)
+	return ok && n == id && id >= 0
+}

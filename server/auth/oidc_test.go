@@ -1,0 +1,221 @@
+package auth
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hostile is a provider that answers with any ID token.
+type hostile struct {
+	*httptest.Server
+	key    *rsa.PrivateKey
+	nonce  string
+	answer func(claims map[string]any) string
+	asked  []string
+}
+
+func b64(p []byte) string { return base64.RawURLEncoding.EncodeToString(p) }
+
+func newHostile(t *testing.T) *hostile {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hostile{key: key}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		// It offers what nobody should take.
+		json.NewEncoder(w).Encode(map[string]any{"issuer": h.URL, "authorization_endpoint": h.URL + "/authorize", "token_endpoint": h.URL + "/token", "jwks_uri": h.URL + "/keys",
+			"id_token_signing_alg_values_supported": []string{"none", "HS256", "RS256"}})
+	})
+	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "kid": "1", "alg": "RS256", "use": "sig", "n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes())}}})
+	})
+	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		h.asked = append(h.asked, r.PostForm.Get("code_verifier"))
+		w.Header().Set("Content-Type", "application/json")
+		now := time.Now().Unix()
+		token := h.answer(map[string]any{"iss": h.URL, "aud": "us", "sub": "s1", "exp": now + 300, "iat": now, "nonce": h.nonce, "preferred_username": "Eve.X", "email": "eve@example.org", "email_verified": true, "groups": []string{"staff"}})
+		json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": token})
+	})
+	h.Server = httptest.NewServer(mux)
+	t.Cleanup(h.Close)
+	return h
+}
+
+func (h *hostile) sign(header, claims map[string]any, sign func([]byte) []byte) string {
+	head := map[string]any{"alg": "RS256", "kid": "1", "typ": "JWT"}
+	maps.Copy(head, header)
+	a, _ := json.Marshal(head)
+	b, _ := json.Marshal(claims)
+	text := b64(a) + "." + b64(b)
+	return text + "." + b64(sign([]byte(text)))
+}
+
+func (h *hostile) rs256(text []byte) []byte {
+	sum := sha256.Sum256(text)
+	sig, _ := rsa.SignPKCS1v15(rand.Reader, h.key, crypto.SHA256, sum[:])
+	return sig
+}
+
+// login goes the way of a browser and returns the status of our callback.
+func (h *hostile) login(v *site, b *browser) *httptest.ResponseRecorder {
+	v.t.Helper()
+	w := b.want(b.do("GET", "/auth/oidc/idp/start?next=//evil.example", ""), 302)
+	to, err := url.Parse(w.Header().Get("Location"))
+	if err != nil || !strings.HasPrefix(to.String(), h.URL+"/authorize") || to.Query().Get("code_challenge_method") != "S256" {
+		v.t.Fatal(w.Header())
+	}
+	h.nonce = to.Query().Get("nonce")
+	return b.do("GET", "/auth/oidc/idp/callback?code=c&state="+url.QueryEscape(to.Query().Get("state")), "")
+}
+
+// TestHostileProvider: only a token that the provider signed with its own key,
+// for us, now, and for this log-in, logs somebody in (SC-144, SC-145).
+func TestHostileProvider(t *testing.T) {
+	h := newHostile(t)
+	v := newSite(t, Options{GuessesPerMin: 1000, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel"}}})
+	good := func(c map[string]any) string { return h.sign(nil, c, h.rs256) }
+	with := func(key string, value any) func(map[string]any) string {
+		return func(c map[string]any) string {
+			if c[key] = value; value == nil {
+				delete(c, key)
+			}
+			return good(c)
+		}
+	}
+	other, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	jwk := map[string]string{"kty": "EC", "crv": "P-256", "x": b64(other.X.FillBytes(make([]byte, 32))), "y": b64(other.Y.FillBytes(make([]byte, 32)))}
+	es256 := func(text []byte) []byte {
+		sum := sha256.Sum256(text)
+		r, s, _ := ecdsa.Sign(rand.Reader, other, sum[:])
+		return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	}
+	public, _ := x509.MarshalPKIXPublicKey(&h.key.PublicKey)
+	hs256 := func(text []byte) []byte {
+		m := hmac.New(sha256.New, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+		m.Write(text)
+		return m.Sum(nil)
+	}
+	none := func([]byte) []byte { return nil }
+	for name, answer := range map[string]func(map[string]any) string{
+		"alg none":      func(c map[string]any) string { return h.sign(map[string]any{"alg": "none"}, c, none) },
+		"no signature":  func(c map[string]any) string { return h.sign(nil, c, none) },
+		"HS256":         func(c map[string]any) string { return h.sign(map[string]any{"alg": "HS256"}, c, hs256) },
+		"key in header": func(c map[string]any) string { return h.sign(map[string]any{"alg": "ES256", "jwk": jwk}, c, es256) },
+		"address of keys": func(c map[string]any) string {
+			return h.sign(map[string]any{"alg": "ES256", "jku": h.URL + "/evil"}, c, es256)
+		},
+		"other key": func(c map[string]any) string {
+			return h.sign(nil, c, func(text []byte) []byte { return append(h.rs256(text)[:255], 0x55) })
+		},
+		"other audience": with("aud", "them"), "no audience": with("aud", nil), "other issuer": with("iss", "https://elsewhere.example"), "expired": with("exp", time.Now().Unix()-3600),
+		"no expiry": with("exp", nil), "other nonce": with("nonce", "n"), "no nonce": with("nonce", nil), "none": func(map[string]any) string { return "" },
+		"dots": func(map[string]any) string { return strings.Repeat(".", 500_000) }, "long": with("x", strings.Repeat("x", 100_000)), "huge": func(map[string]any) string { return strings.Repeat("e30.", 1<<20) },
+	} {
+		h.answer = answer
+		begun := time.Now()
+		if w := h.login(v, v.browser()); w.Code != 403 && w.Code != 400 || w.Result().Cookies() != nil && slices.ContainsFunc(w.Result().Cookies(), func(c *http.Cookie) bool { return c.Name == v.cookieName() }) {
+			t.Errorf("%s: %d %v", name, w.Code, w.Result().Cookies())
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
+	}
+	if list, _, _ := v.Accounts(t.Context(), "", "", 10); len(list) != 0 {
+		t.Fatalf("%+v", list)
+	}
+	h.answer = good
+	b := v.browser()
+	if w := h.login(v, b); w.Code != 303 || w.Header().Get("Location") != "/auth/tokens" {
+		t.Fatalf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+	b.want(b.do("GET", "/auth/tokens", ""), 200)
+	a, err := v.Account(t.Context(), "eve-x")
+	if err != nil || a.Admin || h.asked[len(h.asked)-1] == "" {
+		t.Errorf("%+v %v", a, err)
+	}
+}
+
+// TestProviderGroups: groups and administrators follow what the provider says
+// at each log-in, and members that people here chose stay (SC-143).
+func TestProviderGroups(t *testing.T) {
+	h := newHostile(t)
+	v := newSite(t, Options{Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel", Domains: []string{"example.org"}}}})
+	staff, _ := v.AddAccount(t.Context(), Account{Kind: Group, Name: "staff", External: "idp:staff"})
+	mine, _ := v.AddAccount(t.Context(), Account{Kind: Group, Name: "mine"})
+	say := func(groups ...string) Account {
+		t.Helper()
+		h.answer = func(c map[string]any) string { c["groups"] = groups; return h.sign(nil, c, h.rs256) }
+		b := v.browser()
+		b.want(h.login(v, b), 303)
+		return must(v.Account(t.Context(), "eve-x"))
+	}
+	member := func(g, id string) Role { return must(v.AccountByID(t.Context(), g)).Members[id] }
+	a := say("staff", "wheel")
+	if !a.Admin || member(staff.ID, a.ID) != Writer || member(mine.ID, a.ID) != NoRole {
+		t.Errorf("%+v", a)
+	}
+	if err := v.SetMember(t.Context(), mine.ID, a.ID, Reader); err != nil {
+		t.Fatal(err)
+	}
+	a = say("other")
+	if a.Admin || member(staff.ID, a.ID) != NoRole || member(mine.ID, a.ID) != Reader {
+		t.Errorf("%+v", a)
+	}
+	for name, change := range map[string]func(map[string]any){
+		"another domain": func(c map[string]any) { c["email"], c["sub"] = "eve@evil.example", "s2" }, "an address that is not verified": func(c map[string]any) { c["email_verified"], c["sub"] = false, "s3" },
+	} {
+		h.answer = func(c map[string]any) string { change(c); return h.sign(nil, c, h.rs256) }
+		if w := h.login(v, v.browser()); w.Code != 403 {
+			t.Errorf("%s: %d", name, w.Code)
+		}
+	}
+	if _, err := v.UpdateAccount(t.Context(), a.ID, func(a *Account) error { a.Disabled = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	h.answer = func(c map[string]any) string { return h.sign(nil, c, h.rs256) }
+	if w := h.login(v, v.browser()); w.Code != 403 {
+		t.Errorf("a disabled account: %d", w.Code)
+	}
+}
+
+// TestProviderAddress: a provider leads us nowhere else (SC-155).
+func TestProviderAddress(t *testing.T) {
+	c := ProviderClient(nil)
+	redirect := httptest.NewServer(http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound))
+	defer redirect.Close()
+	for _, address := range []string{"http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "http://0.0.0.0:1/", "http://[::ffff:169.254.169.254]/", redirect.URL} {
+		if res, err := c.Get(address); err == nil {
+			res.Body.Close()
+			t.Errorf("%s is asked", address)
+		} else if strings.Contains(err.Error(), "timeout") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for i, p := range []Provider{{Name: "a", Issuer: "http://x.example", ClientID: "c"}, {Name: "A b", Issuer: "https://x.example", ClientID: "c"}, {Name: "a", Issuer: "https://x.example"}, {Name: "a", Issuer: "file:///x", ClientID: "c", Insecure: true}} {
+		if _, err := newProviders(Options{Providers: []Provider{p}}); err == nil {
+			t.Error(fmt.Sprint("provider ", i))
+		}
+	}
+}
