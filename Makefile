@@ -22,6 +22,7 @@ ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-unlock
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
 	$(BUILD) -ldflags '-s -w $(SUIDENTRY) $(X)' -o bin/ ./cmd/starter-suid
 	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
@@ -62,6 +63,7 @@ install: build
 	install -D -m 755 bin/singularity-server $(DESTDIR)$(PREFIX)/bin/singularity-server
 	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
 	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
+	install -D -m 755 bin/singularity-unlock $(LIBEXEC)/singularity-unlock
 	install -D -m 711 bin/starter-verify $(LIBEXEC)/starter-verify
 	install -d $(ETC) $(ETC)/network $(SHARE)/man/man1
 	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
