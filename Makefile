@@ -24,6 +24,7 @@ BUILD   = go build -trimpath -buildvcs=false
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-unlock
 	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/starter-verify
 	$(BUILD) -tags starter -ldflags '-s -w $(SUIDENTRY) $(X)' -o $(BIN)/ ./cmd/starter-suid
 	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/singularity-server

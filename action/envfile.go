@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/container/env"
+	"singularity/plan"
 )
 
 // filesVariable names the descriptor with what environment files set.
@@ -99,11 +100,13 @@ func readEnvFile(name string, any bool) (string, error) {
 
 // ShareFileEnv leaves what environment files set for the program that this
 // process becomes.
-func (v *Invocation) ShareFileEnv() error {
-	if len(v.Options.EnvFile) == 0 {
+func (v *Invocation) ShareFileEnv() error { return shareFileEnv(&v.Options) }
+
+func shareFileEnv(o *plan.Options) error {
+	if len(o.EnvFile) == 0 {
 		return nil
 	}
-	text := strings.Join(v.Options.FileEnv, "\x00")
+	text := strings.Join(o.FileEnv, "\x00")
 	if len(text) > maxFileEnv {
 		return Fatal(errors.New("cannot use what the environment files set: it is larger than "+strconv.Itoa(maxFileEnv>>20)+" MiB"), "")
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // Extensions are parts of a start that need more than the program singularity
-// links. They come from singularity-cli; all may be nil.
+// links. They come from singularity-cli, and those about keys from singularity-unlock
+// too; all may be nil.
 type Extensions struct {
 	// Limit makes a control group with the limits that o asks for. It returns
 	// nil where o asks for none and none can be made.
@@ -87,6 +88,9 @@ func forgetKeys() {
 	}
 }
 
+// unlockProgram starts containers from encrypted images.
+const unlockProgram = "singularity-unlock"
+
 // needKey hands a start of an encrypted image over to the program that can
 // unlock it.
 func (s *starter) needKey() error {
@@ -95,7 +99,10 @@ func (s *starter) needKey() error {
 		return nil
 	}
 	if s.ext.Unlock == nil {
-		return handOver(s.argv)
+		if err := shareFileEnv(s.o); err != nil {
+			return err
+		}
+		return become(unlockProgram, s.argv)
 	}
 	// Each container reads its image by itself: a holder would keep the key
 	// for whoever starts the next one.

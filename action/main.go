@@ -21,19 +21,23 @@ import (
 // VersionLine returns the output of --version.
 func VersionLine() string { return conf.PackageName + " version " + conf.Version + "\n" }
 
-// Main runs the singularity program with argv and returns its exit status. It
-// starts containers from local images itself; everything else it hands to
-// singularity-cli, which links much more and so starts slower.
-func Main(argv []string) int {
+// An Unlocked opens an encrypted partition with the secret of Extensions.Unlock.
+type Unlocked func(format image.Format, r *io.SectionReader, secret []byte) (*io.SectionReader, error)
+
+// Main runs the singularity program with argv, or with ext and unlocked
+// singularity-unlock, and returns its exit status. It starts containers from local
+// images itself; everything else it hands to singularity-cli, which links much more
+// and so starts slower.
+func Main(argv []string, ext Extensions, unlocked Unlocked) int {
 	if len(argv) == 2 && argv[1] == "--version" {
 		os.Stdout.WriteString(VersionLine())
 		return 0
 	}
-	if status, served := Serve(argv, nil); served {
+	if status, served := Serve(argv, unlocked); served {
 		return status
 	}
 	log := NewLog()
-	code, err := run(argv, log)
+	code, err := run(argv, ext, log)
 	if err != nil {
 		return Report(log, err)
 	}
@@ -42,9 +46,9 @@ func Main(argv []string) int {
 
 // Serve lives the life of a server of mounts, or of a cleaner, if argv asks
 // for one, and returns its exit status. Every program that starts containers calls it first, since it
-// starts servers from its own file. unlocked opens an encrypted partition with
-// the secret of Extensions.Unlock; it may be nil in a program that has none.
-func Serve(argv []string, unlocked func(format image.Format, r *io.SectionReader, secret []byte) (*io.SectionReader, error)) (status int, served bool) {
+// starts servers from its own file. unlocked may be nil in a program that opens no
+// encrypted partition.
+func Serve(argv []string, unlocked Unlocked) (status int, served bool) {
 	switch {
 	case len(argv) == 2 && argv[1] == container.ServerName:
 		return container.ServeMain(func(format int, r *io.SectionReader, secret []byte) (any, error) {
@@ -67,7 +71,7 @@ func Serve(argv []string, unlocked func(format image.Format, r *io.SectionReader
 	return 0, false
 }
 
-func run(argv []string, log *Log) (int, error) {
+func run(argv []string, ext Extensions, log *Log) (int, error) {
 	var v Invocation
 	verb, err := Parse(&v, argv, log)
 	if err != nil {
@@ -107,7 +111,7 @@ func run(argv []string, log *Log) (int, error) {
 		}
 		return join(v.Verb, &v.Options, name, v.Args, log)
 	}
-	return Start(&v, argv, Extensions{}, log)
+	return Start(&v, argv, ext, log)
 }
 
 // needsMore tells whether a start needs what only singularity-cli links: an
@@ -202,7 +206,11 @@ func isScheme(s string) bool {
 
 // handOver becomes singularity-cli with the same command line.
 func handOver(argv []string) error {
-	return Become("singularity-cli", append([]string{"singularity"}, argv[min(1, len(argv)):]...))
+	return become("singularity-cli", argv)
+}
+
+func become(name string, argv []string) error {
+	return Become(name, append([]string{"singularity"}, argv[min(1, len(argv)):]...))
 }
 
 // Become replaces the process by another program of ours. It returns only if

@@ -89,6 +89,9 @@ func (s *starter) start(path string) (int, error) {
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
+	if err := s.needKey(); err != nil {
+		return 0, err
+	}
 	if err := s.image.Runnable(); err != nil {
 		return 0, err
 	}
@@ -100,9 +103,6 @@ func (s *starter) start(path string) (int, error) {
 		o.Userns = true
 	}
 	s.helper = s.useHelper()
-	if err := s.needKey(); err != nil {
-		return 0, err
-	}
 	if s.hotConfig, err = s.hotCache(); err != nil {
 		return 0, err
 	}

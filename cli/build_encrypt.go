@@ -9,6 +9,7 @@ import (
 
 	"singularity/action"
 	"singularity/build"
+	"singularity/cli/unlock"
 	"singularity/image"
 	"singularity/luks"
 )
@@ -19,7 +20,7 @@ func (f *buildFlags) encrypts() bool { return f.encrypt || f.passphrase || f.pem
 
 // checkEncryption refuses what cannot work before anything is built.
 func (f *buildFlags) checkEncryption() error {
-	source := findKeySource(f.pemPath, f.passphrase)
+	source := unlock.Find(f.pemPath, f.passphrase)
 	switch {
 	case !f.encrypts() && f.strip:
 		return errors.New("--strip-metadata needs --encrypt: beside a plain root file system it would hide nothing")
@@ -29,10 +30,10 @@ func (f *buildFlags) checkEncryption() error {
 		return action.Fatal(errors.New("cannot keep steps of an image that is encrypted: they would lie in the cache in clear"), "leave out --cache-steps")
 	case f.sandbox:
 		return errors.New("cannot encrypt a sandbox: only the root file system of a SIF file can be encrypted")
-	case source.none():
-		return action.Fatal(errors.New("cannot encrypt without a key"), "use --passphrase, --pem-path, "+passphraseVariable+" or "+pemVariable)
-	case source.pem != "":
-		_, err := source.publicKey()
+	case source.None():
+		return action.Fatal(errors.New("cannot encrypt without a key"), "use --passphrase, --pem-path, "+unlock.PassphraseVariable+" or "+unlock.PEMVariable)
+	case source.PEM != "":
+		_, err := source.PublicKey()
 		return err
 	}
 	return nil
@@ -42,15 +43,15 @@ func (f *buildFlags) checkEncryption() error {
 // environment, else that of the flags, which must be a private one then. It is asked
 // for at most once.
 func (f *buildFlags) unlockBase(o *build.Options) {
-	source := findKeySource("", false)
-	if source.none() {
-		source = findKeySource(f.pemPath, f.passphrase)
+	source := unlock.Find("", false)
+	if source.None() {
+		source = unlock.Find(f.pemPath, f.passphrase)
 	}
 	o.Unlock = func(im *image.Image) (*io.SectionReader, error) {
-		if source.ask {
-			source.asked = f.asked
+		if source.Ask {
+			source.Asked = f.asked
 		}
-		plain, _, err := source.open(im)
+		plain, _, err := source.Open(im)
 		return plain, err
 	}
 }
@@ -58,27 +59,27 @@ func (f *buildFlags) unlockBase(o *build.Options) {
 // seal finds the key of the image, and asks for it if need be.
 func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
 	f.unlockBase(o)
-	source := findKeySource(f.pemPath, f.passphrase)
+	source := unlock.Find(f.pemPath, f.passphrase)
 	if !f.encrypts() {
-		if !source.none() {
+		if !source.None() {
 			log.Warning("Encryption related env vars found, but --encrypt was not specified. NOT encrypting container.")
 		}
 		return nil
 	}
-	limits := keyLimits()
+	limits := unlock.Limits()
 	var key []byte
 	kdf, err := luks.RandomKDF(), error(nil)
-	if source.pem != "" {
+	if source.PEM != "" {
 		key, o.Message, err = newWrappedKey(source, limits)
 	} else if kdf, err = luks.DefaultKDF(limits); err == nil {
-		if key, err = source.passphrase(true); err == nil && len(key) == 0 {
+		if key, err = source.Passphrase(true); err == nil && len(key) == 0 {
 			err = errors.New("Cannot encrypt container with empty passphrase")
 		}
 	}
 	if err != nil {
 		return err
 	}
-	if source.ask {
+	if source.Ask {
 		f.asked = bytes.Clone(key) // the base image may have the same
 	}
 	if o.StripMetadata = f.strip; !f.strip {
@@ -96,8 +97,8 @@ func (f *buildFlags) seal(log *action.Log, o *build.Options) error {
 
 // newWrappedKey makes a random passphrase and the message that only the holder
 // of the RSA key can read.
-func newWrappedKey(source keySource, l luks.Limits) (key, message []byte, err error) {
-	public, err := source.publicKey()
+func newWrappedKey(source unlock.Source, l luks.Limits) (key, message []byte, err error) {
+	public, err := source.PublicKey()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -160,7 +160,7 @@ func cacheClean(c *cobra.Command, log *action.Log, o *cleanOptions) error {
 		return err
 	}
 	if !o.force && !o.dryRun {
-		answer, err := newPrompter(c).line("This will delete everything in your cache (containers from all sources and OCI blobs).\n" +
+		answer, err := newPrompter(c).Line("This will delete everything in your cache (containers from all sources and OCI blobs).\n" +
 			"Hint: You can see exactly what would be deleted by canceling and using the --dry-run option.\nDo you want to continue? [y/N] ")
 		if err != nil {
 			return err

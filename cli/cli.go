@@ -24,6 +24,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"singularity/action"
+	"singularity/cli/prompt"
+	"singularity/cli/unlock"
 	"singularity/container"
 	containernet "singularity/container/network"
 	"singularity/container/shell"
@@ -40,7 +42,7 @@ func Main(argv []string) int {
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
 	}
-	if status, served := action.Serve(argv, unlocked); served {
+	if status, served := action.Serve(argv, unlock.Again); served {
 		return status
 	}
 	log := action.NewLog()
@@ -50,12 +52,6 @@ func Main(argv []string) int {
 		return action.Report(log, err)
 	}
 	v.SetLog(log)
-	if status, done, err := startEncrypted(log); done {
-		if err != nil {
-			return action.Report(log, err)
-		}
-		return status
-	}
 	root := newRoot(log)
 	switch {
 	case v.Version:
@@ -257,6 +253,11 @@ func (v *tableValue) Type() string {
 		return v.flag.ValueName()
 	}
 	return "bool"
+}
+
+// newPrompter returns a prompter for the streams of c.
+func newPrompter(c *cobra.Command) *prompt.Prompter {
+	return prompt.New(c.InOrStdin(), c.ErrOrStderr())
 }
 
 // exitOne returns err as a failure of exit status 1: the command did its work,

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/pgp"
 	"singularity/sign/keyring"
 )
@@ -189,14 +190,14 @@ func writeTwoSpaces(w io.Writer, v any) error {
 
 // chooseKey returns one of keys: the only one, or the one whose number is
 // answered after they have been listed.
-func chooseKey(p *prompter, keys []*pgp.Key, kind string) (*pgp.Key, error) {
+func chooseKey(p *prompt.Prompter, keys []*pgp.Key, kind string) (*pgp.Key, error) {
 	if len(keys) == 1 {
 		return keys[0], nil
 	}
-	if err := writeKeys(p.out, keys); err != nil {
+	if err := writeKeys(p.Out, keys); err != nil {
 		return nil, err
 	}
-	i, err := p.choice("Enter # of "+kind+" key to use : ", len(keys))
+	i, err := p.Choice("Enter # of "+kind+" key to use : ", len(keys))
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func newKeyCosignCommand(log *action.Log) *cobra.Command {
 		Example: "  $ singularity key generate-cosign-key-pair --output-key-prefix mykey\n  $ singularity sign --key mykey.key image.sif",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			pass, err := newPrompter(c).newSecret()
+			pass, err := newPrompter(c).NewSecret()
 			if err != nil {
 				return err
 			}

@@ -117,14 +117,14 @@ func askNewpair(c *cobra.Command, o *newpairOptions) ([]byte, error) {
 			continue
 		}
 		var err error
-		if *q.field, err = p.line(q.question); err != nil {
+		if *q.field, err = p.Line(q.question); err != nil {
 			return nil, err
 		}
 	}
 	if c.Flags().Changed("password") {
 		return []byte(o.password), nil
 	}
-	return p.newSecret()
+	return p.NewSecret()
 }
 
 // storeKey puts a secret key in its ring, and the public part in the other one

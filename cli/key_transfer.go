@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/pgp"
 	"singularity/sign/keyring"
 )
@@ -96,7 +97,7 @@ func importPublic(k keyring.File, key *pgp.Key) error {
 	})
 }
 
-func importSecret(p *prompter, log *action.Log, global, newPassword bool, key *pgp.Key) error {
+func importSecret(p *prompt.Prompter, log *action.Log, global, newPassword bool, key *pgp.Key) error {
 	if global {
 		return errors.New("the global keyring takes no secret keys")
 	}
@@ -121,16 +122,16 @@ func importSecret(p *prompter, log *action.Log, global, newPassword bool, key *p
 
 // changePassphrase asks for the old passphrase of key, if it has one, and for a
 // new one.
-func changePassphrase(p *prompter, key *pgp.Key) (*pgp.Key, error) {
+func changePassphrase(p *prompt.Prompter, key *pgp.Key) (*pgp.Key, error) {
 	var old []byte
 	var err error
 	if key.Locked() {
-		if old, err = p.secret("Enter key passphrase : "); err != nil {
+		if old, err = p.Secret("Enter key passphrase : "); err != nil {
 			return nil, err
 		}
 	}
 	defer clear(old)
-	passphrase, err := p.newSecret()
+	passphrase, err := p.NewSecret()
 	if err != nil {
 		return nil, err
 	}

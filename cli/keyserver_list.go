@@ -328,7 +328,7 @@ func keyserverSecret(c *cobra.Command, o *loginOptions) (string, error) {
 		}
 		secret = line
 	case secret == "":
-		b, err := newPrompter(c).secret("Password / Token: ")
+		b, err := newPrompter(c).Secret("Password / Token: ")
 		if err != nil {
 			return "", err
 		}

@@ -61,7 +61,7 @@ func deleteImage(c *cobra.Command, log *action.Log, o *deleteOptions, uri string
 		return err
 	}
 	if !o.force {
-		answer, err := newPrompter(c).line(fmt.Sprintf("Are you sure you want to delete %s (%s)? [y/N] ", ref.Text, o.arch))
+		answer, err := newPrompter(c).Line(fmt.Sprintf("Are you sure you want to delete %s (%s)? [y/N] ", ref.Text, o.arch))
 		if err != nil {
 			return err
 		}

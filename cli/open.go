@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"singularity/action"
+	"singularity/cli/unlock"
 	"singularity/image"
 	"singularity/sif"
 )
@@ -57,12 +58,12 @@ func imageMetadata(im *image.Image) (*metadata, error) {
 // in the environment.
 func treeMetadata(im *image.Image) (*metadata, error) {
 	if im.Format.Encrypted() {
-		source := findKeySource("", false)
-		if source.none() {
-			return nil, action.Fatal(errors.New("what it says about itself is encrypted"), "give its key by "+passphraseVariable+" or "+pemVariable)
+		source := unlock.Find("", false)
+		if source.None() {
+			return nil, action.Fatal(errors.New("what it says about itself is encrypted"), "give its key by "+unlock.PassphraseVariable+" or "+unlock.PEMVariable)
 		}
 		var err error
-		if im.Plain, _, err = source.open(im); err != nil {
+		if im.Plain, _, err = source.Open(im); err != nil {
 			return nil, err
 		}
 	}

@@ -169,11 +169,11 @@ func (o *fetchOptions) ask(c *cobra.Command, log *action.Log, r *fetch.Ref) erro
 		return nil
 	}
 	p := newPrompter(c)
-	user, err := p.line("Enter Docker Username: ")
+	user, err := p.Line("Enter Docker Username: ")
 	if err != nil {
 		return err
 	}
-	secret, err := p.secret("Enter Docker Password: ")
+	secret, err := p.Secret("Enter Docker Password: ")
 	o.username, o.password = user, string(secret)
 	return err
 }

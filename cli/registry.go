@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/oci/registry"
 )
 
@@ -121,24 +122,24 @@ func (o *loginOptions) secret(c *cobra.Command) (registry.Auth, error) {
 		if a.Username == "" {
 			return a, usageError(c, errors.New("--password-stdin needs --username"))
 		}
-		text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxAnswer+1))
+		text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), prompt.MaxAnswer+1))
 		if err != nil {
 			return a, fmt.Errorf("cannot read the password: %w", err)
 		}
-		if len(text) > maxAnswer {
-			return a, fmt.Errorf("cannot use the password: it has more than %d bytes", maxAnswer)
+		if len(text) > prompt.MaxAnswer {
+			return a, fmt.Errorf("cannot use the password: it has more than %d bytes", prompt.MaxAnswer)
 		}
 		a.Password = strings.TrimRight(string(text), "\r\n")
 	}
 	p := newPrompter(c)
 	var err error
 	if a.Username == "" {
-		if a.Username, err = p.line("Username: "); err != nil {
+		if a.Username, err = p.Line("Username: "); err != nil {
 			return a, err
 		}
 	}
 	if a.Password == "" && !o.stdin {
-		secret, err := p.secret("Password / Token: ")
+		secret, err := p.Secret("Password / Token: ")
 		if err != nil {
 			return a, err
 		}

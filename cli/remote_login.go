@@ -140,7 +140,7 @@ func (o *remoteLoginOptions) read(ctx context.Context, c *cobra.Command, e *remo
 		return o.password, nil
 	case o.tokenFile != "":
 		return readToken(o.tokenFile)
-	case !o.stdin && !o.paste && p.terminal != nil:
+	case !o.stdin && !o.paste && p.Terminal():
 		token, err := byCode(ctx, c.ErrOrStderr(), client, base)
 		if !errors.Is(err, endpoint.ErrNoDevice) {
 			return token, err
@@ -152,7 +152,7 @@ func (o *remoteLoginOptions) read(ctx context.Context, c *cobra.Command, e *remo
 			scheme = "http://"
 		}
 		fmt.Fprintf(c.ErrOrStderr(), "Generate an access token at %s%s/auth/tokens, and paste it here.\nToken entered will be hidden for security.\n", scheme, e.URI)
-		b, err := p.secret("Access Token: ")
+		b, err := p.Secret("Access Token: ")
 		return strings.TrimSpace(string(b)), err
 	}
 	return firstLine(c.InOrStdin())

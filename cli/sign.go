@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/linux/lockfile"
 	"singularity/pgp"
 	"singularity/sign"
@@ -159,7 +160,7 @@ func (o *signOptions) signer(c *cobra.Command, log *action.Log, now time.Time) (
 	log.Info("Signing image with PGP key material")
 	var passphrase []byte
 	if key.Locked() {
-		if passphrase, err = p.secret("Enter key passphrase : "); err != nil {
+		if passphrase, err = p.Secret("Enter key passphrase : "); err != nil {
 			return nil, nothing, err
 		}
 	}
@@ -179,7 +180,7 @@ func logTrees(log *action.Log, done *sign.Signed) {
 
 // signingKey returns the secret key numbered index, or if that is -1 the only
 // one, or the one that is chosen.
-func signingKey(log *action.Log, p *prompter, index int) (*pgp.Key, error) {
+func signingKey(log *action.Log, p *prompt.Prompter, index int) (*pgp.Key, error) {
 	k, err := localKeyring(log, true)
 	if err != nil {
 		return nil, err

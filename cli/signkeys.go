@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/sign"
 	"singularity/sign/certificate"
 	"singularity/sign/keyfile"
@@ -45,12 +46,12 @@ func keyMaterialError(path string, err error) error {
 
 // privateKey reads the private key of a PEM file, and asks for its passphrase if
 // it has one.
-func privateKey(p *prompter, path string) (crypto.Signer, error) {
+func privateKey(p *prompt.Prompter, path string) (crypto.Signer, error) {
 	data, err := readSmall(path, keyfile.MaxSize)
 	if err == nil {
 		defer clear(data)
 		var key crypto.Signer
-		if key, err = keyfile.Private(data, func() ([]byte, error) { return p.secret("Enter key passphrase : ") }); err == nil {
+		if key, err = keyfile.Private(data, func() ([]byte, error) { return p.Secret("Enter key passphrase : ") }); err == nil {
 			return key, nil
 		}
 	}

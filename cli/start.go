@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
+	"singularity/cli/unlock"
 	"singularity/container/shell"
 	"singularity/fetch"
 	"singularity/fetch/recent"
@@ -18,8 +19,8 @@ import (
 )
 
 // startElsewhere starts a container with what the program singularity cannot
-// do: control groups, which limits and instances want, encrypted images, and images
-// that must be fetched. Every other start it hands back to that program, which
+// do: control groups, which limits and instances want, networks, and images that must
+// be fetched. Every other start it hands back to that program, which
 // starts containers from local images faster, with the edits of CDI devices where
 // devices are asked for.
 func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
@@ -43,13 +44,16 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 			return runAndRemove(temporary)
 		}
 	}
-	if err := evaluateFiles(v, log); err != nil {
+	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
+		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
+	}}
+	if _, err := v.EnvFiles(files.Variables); err != nil {
 		return err
 	}
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
-	case action.Scheme(image) != "instance" && (v.Limited() || v.Networked() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
+	case action.Scheme(image) != "instance" && (v.Limited() || v.Networked() || verb.Set&action.Instances != 0):
 		status, err := action.Start(v, os.Args, extensions, log)
 		if err != nil {
 			return err
@@ -60,31 +64,6 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 		return err
 	}
 	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
-}
-
-// startEncrypted starts a container from an encrypted image in a file, if that is
-// what the command line asks for. It comes before the tree of commands is made,
-// which would take longer than all else that such a start does besides its key.
-func startEncrypted(log *action.Log) (status int, done bool, err error) {
-	v, verb, err := invocation()
-	if err != nil || v.Help || v.Version || action.Remote(v.Image) || action.NeedsDevices(&v.Options) || v.Limited() ||
-		verb.Set&action.Instances != 0 || action.Scheme(v.Image) == "instance" || !action.Encrypted(v.Image) {
-		return 0, false, nil // the command's own code says what is wrong
-	}
-	if err := evaluateFiles(v, log); err != nil {
-		return 0, true, err
-	}
-	status, err = action.Start(v, os.Args, extensions, log)
-	return status, true, err
-}
-
-// evaluateFiles evaluates the environment files of v.
-func evaluateFiles(v *action.Invocation, log *action.Log) error {
-	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
-		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
-	}}
-	_, err := v.EnvFiles(files.Variables)
-	return err
 }
 
 // startReference reads the reference of an image that is not a file here.
@@ -189,7 +168,11 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Network: network, UserNet: userNet, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
+var extensions = func() action.Extensions {
+	e := unlock.Extensions()
+	e.Limit, e.Network, e.UserNet, e.Leave, e.Program = limit, network, userNet, leave, "/proc/self/exe"
+	return e
+}()
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)

@@ -9,5 +9,5 @@ import (
 )
 
 func main() {
-	os.Exit(action.Main(os.Args))
+	os.Exit(action.Main(os.Args, action.Extensions{}, nil))
 }

@@ -1,4 +1,6 @@
-package cli
+// Package prompt asks people, or the script on standard input, for what a verb
+// needs to know: lines, passphrases, choices.
+package prompt
 
 import (
 	"bufio"
@@ -12,43 +14,43 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"singularity/action"
 )
 
-// maxAnswer bounds a line that is read from people or scripts, in bytes.
-const maxAnswer = 4096
+// MaxAnswer bounds a line that is read from people or scripts, in bytes.
+const MaxAnswer = 4096
 
-// prompter asks questions: on the terminal if standard input is one, else it
+// A Prompter asks questions: on the terminal if standard input is one, else it
 // reads a line of standard input for each. Questions go to standard error,
 // because standard output is for results.
-type prompter struct {
+type Prompter struct {
 	in       *bufio.Reader
-	out      io.Writer
-	terminal *os.File // nil if standard input is none
+	Out      io.Writer // for questions
+	terminal *os.File  // nil if standard input is none
 }
 
-func newPrompter(c *cobra.Command) *prompter {
-	p := &prompter{in: bufio.NewReaderSize(c.InOrStdin(), maxAnswer), out: c.ErrOrStderr()}
-	if f, ok := c.InOrStdin().(*os.File); ok && action.IsTerminal(int(f.Fd())) {
+// New returns a prompter that reads answers from in and writes questions to out.
+func New(in io.Reader, out io.Writer) *Prompter {
+	p := &Prompter{in: bufio.NewReaderSize(in, MaxAnswer), Out: out}
+	if f, ok := in.(*os.File); ok && action.IsTerminal(int(f.Fd())) {
 		p.terminal = f
 	}
 	return p
 }
 
-// line asks question and returns the answer without the line's end.
-func (p *prompter) line(question string) (string, error) {
-	io.WriteString(p.out, question)
+// Line asks question and returns the answer without the line's end.
+func (p *Prompter) Line(question string) (string, error) {
+	io.WriteString(p.Out, question)
 	b, err := p.read()
 	return strings.TrimSpace(string(b)), err
 }
 
-func (p *prompter) read() ([]byte, error) {
+func (p *Prompter) read() ([]byte, error) {
 	b, err := p.in.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
-		return nil, fmt.Errorf("answer is longer than %d bytes", maxAnswer)
+		return nil, fmt.Errorf("answer is longer than %d bytes", MaxAnswer)
 	}
 	if err == io.EOF && len(b) == 0 {
 		return nil, action.Fatal(errors.New("no answer: standard input has ended"),
@@ -62,12 +64,12 @@ func (p *prompter) read() ([]byte, error) {
 	return answer, nil
 }
 
-// secret asks for a passphrase, which the terminal does not show.
-func (p *prompter) secret(question string) ([]byte, error) {
-	io.WriteString(p.out, question)
+// Secret asks for a passphrase, which the terminal does not show.
+func (p *Prompter) Secret(question string) ([]byte, error) {
+	io.WriteString(p.Out, question)
 	if p.terminal == nil {
 		b, err := p.read()
-		io.WriteString(p.out, "\n")
+		io.WriteString(p.Out, "\n")
 		return b, err
 	}
 	fd := int(p.terminal.Fd())
@@ -75,9 +77,12 @@ func (p *prompter) secret(question string) ([]byte, error) {
 		defer restoreOnSignal(fd, state)()
 	}
 	b, err := term.ReadPassword(fd)
-	io.WriteString(p.out, "\n")
+	io.WriteString(p.Out, "\n")
 	return b, err
 }
+
+// Terminal tells whether the answers come from a terminal.
+func (p *Prompter) Terminal() bool { return p.terminal != nil }
 
 // restoreOnSignal lets the terminal show input again if the process is ended
 // while it is hidden. The function it returns stops that.
@@ -99,10 +104,10 @@ func restoreOnSignal(fd int, state *term.State) func() {
 	}
 }
 
-// newSecret asks for a passphrase twice. An empty one must be confirmed where
+// NewSecret asks for a passphrase twice. An empty one must be confirmed where
 // there is somebody to ask.
-func (p *prompter) newSecret() ([]byte, error) {
-	first, err := p.secret("Enter a passphrase : ")
+func (p *Prompter) NewSecret() ([]byte, error) {
+	first, err := p.Secret("Enter a passphrase : ")
 	if err != nil {
 		return nil, err
 	}
@@ -110,13 +115,13 @@ func (p *prompter) newSecret() ([]byte, error) {
 		if p.terminal == nil {
 			return nil, nil
 		}
-		answer, err := p.line("Store the secret key without a passphrase? [y/N] ")
+		answer, err := p.Line("Store the secret key without a passphrase? [y/N] ")
 		if err == nil && !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
 			err = errors.New("no passphrase given")
 		}
 		return nil, err
 	}
-	second, err := p.secret("Retype your passphrase : ")
+	second, err := p.Secret("Retype your passphrase : ")
 	defer clear(second)
 	if err == nil && !bytes.Equal(first, second) {
 		err = errors.New("passphrases do not match")
@@ -124,9 +129,9 @@ func (p *prompter) newSecret() ([]byte, error) {
 	return first, err
 }
 
-// choice asks for a number below n.
-func (p *prompter) choice(question string, n int) (int, error) {
-	answer, err := p.line(question)
+// Choice asks for a number below n.
+func (p *Prompter) Choice(question string, n int) (int, error) {
+	answer, err := p.Line(question)
 	if err != nil {
 		return 0, err
 	}

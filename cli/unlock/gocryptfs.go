@@ -1,4 +1,4 @@
-package cli
+package unlock
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const (
 // openGocryptfs opens a partition in which a squashfs holds the configuration of
 // gocryptfs and an encrypted squashfs. What a tree of the image checks is the outer
 // one.
-func (k keySource) openGocryptfs(im *image.Image, r *io.SectionReader) (*io.SectionReader, []byte, error) {
+func (k Source) openGocryptfs(im *image.Image, r *io.SectionReader) (*io.SectionReader, []byte, error) {
 	outer, err := openOuter(r)
 	if err != nil {
 		return nil, nil, err
@@ -49,7 +49,7 @@ func (k keySource) openGocryptfs(im *image.Image, r *io.SectionReader) (*io.Sect
 	defer clear(key)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	limits := keyLimits()
+	limits := Limits()
 	keys, err := c.Unlock(ctx, key, gocryptfs.Limits{Memory: limits.Memory, Rule: limits.Rule})
 	if err != nil {
 		return nil, nil, err

@@ -1,4 +1,14 @@
-package cli
+// Package unlock finds the key of an encrypted image and opens its root partition:
+// what singularity-unlock adds to a start, and what the verbs of singularity-cli that
+// read such images use.
+//
+// In go an image, the options and the environment, out comes a reader of the squashfs
+// in the partition. The image is hostile: packages luks and gocryptfs bound what it
+// asks for, and keys are in memory of package secret.
+//
+// Files: unlock.go (sources of keys, LUKS), gocryptfs.go (images of the other
+// fork).
+package unlock
 
 import (
 	"bytes"
@@ -11,9 +21,8 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/spf13/cobra"
-
 	"singularity/action"
+	"singularity/cli/prompt"
 	"singularity/gocryptfs"
 	"singularity/host"
 	"singularity/image"
@@ -25,48 +34,50 @@ import (
 
 // The environment variables of action.KeyVariables.
 const (
-	passphraseVariable = "SINGULARITY_ENCRYPTION_PASSPHRASE"
-	pemVariable        = "SINGULARITY_ENCRYPTION_PEM_PATH"
+	PassphraseVariable = "SINGULARITY_ENCRYPTION_PASSPHRASE"
+	PEMVariable        = "SINGULARITY_ENCRYPTION_PEM_PATH"
 )
 
-// keySource is where the key of an encrypted image comes from: the first of
+// Source is where the key of an encrypted image comes from: the first of
 // --pem-path, --passphrase and the two variables that is there.
-type keySource struct {
-	pem    string // path
-	ask    bool
-	asked  []byte // the answer, if another process has asked
+type Source struct {
+	PEM    string // path
+	Ask    bool
+	Asked  []byte // the answer, if another process has asked
 	phrase string
 }
 
-func findKeySource(pemPath string, ask bool) keySource {
+// Find returns the source that the options and the environment name.
+func Find(pemPath string, ask bool) Source {
 	switch {
 	case pemPath != "":
-		return keySource{pem: pemPath}
+		return Source{PEM: pemPath}
 	case ask:
-		return keySource{ask: true}
-	case os.Getenv(pemVariable) != "":
-		return keySource{pem: os.Getenv(pemVariable)}
+		return Source{Ask: true}
+	case os.Getenv(PEMVariable) != "":
+		return Source{PEM: os.Getenv(PEMVariable)}
 	}
-	return keySource{phrase: os.Getenv(passphraseVariable)}
+	return Source{phrase: os.Getenv(PassphraseVariable)}
 }
 
-func (k keySource) none() bool { return k.pem == "" && !k.ask && k.phrase == "" }
+// None tells whether there is no source at all.
+func (k Source) None() bool { return k.PEM == "" && !k.Ask && k.phrase == "" }
 
-// passphrase returns the passphrase, and asks for it if need be: twice for a
+// Passphrase returns the passphrase, and asks for it if need be: twice for a
 // new one at a terminal, since nobody could find out what was typed.
-func (k keySource) passphrase(fresh bool) ([]byte, error) {
-	if !k.ask {
+func (k Source) Passphrase(fresh bool) ([]byte, error) {
+	if !k.Ask {
 		return []byte(k.phrase), nil
 	}
-	if k.asked != nil {
-		return bytes.Clone(k.asked), nil
+	if k.Asked != nil {
+		return bytes.Clone(k.Asked), nil
 	}
-	p := newPrompter(&cobra.Command{})
-	first, err := p.secret("Enter encryption passphrase: ")
-	if err != nil || !fresh || p.terminal == nil {
+	p := prompt.New(os.Stdin, os.Stderr)
+	first, err := p.Secret("Enter encryption passphrase: ")
+	if err != nil || !fresh || !p.Terminal() {
 		return first, err
 	}
-	again, err := p.secret("Retype encryption passphrase: ")
+	again, err := p.Secret("Retype encryption passphrase: ")
 	defer clear(again)
 	if err == nil && !bytes.Equal(first, again) {
 		err = errors.New("passphrases do not match")
@@ -78,7 +89,7 @@ func (k keySource) passphrase(fresh bool) ([]byte, error) {
 func readPEM(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, action.Fatal(errors.New("Specified PEM file "+path+": does not exist."), "check --pem-path or "+pemVariable)
+		return nil, action.Fatal(errors.New("Specified PEM file "+path+": does not exist."), "check --pem-path or "+PEMVariable)
 	}
 	if err != nil {
 		return nil, err
@@ -91,54 +102,60 @@ func readPEM(path string) ([]byte, error) {
 	return text, err
 }
 
-func (k keySource) publicKey() (*rsa.PublicKey, error) {
-	text, err := readPEM(k.pem)
+// PublicKey reads the key that an image is encrypted for.
+func (k Source) PublicKey() (*rsa.PublicKey, error) {
+	text, err := readPEM(k.PEM)
 	if err != nil {
 		return nil, err
 	}
 	key, err := luks.ParsePublicKey(text)
 	if err != nil {
-		return nil, action.Fatal(fmt.Errorf("Invalid encryption public key: %s: %w", k.pem, err), "make one with: openssl rsa -in KEY -RSAPublicKey_out -out KEY.pub")
+		return nil, action.Fatal(fmt.Errorf("Invalid encryption public key: %s: %w", k.PEM, err), "make one with: openssl rsa -in KEY -RSAPublicKey_out -out KEY.pub")
 	}
 	return key, nil
 }
 
-func (k keySource) privateKey() (*rsa.PrivateKey, error) {
-	text, err := readPEM(k.pem)
+func (k Source) privateKey() (*rsa.PrivateKey, error) {
+	text, err := readPEM(k.PEM)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(text)
 	key, err := luks.ParsePrivateKey(text)
 	if err != nil {
-		return nil, action.Fatal(fmt.Errorf("Invalid encryption private key: %s: %w", k.pem, err), "an RSA key in PEM is wanted, PKCS #1 or PKCS #8, not encrypted itself")
+		return nil, action.Fatal(fmt.Errorf("Invalid encryption private key: %s: %w", k.PEM, err), "an RSA key in PEM is wanted, PKCS #1 or PKCS #8, not encrypted itself")
 	}
 	return key, nil
 }
 
-// keyLimits are those of this process.
-func keyLimits() luks.Limits {
+// Limits are those of this process.
+func Limits() luks.Limits {
 	m := host.MemoryLeft()
 	return luks.Limits{Memory: m.Size, Rule: m.Rule, Keys: secret.Alloc}
+}
+
+// Extensions are what this package adds to a start.
+func Extensions() action.Extensions {
+	return action.Extensions{Unlock: unlock, Ask: ask}
 }
 
 // unlock opens the encrypted root partition of im for a start. If passphrase is
 // not nil it has been asked for.
 func unlock(im *image.Image, o *plan.Options, passphrase []byte, log *action.Log) (*io.SectionReader, []byte, error) {
-	source := findKeySource(o.PEMPath, o.Passphrase)
-	source.asked = passphrase
-	return source.open(im)
+	source := Find(o.PEMPath, o.Passphrase)
+	source.Asked = passphrase
+	return source.Open(im)
 }
 
-// askPassphrase asks for the passphrase of an image that exists.
-func askPassphrase() ([]byte, error) { return keySource{ask: true}.passphrase(false) }
+// ask asks for the passphrase of an image that exists.
+func ask() ([]byte, error) { return Source{Ask: true}.Passphrase(false) }
 
-// open opens the encrypted root partition of im. It returns the squashfs in it, and
+// Open opens the encrypted root partition of im. It returns the squashfs in it, and
 // the secret that another process of ours opens it again with.
-func (k keySource) open(im *image.Image) (plain *io.SectionReader, exported []byte, err error) {
-	if k.none() {
+func (k Source) Open(im *image.Image) (plain *io.SectionReader, exported []byte, err error) {
+	if k.None() {
 		return nil, nil, action.Fatal(errors.New("no key was provided, cannot access encrypted container"),
-			"use --passphrase, --pem-path, "+passphraseVariable+" or "+pemVariable)
+			"use --passphrase, --pem-path, "+PassphraseVariable+" or "+PEMVariable)
 	}
 	r, err := im.Section()
 	if err == nil && im.Format == image.FormatGocryptfs {
@@ -153,7 +170,7 @@ func (k keySource) open(im *image.Image) (plain *io.SectionReader, exported []by
 }
 
 // openLUKS checks the header before it asks for any key.
-func (k keySource) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionReader, []byte, error) {
+func (k Source) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionReader, []byte, error) {
 	c, err := luks.Open(r, r.Size())
 	if err != nil {
 		return nil, nil, err
@@ -165,7 +182,7 @@ func (k keySource) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionRe
 	defer clear(key)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	v, err := c.Unlock(ctx, key, keyLimits())
+	v, err := c.Unlock(ctx, key, Limits())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -178,18 +195,18 @@ func (k keySource) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionRe
 }
 
 // key returns the passphrase of im.
-func (k keySource) key(im *image.Image) ([]byte, error) {
-	if k.pem != "" {
+func (k Source) key(im *image.Image) ([]byte, error) {
+	if k.PEM != "" {
 		return unwrapped(im, k)
 	}
-	return k.passphrase(false)
+	return k.Passphrase(false)
 }
 
 // errNoMessage says that an image was encrypted with a passphrase.
 var errNoMessage = errors.New("it holds no key for a PEM file: it was encrypted with a passphrase")
 
 // unwrapped returns the passphrase in the message linked to the root partition.
-func unwrapped(im *image.Image, source keySource) ([]byte, error) {
+func unwrapped(im *image.Image, source Source) ([]byte, error) {
 	private, err := source.privateKey()
 	if err != nil {
 		return nil, err
@@ -221,19 +238,19 @@ func explainKey(path string, err error) error {
 	case errors.Is(err, luks.ErrMessage):
 		return action.Fatal(text, "Please check you are providing the correct key for decryption")
 	case errors.Is(err, errNoMessage):
-		return action.Fatal(text, "use --passphrase or "+passphraseVariable)
+		return action.Fatal(text, "use --passphrase or "+PassphraseVariable)
 	case errors.Is(err, luks.ErrHeader), errors.Is(err, luks.ErrNotLUKS), errors.Is(err, gocryptfs.ErrConfig), errors.Is(err, gocryptfs.ErrContent), errors.Is(err, errNoGocryptfs):
 		return action.Fatal(text, "the image is damaged, or was made to mislead: get it again")
 	case errors.As(err, &limit), errors.As(err, &other):
 		return action.Fatal(text, "raise the limit, or build the image again, which takes 256 MiB to open, or less with --pem-path")
 	case errors.Is(err, context.Canceled):
-		return exitOne(errors.New("interrupted"))
+		return &action.Failure{Err: errors.New("interrupted"), Code: 1}
 	}
 	return err
 }
 
-// unlocked opens a partition in a server process.
-func unlocked(format image.Format, r *io.SectionReader, exported []byte) (*io.SectionReader, error) {
+// Again opens a partition in a server process, with the secret that Open gave.
+func Again(format image.Format, r *io.SectionReader, exported []byte) (*io.SectionReader, error) {
 	if format == image.FormatGocryptfs {
 		return gocryptfsAgain(r, exported)
 	}
