@@ -162,7 +162,7 @@ func newCheck() *cobra.Command {
 }
 
 func newGC() *cobra.Command {
-	cmd := verb("gc", "Free what nobody needs any more", "gc gives up uploads that began more than 24 hours ago, and removes records that have expired.", 0,
+	cmd := verb("gc", "Free what nobody needs any more", "gc gives up uploads that began more than 24 hours ago, and removes records that have expired, images that can be restored no more, and contents that no image has.", 0,
 		func(ctx context.Context, cmd *cobra.Command, c Config, _ []string) error {
 			s, err := attach(c.Data)
 			if err != nil {
@@ -177,6 +177,19 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			lib, err := openLibrary(ctx, c, s, nil)
+			if err != nil {
+				return err
+			}
+			if !dry {
+				if err := lib.Purge(ctx); err != nil {
+					return err
+				}
+			}
+			contents, bytes, err := lib.Collect(ctx, dry)
+			if err != nil {
+				return err
+			}
 			word := "freed"
 			if dry {
 				word = "would free"
@@ -184,6 +197,7 @@ func newGC() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s %d old uploads, %d bytes\n", word, count, freed)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %d contents, %d bytes\n", word, contents, bytes)
 			return nil
 		})
 	cmd.Flags().Bool("dry-run", false, "only say what would be freed")

@@ -57,6 +57,11 @@ type Config struct {
 	RateLogin     int      `toml:"rate_login" help:"log-ins and checks of tokens a minute"`
 	RateFree      []string `toml:"rate_free" help:"networks that no rate is counted for"`
 
+	LibraryQuota    int    `toml:"library_quota" help:"bytes that an entity may store in the library; 0 for no limit"`
+	LibraryMaxImage int    `toml:"library_max_image" help:"bytes of an image at most"`
+	LibraryUndo     string `toml:"library_undo" help:"how long a deleted image can be restored"`
+	LibraryNoDelete bool   `toml:"library_no_delete" help:"let nobody delete images"`
+
 	Providers []ProviderConfig `toml:"provider"`
 }
 
@@ -77,7 +82,8 @@ type ProviderConfig struct {
 // Defaults returns what holds where nobody says otherwise.
 func Defaults() Config {
 	return Config{Data: defaultData(), Listen: ":8443", Internal: "127.0.0.1:8444", MaxConnections: 10_000, StopTime: "60s", LogLevel: "info", LogFormat: "text",
-		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30}
+		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30,
+		LibraryMaxImage: 50 << 30, LibraryUndo: "168h"}
 }
 
 func defaultData() string {
@@ -257,7 +263,7 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 			return bad(key, "%v", err)
 		}
 	}
-	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife} {
+	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife, "library_undo": c.LibraryUndo} {
 		if d, err := time.ParseDuration(text); err != nil || d < 0 || key != "stop_time" && d < time.Minute {
 			return bad(key, "%q is no time like 720h or 60s", text)
 		}

@@ -38,6 +38,7 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/library"
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
@@ -49,6 +50,7 @@ type Server struct {
 	store  *embedded.Store
 	ca     *authority
 	auth   *auth.Service
+	lib    *library.Service
 	front  *front
 	ready  atomic.Bool
 	log    *slog.Logger
@@ -64,8 +66,17 @@ type Service interface {
 
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
-func (s *Server) services(context.Context) ([]Service, error) {
-	return []Service{s.auth}, nil
+func (s *Server) services(ctx context.Context) ([]Service, error) {
+	var err error
+	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth); err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, s.lib}, nil
+}
+
+// openLibrary opens the library as the configuration says.
+func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service) (*library.Service, error) {
+	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo), NoDelete: c.LibraryNoDelete})
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go
@@ -190,6 +201,9 @@ func (s *Server) Run(ctx context.Context) error {
 		public.Close()
 	}
 	internal.Close()
+	if e := s.lib.Flush(stop); e != nil {
+		s.log.Warn("some downloads are not counted", "error", e.Error())
+	}
 	return err
 }
 
@@ -224,6 +238,9 @@ func (s *Server) sweep(ctx context.Context) {
 			s.log.Error("cannot end old uploads", "error", err.Error())
 		}
 		s.auth.Sweep(ctx)
+		if err := s.lib.Sweep(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("cannot tidy the library", "error", err.Error())
+		}
 		select {
 		case <-ctx.Done():
 			return
