@@ -23,6 +23,10 @@ type Extensions struct {
 	Unlock func(im *image.Image, o *plan.Options, passphrase []byte, log *Log) (plain *io.SectionReader, secret []byte, err error)
 	// Ask asks for the passphrase of an encrypted image.
 	Ask func() ([]byte, error)
+	// Network makes the network n, with the words of --network-args.
+	Network func(n plan.Network, words []string, c *conf.Config, log *Log) (*Network, error)
+	// UserNet returns the program of plan.UserNets that this host has, or "".
+	UserNet func() string
 	// Leave moves this process out of the control groups of its batch job.
 	Leave func(c *conf.Config, log *Log)
 	// Program is the path of singularity-cli for that program itself.
@@ -38,6 +42,21 @@ type Group interface {
 	Path() string
 	// Remove kills what is left in the group and removes it.
 	Remove() error
+}
+
+// Network is a container's network, as Extensions.Network made it.
+type Network struct {
+	Facts  plan.NetFacts
+	Netns  *os.File            // as container.Hooks has them
+	Attach func(pid int) error // the same
+	End    func() error        // undoes it
+}
+
+// Networked tells whether the start may need Extensions.Network.
+func (v *Invocation) Networked() bool { return networked(&v.Options) }
+
+func networked(o *plan.Options) bool {
+	return (o.Net || o.Boot) && !(len(o.Network) == 1 && o.Network[0] == "none")
 }
 
 // Limited tells whether the start needs Extensions.Limit.

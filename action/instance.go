@@ -370,7 +370,7 @@ func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instanc
 	}
 	return &instance.Record{
 		PID: pid, PPID: os.Getpid(), Name: s.instance, User: s.user.Name, Image: s.image.Path, UserNS: p.IDs.Mode != plan.HostIDs,
-		LogOutPath: out, LogErrPath: errs, Cgroup: s.group,
+		LogOutPath: out, LogErrPath: errs, Cgroup: s.group, IP: s.address(),
 		Config: instance.Config{Start: begin, Home: p.Home, Fakeroot: s.o.Fakeroot, Ranges: p.IDs.Mode == plan.Ranges, FakeOwners: p.IDs.FakeOwners, KeepGroups: p.IDs.KeepGroups, Init: p.Process.Init,
 			Caps: uint64(rights.Caps), LSM: rights.LSM, Label: rights.Label, Seccomp: rights.Seccomp,
 			Landlock: rights.Landlock != nil, Write: write},

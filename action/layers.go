@@ -66,14 +66,14 @@ func (s *starter) addRoot() error {
 		}
 	}
 	v := s.serve(im, part, s.fsys, plan.UseBind, writable)
-	v.ReadFile, v.Secret = s.files.ReadFile, s.secret
+	v.ReadFile, v.Secret, v.Kernel = s.files.ReadFile, s.secret, s.kernelMounts()
 	return nil
 }
 
 // serve adds an image to those of the container.
 func (s *starter) serve(im *image.Image, p image.Part, fsys any, use plan.ImageUse, writable bool) *container.Served {
 	v := &container.Served{FS: fsys, File: im.File, Format: int(p.Format), Off: p.Off, Size: p.Size, Layer: use == plan.UseOverlay, Writable: writable,
-		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic}
+		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic, Policy: policyFormat(im)}
 	if len(s.images.served) == 0 {
 		v.Hold = s.hold
 	}

@@ -111,10 +111,10 @@ func run(argv []string, log *Log) (int, error) {
 }
 
 // needsMore tells whether a start needs what only singularity-cli links: an
-// image to fetch, device files to read, control groups, which instances get for
+// image to fetch, device files to read, networks, control groups, which instances get for
 // their statistics even without limits.
 func needsMore(v *Invocation, verb *Verb) bool {
-	return Remote(v.Image) || NeedsDevices(&v.Options) || v.Limited() || verb.Set&Instances != 0
+	return Remote(v.Image) || NeedsDevices(&v.Options) || v.Limited() || v.Networked() || verb.Set&Instances != 0
 }
 
 // Parse reads a command line into v and returns its verb; nil if that is none

@@ -10,9 +10,16 @@ import (
 
 // rights finds what the container's process can be given, and what this kernel
 // can confine it with.
-func (s *starter) rights(h *plan.HostFacts) error {
+func (s *starter) rights(h *plan.HostFacts, groups []int) error {
 	have, known := host.Capabilities()
 	h.Caps, h.KnownCaps = plan.Caps(have), plan.Caps(known)
+	if s.helper && len(s.o.AddCaps) > 0 {
+		granted, err := s.granted(groups)
+		if err != nil {
+			return err
+		}
+		h.Caps = granted & h.KnownCaps
+	}
 	if s.conf.RootDefaultCapabilities == plan.RootCapsFile && os.Getuid() == 0 {
 		c, err := conf.LoadCapabilities(s.siteDir()+"/capability.json", conf.OpenSite)
 		if err != nil {

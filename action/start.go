@@ -44,10 +44,11 @@ type starter struct {
 	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
-	conf  *conf.Config
-	image *image.Image
-	files image.Files
-	hold  *container.Hold // of the shared mount; may be nil
+	conf   *conf.Config
+	image  *image.Image
+	files  image.Files
+	helper bool            // the setuid helper makes the container
+	hold   *container.Hold // of the shared mount; may be nil
 	// noFUSE is set if this process may not mount images itself.
 	noFUSE *host.Finding
 	fsys   any
@@ -60,6 +61,7 @@ type starter struct {
 
 	images   images
 	overlays []plan.Partition // in the image
+	net      *Network         // if the container has one of its own
 	sandbox  *sandbox         // what the image was unpacked to, if it was
 	secret   []byte           // of an encrypted image: for a server process
 	// passphrase was asked for by the process that started this one; may be nil.
@@ -97,6 +99,7 @@ func (s *starter) start(path string) (int, error) {
 		s.log.Verbose("Using a user namespace: root has no CAP_SYS_ADMIN here")
 		o.Userns = true
 	}
+	s.helper = s.useHelper()
 	if err := s.needKey(); err != nil {
 		return 0, err
 	}
@@ -142,7 +145,16 @@ func (s *starter) start(path string) (int, error) {
 	if err := s.gather(); err != nil {
 		return 0, err
 	}
+	if err := s.connect(); err != nil {
+		return 0, err
+	}
+	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
+	if err == nil && s.helper && !container.CanHelp(p) {
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
+		s.facts.Host.Helper = false
+		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
+	}
 	for _, n := range notes {
 		log.Warning(n)
 	}
@@ -197,7 +209,7 @@ func (s *starter) mayShare() bool {
 	if s.conf.EnableOverlay == "no" {
 		return false // files that differ from those of the first start need one
 	}
-	return s.image.Kind != image.Sandbox && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
+	return s.image.Kind != image.Sandbox && !s.helper && !o.NoSharedMount && !o.TmpSandbox && !o.Fakeroot && !o.Writable && !o.AllowSetuid && len(o.AddCaps) == 0
 }
 
 // missingFUSE tells what keeps this process from /dev/fuse, nil if nothing does.
@@ -261,7 +273,8 @@ func (s *starter) gather() error {
 	if s.o.Contain || s.conf.MountDev == "minimal" {
 		h.TTY, h.Terminal = terminalName(), hasTerminal()
 	}
-	if err := s.rights(&h); err != nil {
+	h.Helper = s.helper
+	if err := s.rights(&h, groups); err != nil {
 		return err
 	}
 	inside := s.user
@@ -515,11 +528,16 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
+	s.networkHooks(&hooks)
 	if s.started != nil {
 		hooks.Started = func(pid int) error { return s.started(pid, p) }
 	}
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
 		return 0, StartError(container.Exec(p, s.entry, hooks))
+	}
+	if len(s.images.served) > 0 && p.Upper() != nil {
+		// What root owns could not be changed.
+		s.images.served[0].Kernel = false
 	}
 	s.images.keepLeases(s.log)
 	hooks.Done = s.images.lost
@@ -530,6 +548,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
 	end()
+	s.disconnect()
 	s.hot.End()
 	s.log.Debug("hot blocks: " + s.hot.String())
 	s.images.release()

@@ -25,6 +25,6 @@
 //
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
-// (how each peer is called), start.go, shared.go, hot.go, read.go, pack.go,
-// trust.go, soak.go (the rows), report.go (the table).
+// (how each peer is called), start.go, shared.go, site.go, hot.go, read.go, pack.go,
+// layers.go, trust.go, protected.go, soak.go (the rows), report.go (the table).
 package main

@@ -10,20 +10,30 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 )
 
-// buildLayers: the whole command, from an archive of docker save with the tree as
-// its one layer. The peer only packs: it takes no digest.
+// buildLayers: the whole command, from an archive of docker save with the tree in
+// several layers. The peer only packs the same entries: it takes no digest and
+// merges nothing.
 func (b *bench) buildLayers(ctx context.Context) error {
-	const name = "`singularity build --compression zstd docker-archive:` / tar2sqfs of the same layer"
+	const name = "`singularity build --compression zstd docker-archive:` / tar2sqfs of the same entries"
 	if err := b.need("tar2sqfs"); err != nil {
 		b.skip(name, err.Error())
 		return nil
 	}
 	archive, out, temp := b.path("tmp/saved.tar"), b.path("tmp/tar2sqfs"), b.path("tmp/layers")
 	defer os.Remove(archive)
-	if err := saveArchive(b.path("tree.tar"), archive); err != nil {
+	layers, err := b.cutLayers(b.path("tree.tar"))
+	if err == nil {
+		err = saveArchive(layers, archive)
+	}
+	for _, path := range layers {
+		os.Remove(path)
+	}
+	if err != nil {
 		return err
 	}
 	if err := b.makeDir(temp); err != nil {
@@ -52,21 +62,56 @@ func (b *bench) buildLayers(ctx context.Context) error {
 	return nil
 }
 
-// saveArchive wraps a tar archive as docker save does it.
-func saveArchive(layer, archive string) error {
-	sum, err := hashFile(layer)
+// layerCount is how many layers the tree is cut into.
+const layerCount = 4
+
+// cutLayers writes the entries of a tar archive, in their order, to layers of
+// about the same size, and returns their paths.
+func (b *bench) cutLayers(archive string) (paths []string, err error) {
+	in, err := os.Open(archive)
 	if err != nil {
-		return err
-	}
-	in, err := os.Open(layer)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	defer in.Close()
 	info, err := in.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	r := tar.NewReader(in)
+	h, err := r.Next()
+	for i := range layerCount {
+		path := b.path(fmt.Sprintf("tmp/layer%d.tar", i))
+		out, createErr := os.Create(path)
+		if createErr != nil {
+			return paths, createErr
+		}
+		paths = append(paths, path)
+		w := tar.NewWriter(out)
+		last := info.Size() * int64(i+1) / layerCount
+		for err == nil {
+			if at, seekErr := in.Seek(0, io.SeekCurrent); seekErr != nil || at > last && i < layerCount-1 {
+				err = seekErr
+				break
+			}
+			if err = w.WriteHeader(h); err == nil {
+				_, err = io.Copy(w, r)
+			}
+			if err == nil {
+				h, err = r.Next()
+			}
+		}
+		if closeErr := errors.Join(w.Close(), out.Close()); closeErr != nil {
+			return paths, closeErr
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return paths, err
+}
+
+// saveArchive wraps layers as docker save does it.
+func saveArchive(layers []string, archive string) error {
 	out, err := os.Create(archive)
 	if err != nil {
 		return err
@@ -80,9 +125,22 @@ func saveArchive(layer, archive string) error {
 			_, err = io.Copy(w, r)
 		}
 	}
-	config := fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]},"config":{"Cmd":["sh"]}}`, sum)
-	manifest := []byte(`[{"Config":"config.json","RepoTags":["bench:1"],"Layers":["layer.tar"]}]`)
-	add("layer.tar", info.Size(), in)
+	var ids, names []string
+	for i, path := range layers {
+		sum, hashErr := hashFile(path)
+		in, openErr := os.Open(path)
+		if err = errors.Join(err, hashErr, openErr); err != nil {
+			break
+		}
+		info, statErr := in.Stat()
+		if err = errors.Join(err, statErr); err == nil {
+			names, ids = append(names, fmt.Sprintf("%d/layer.tar", i)), append(ids, fmt.Sprintf("sha256:%x", sum))
+			add(names[i], info.Size(), in)
+		}
+		in.Close()
+	}
+	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","rootfs":{"type":"layers","diff_ids":["%s"]},"config":{"Cmd":["sh"]}}`, runtime.GOARCH, strings.Join(ids, `","`))
+	manifest := fmt.Appendf(nil, `[{"Config":"config.json","RepoTags":["bench:1"],"Layers":["%s"]}]`, strings.Join(names, `","`))
 	add("config.json", int64(len(config)), bytes.NewReader(config))
 	add("manifest.json", int64(len(manifest)), bytes.NewReader(manifest))
 	return errors.Join(err, w.Close(), out.Close())

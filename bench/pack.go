@@ -13,7 +13,7 @@ import (
 
 // packTree: images of the same archive, by us and by the peers.
 func (b *bench) packTree(ctx context.Context) error {
-	return errors.Join(b.packZstd(ctx), b.packGzip(ctx), b.sameBits(ctx), b.buildSandbox(ctx), b.buildLayers(ctx))
+	return errors.Join(b.packZstd(ctx), b.packGzip(ctx), b.sameBits(ctx), b.buildSandbox(ctx))
 }
 
 // packed is a side that makes a squashfs file from tree.tar, and the file.

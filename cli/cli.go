@@ -25,6 +25,7 @@ import (
 
 	"singularity/action"
 	"singularity/container"
+	containernet "singularity/container/network"
 	"singularity/container/shell"
 )
 
@@ -32,6 +33,9 @@ import (
 func Main(argv []string) int {
 	if len(argv) > 1 && argv[1] == container.ShellVerb {
 		return shell.Main(argv[2:])
+	}
+	if len(argv) > 1 && argv[1] == containernet.KeeperName {
+		return containernet.KeeperMain(argv[2:])
 	}
 	if action.IsInstance(argv) {
 		return action.BecomeInstance(extensions)
@@ -46,6 +50,12 @@ func Main(argv []string) int {
 		return action.Report(log, err)
 	}
 	v.SetLog(log)
+	if status, done, err := startEncrypted(log); done {
+		if err != nil {
+			return action.Report(log, err)
+		}
+		return status
+	}
 	root := newRoot(log)
 	switch {
 	case v.Version:

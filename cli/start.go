@@ -43,16 +43,13 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 			return runAndRemove(temporary)
 		}
 	}
-	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
-		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
-	}}
-	if _, err := v.EnvFiles(files.Variables); err != nil {
+	if err := evaluateFiles(v, log); err != nil {
 		return err
 	}
 	switch {
 	case action.NeedsDevices(&v.Options):
 		return startWithDevices(log, v)
-	case action.Scheme(image) != "instance" && (v.Limited() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
+	case action.Scheme(image) != "instance" && (v.Limited() || v.Networked() || verb.Set&action.Instances != 0 || action.Encrypted(v.Image)):
 		status, err := action.Start(v, os.Args, extensions, log)
 		if err != nil {
 			return err
@@ -63,6 +60,31 @@ func startElsewhere(c *cobra.Command, log *action.Log, image string) error {
 		return err
 	}
 	return action.Become("singularity", append([]string{"singularity"}, os.Args[1:]...))
+}
+
+// startEncrypted starts a container from an encrypted image in a file, if that is
+// what the command line asks for. It comes before the tree of commands is made,
+// which would take longer than all else that such a start does besides its key.
+func startEncrypted(log *action.Log) (status int, done bool, err error) {
+	v, verb, err := invocation()
+	if err != nil || v.Help || v.Version || action.Remote(v.Image) || action.NeedsDevices(&v.Options) || v.Limited() ||
+		verb.Set&action.Instances != 0 || action.Scheme(v.Image) == "instance" || !action.Encrypted(v.Image) {
+		return 0, false, nil // the command's own code says what is wrong
+	}
+	if err := evaluateFiles(v, log); err != nil {
+		return 0, true, err
+	}
+	status, err = action.Start(v, os.Args, extensions, log)
+	return status, true, err
+}
+
+// evaluateFiles evaluates the environment files of v.
+func evaluateFiles(v *action.Invocation, log *action.Log) error {
+	files := shell.Files{Output: os.Stderr, Slow: func(name string, line uint) {
+		log.Info(fmt.Sprintf("Still evaluating environment file %q (line %d)", name, line))
+	}}
+	_, err := v.EnvFiles(files.Variables)
+	return err
 }
 
 // startReference reads the reference of an image that is not a file here.
@@ -167,7 +189,7 @@ func childStatus(cmd *exec.Cmd, err error) error {
 }
 
 // extensions are what this program adds to a start.
-var extensions = action.Extensions{Limit: limit, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
+var extensions = action.Extensions{Limit: limit, Network: network, UserNet: userNet, Leave: leave, Unlock: unlock, Ask: askPassphrase, Program: "/proc/self/exe"}
 
 func startWithDevices(log *action.Log, v *action.Invocation) error {
 	edits, notes, err := cdi.Resolve(v.Options.Devices, v.Options.CDIDirs)

@@ -70,6 +70,14 @@ type Hooks struct {
 	// process writes "0" to each, which enters the group, before it does
 	// anything else. They are the caller's to close.
 	Procs []*os.File
+	// Netns, if not nil, is the network namespace that the container begins in:
+	// one of root's, which the container has no rights over. It is the caller's to
+	// close.
+	Netns *os.File
+	// Attach, if not nil, gives the container's own network namespace its devices.
+	// It is called while the process pid waits in that namespace. It cannot be
+	// used together with Netns.
+	Attach func(pid int) error
 }
 
 // ShellVerb is the first argument of a program that shall be the shell of a
@@ -117,7 +125,12 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	m := newMonitor(h.Done)
 	defer m.stop()
 	c, err := start(p, images, h, !p.Root.NoPoints)
-	if c == nil && err != nil && p.Root.Kind == plan.DirRoot {
+	if refused := new(KernelRefused); c == nil && errors.As(err, &refused) {
+		debugf(h, refused.Error())
+		images[0].Kernel = false
+		c, err = start(p, images, h, !p.Root.NoPoints)
+	}
+	if c == nil && err != nil && points(p, images) {
 		if se := new(script.Error); errors.As(err, &se) && se.Label == overlayLabel {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
 			c, err = start(p, images, h, false)
@@ -190,8 +203,11 @@ type child struct {
 
 // start clones the child and brings the server up.
 func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error) {
-	var errs, sync, ready, staged, proceed, left [2]int
+	var errs, sync, ready, staged, proceed, left, inNet, attached [2]int
 	pipes := []*[2]int{&errs, &sync, &ready, &left}
+	if h.Attach != nil {
+		pipes = append(pipes, &inNet, &attached)
+	}
 	if p.Programs() {
 		pipes = append(pipes, &staged, &proceed)
 	}
@@ -249,16 +265,22 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	shared := len(devs)+len(b.fuse) > 0
+	served := len(devs)+len(b.fuse) > 0
+	shared := served && !b.helper
 	if shared {
 		flags |= unix.CLONE_FILES
 	}
-	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0]}); err != nil {
+	if err := b.rest(overlay, devs, wires{ready: ready[1], staged: staged[1], proceed: proceed[0], inNet: inNet[1], attached: attached[0]}); err != nil {
 		return nil, err
 	}
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
-	pid, err := b.s.Start(flags, errs[1])
-	if err != nil {
+	var pid int
+	if b.helper {
+		if pid, err = b.askHelper(images, devs, ready[1]); err != nil {
+			return nil, err
+		}
+		closeFD(ready[1])
+	} else if pid, err = b.clone(flags); err != nil {
 		return nil, err
 	}
 	if !shared {
@@ -286,8 +308,21 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		}
 		syscall.Write(sync[1], []byte{1})
 	}
-	if shared {
-		if err := b.ready(pid, ready[0], errs[0], func() bool { return b.s.Receive(ready[0], b.sent) }); err != nil {
+	if h.Attach != nil {
+		if err := b.ready(pid, inNet[0], errs[0], func() bool { return readByte(inNet[0]) }); err != nil {
+			return abort(err)
+		}
+		if err := h.Attach(pid); err != nil {
+			return abort(err)
+		}
+		syscall.Write(attached[1], []byte{1})
+	}
+	if served {
+		told := func() bool { return b.s.Receive(ready[0], b.sent) }
+		if b.helper {
+			told = func() bool { return readByte(ready[0]) }
+		}
+		if err := b.ready(pid, ready[0], errs[0], told); err != nil {
 			return abort(err)
 		}
 		closeFD(errs[1])
@@ -304,7 +339,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		}
 		syscall.Write(proceed[1], []byte{1})
 	}
-	if overlay && p.Root.Kind == plan.DirRoot || len(p.Layers) > 0 {
+	if overlay && points(p, images) || len(p.Layers) > 0 {
 		// A failed overlay is tried again without, so wait for the verdict.
 		err := b.s.ReadFailure(errs[0])
 		if err != nil {
@@ -327,6 +362,34 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		c.failed <- b.explain(err)
 	}()
 	return c, nil
+}
+
+// clone starts the script, in the network namespace that it shall begin in.
+func (b *builder) clone(flags uintptr) (int, error) {
+	if b.h.Netns == nil {
+		return b.s.Start(flags, b.errfd)
+	}
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(int(b.h.Netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return 0, fmt.Errorf("cannot join the container's network namespace: %w", err)
+	}
+	pid, err := b.s.Start(flags, b.errfd)
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil && err == nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		reap(pid)
+		err = fmt.Errorf("cannot go back to the host's network namespace: %w", back)
+	}
+	return pid, err
+}
+
+// points tells whether the root lacks its mount points, which an overlay shows or
+// nothing does.
+func points(p *plan.Plan, images []*Served) bool {
+	return p.Root.Kind == plan.DirRoot || len(images) > 0 && images[0].Kernel && p.Root.Kind == plan.ServedRoot
 }
 
 // joined returns the hold on a shared mount, or nil if the container mounts its

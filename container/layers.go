@@ -23,8 +23,8 @@ func NoLayers(err error) bool {
 }
 
 // wires are the descriptors over which child and parent speak before the
-// program starts: the first two the child's to write, the last one to read.
-type wires struct{ ready, staged, proceed int }
+// program starts: ready, staged and inNet the child's to write, the others to read.
+type wires struct{ ready, staged, proceed, inNet, attached int }
 
 // stage is a file system in memory on b.attach. The parts of the root and the
 // images that mounts come from are attached to its directories, so that they
@@ -51,7 +51,7 @@ func (b *builder) openDevices(images []*Served, ready int) ([]*device, error) {
 	devs := make([]*device, len(images))
 	served := false
 	for i, img := range images {
-		if img.Writable {
+		if img.Writable || i == 0 && b.kernel() {
 			continue
 		}
 		var err error
@@ -95,13 +95,17 @@ func (b *builder) makeStage(devs []*device, sources []script.Slot, w wires) {
 	b.stageLayers()
 	if layered && b.p.Root.Kind == plan.DirRoot {
 		b.stageMove(b.points, stagePoints)
-		b.stageMove(b.cloneDir(b.dirs[0], b.p.Root.Path, 0), stageRoot)
+		b.stageMove(b.cloneHostDir(b.dirs[0], b.p.Root.Path, 0), stageRoot)
 		b.stage.lower = append(b.stage.lower, stagePoints, stageRoot)
 	}
 	for i := range b.images {
 		if i == 0 && b.p.Root.Kind == plan.ServedRoot {
 			if layered {
-				b.stageMove(devs[i].mount, "0")
+				root := b.kernelMount()
+				if !b.kernel() {
+					root = devs[i].mount
+				}
+				b.stageMove(root, "0")
 				b.stage.lower = append(b.stage.lower, "0")
 			}
 			continue
@@ -140,10 +144,12 @@ func (b *builder) stageLayers() {
 		switch l.Kind {
 		case plan.DirLayer:
 			name = "d" + itoa(i)
-			b.stageMove(b.cloneDir(b.dirs[1+i], l.Path, unix.MOUNT_ATTR_NOSYMFOLLOW), name)
+			b.stageMove(b.cloneHostDir(b.dirs[1+i], l.Path, unix.MOUNT_ATTR_NOSYMFOLLOW), name)
 		case plan.TmpfsLayer:
 			name = stageMemory
-			b.stageMove(b.tmpfs("0755", l.Size, "the writable layer"), name)
+			t := b.tmpfs("0755", l.Size, "the writable layer")
+			b.setattr(t, unix.MOUNT_ATTR_NOSYMFOLLOW|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0, "restrict the writable layer")
+			b.stageMove(t, name)
 			b.stageDir(name + "/upper")
 			b.stageDir(name + "/work")
 		}
@@ -171,9 +177,24 @@ func (b *builder) stageMove(mount script.Slot, name string) {
 // cloneDir makes a mount of the directory dir alone, without what is mounted in
 // it.
 func (b *builder) cloneDir(dir script.Slot, path string, attr uint64) script.Slot {
-	t := b.s.Call("clone the mount of "+path, unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""), script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
-	b.setattr(t, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|attr, 0, "restrict the mount of "+path)
+	return b.cloneAt(dir, path, attr, 0)
+}
+
+// cloneHostDir is cloneDir for a directory of the host.
+func (b *builder) cloneHostDir(dir script.Slot, path string, attr uint64) script.Slot {
+	return b.cloneAt(dir, path, attr, b.below())
+}
+
+func (b *builder) cloneAt(dir script.Slot, path string, attr uint64, below int) script.Slot {
+	t := b.s.Call("clone the mount of "+path, unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""), script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|below))
+	b.setattr(t, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|attr, below, "restrict the mount of "+path)
 	return t
+}
+
+// overlayOption has an overlay keep its notes in attributes that any user may set:
+// trusted ones are root's alone.
+func (b *builder) overlayOption(fs script.Slot, label string) {
+	b.s.Call(label, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_FLAG), b.s.Str("userxattr"), script.Int(0), script.Int(0))
 }
 
 // awaitPrograms lets the parent start the programs that write to images, in
@@ -290,9 +311,8 @@ func (b *builder) mountOverlay() {
 	} else {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
-	if b.p.IDs.Mode != plan.HostIDs {
-		// Trusted attributes are root's alone.
-		s.Call(layersLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_FLAG), s.Str("userxattr"), script.Int(0), script.Int(0))
+	if b.p.IDs.Mode != plan.HostIDs || b.helper {
+		b.overlayOption(fs, layersLabel)
 	}
 	s.Call(layersLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	b.root = s.Call(layersLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC), script.Int(attr))

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,16 @@ type device struct {
 
 // openDevice reserves a descriptor number for the device, so that the mount
 // option, which is text, can be written before the child opens it.
+//
+// For the setuid helper it is opened here, by the process that serves.
 func (b *builder) openDevice(ready int) (*device, error) {
+	if b.helper {
+		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: "/dev/fuse", Err: err}
+		}
+		return &device{fd: fd}, nil
+	}
 	fd, err := unix.FcntlInt(uintptr(ready), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
@@ -45,6 +55,15 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 	if b.holds {
 		b.mntNS = b.openNamespace("mnt")
 		b.userNS = b.openNamespace("user")
+	}
+	if b.helper {
+		for _, d := range devs {
+			if d != nil {
+				b.s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
+			}
+		}
+		b.s.Call("report the FUSE file system", unix.SYS_WRITE, script.Int(ready), b.s.Bytes([]byte{1}), script.Int(1))
+		return
 	}
 	// The parent must not get descriptors of this mount namespace, and this
 	// process must not keep the devices: with one a dead server would hang
@@ -67,10 +86,12 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 // and makes a file system.
 func (b *builder) mountDevice(d *device) {
 	s := b.s
-	b.openFuseDevice(d)
+	if !b.helper {
+		b.openFuseDevice(d)
+	}
 	d.fsopen = s.Call("make a FUSE file system", unix.SYS_FSOPEN, s.Str("fuse"), script.Int(unix.FSOPEN_CLOEXEC))
 	ids := &b.p.IDs
-	for _, o := range fusefs.MountOptions(ids.InsideUID, ids.InsideGID, ids.Mode != plan.SingleID) {
+	for _, o := range fusefs.MountOptions(ids.InsideUID, ids.InsideGID, ids.Mode != plan.SingleID && !b.helper) {
 		b.config(d.fsopen, o.Key, o.Value)
 	}
 	b.config(d.fsopen, "fd", itoa(d.fd))
@@ -119,6 +140,9 @@ func (b *builder) makeRoot(overlay bool, devs []*device) ([]extra, error) {
 			b.heldRoot()
 			return nil, nil
 		}
+		if b.kernel() {
+			return b.kernelRoot(overlay), nil
+		}
 		if len(devs) == 0 || devs[0] == nil {
 			return nil, errors.New("no image to serve")
 		}
@@ -138,12 +162,12 @@ func (b *builder) makeRoot(overlay bool, devs []*device) ([]extra, error) {
 			made = nil
 		} else {
 			b.root = b.s.Call("clone the mount of "+strconv.Quote(r.Path), unix.SYS_OPEN_TREE, dir.Arg(), b.s.Str(""),
-				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
+				script.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|b.below()))
 			attr := unix.MOUNT_ATTR_NODEV | b.nosuid()
 			if !r.Writable {
 				attr |= unix.MOUNT_ATTR_RDONLY
 			}
-			b.setattr(b.root, attr, 0, "restrict the root")
+			b.setattr(b.root, attr, b.below(), "restrict the root")
 		}
 		b.attachMount(b.root, "attach the root")
 		if r.Writable {
@@ -152,6 +176,16 @@ func (b *builder) makeRoot(overlay bool, devs []*device) ([]extra, error) {
 		return made, nil
 	}
 	return nil, errors.New("unknown kind of root")
+}
+
+// below is AT_RECURSIVE where the setuid helper makes the container: it shows
+// nobody what lies below the mounts of the host. In a user namespace the kernel
+// sees to that.
+func (b *builder) below() int {
+	if b.helper {
+		return unix.AT_RECURSIVE
+	}
+	return 0
 }
 
 func (b *builder) attachMount(t script.Slot, label string) {
@@ -295,6 +329,9 @@ func (b *builder) overlay(lower string) {
 	s := b.s
 	fs := s.Call(overlayLabel, unix.SYS_FSOPEN, s.Str("overlay"), script.Int(unix.FSOPEN_CLOEXEC))
 	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_SET_STRING), s.Str("lowerdir"), s.Str(b.attach+":"+lower), script.Int(0))
+	if b.helper {
+		b.overlayOption(fs, overlayLabel)
+	}
 	s.Call(overlayLabel, unix.SYS_FSCONFIG, fs.Arg(), script.Int(unix.FSCONFIG_CMD_CREATE), script.Int(0), script.Int(0), script.Int(0))
 	b.root = s.Call(overlayLabel, unix.SYS_FSMOUNT, fs.Arg(), script.Int(unix.FSMOUNT_CLOEXEC),
 		script.Uint(unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|b.nosuid()))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -57,6 +58,10 @@ type Served struct {
 	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
+	// Kernel lets the setuid helper have the kernel mount the image, which it may
+	// refuse. Policy is the format of the image's file, one of conf.Format...
+	Kernel bool
+	Policy string
 	// Writable leaves the image to a program of the system, fuse2fs: File is
 	// open for writing, and the locks on it last as long as the program.
 	Writable bool
@@ -104,10 +109,12 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		if d == nil {
 			continue
 		}
-		// The child has a table of its own now; its descriptors are also
-		// here, and this copy would keep the connection alive.
-		syscall.Close(b.s.Result(d.fsopen))
-		syscall.Close(b.s.Result(d.mount))
+		if !b.helper {
+			// The child has a table of its own now; its descriptors are also
+			// here, and this copy would keep the connection alive.
+			syscall.Close(b.s.Result(d.fsopen))
+			syscall.Close(b.s.Result(d.mount))
+		}
 		for k := range fds {
 			if fds[k] == d.fd {
 				fds[k] = -1
@@ -117,7 +124,7 @@ func (b *builder) serveAll(images []*Served, devs []*device, fds []int) (*server
 		if i == 0 && b.p.Root.Kind == plan.ServedRoot {
 			s.extras = makeExtras(s.img, b.p, b.h)
 		}
-		if b.p.IDs.Mode == plan.SingleID {
+		if b.p.IDs.Mode == plan.SingleID || b.helper {
 			s.uid, s.gid = b.p.IDs.InsideUID, b.p.IDs.InsideGID
 		}
 		list = append(list, s)
@@ -208,6 +215,9 @@ func loadAll(extras []fusefs.Extra) []fusefs.Extra {
 // loadFile makes a generated file from the image's own; nil leaves that.
 func loadFile(img *Served, f *plan.File, h Hooks) []byte {
 	content, err := img.ReadFile(f.Path, plan.MaxUserFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
 	if err == nil {
 		content, err = f.Load(content)
 	}
@@ -447,6 +457,6 @@ func detach() {
 
 // CanExec tells whether Exec can carry p out.
 func CanExec(p *plan.Plan) bool {
-	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} &&
+	return p.Root.Kind == plan.DirRoot && p.IDs.Mode == plan.SingleID && p.Namespaces == plan.Namespaces{} && p.Network.Kind != plan.SiteNet &&
 		len(p.Session.Entries) == 0 && len(p.Fuse) == 0 && !needsStage(p)
 }

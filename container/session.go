@@ -14,7 +14,7 @@ import (
 
 // namespaces enters the network namespace that is named, makes the others (but
 // for that of process ids, which begins with the clone), and brings them up.
-func (b *builder) namespaces() {
+func (b *builder) namespaces(w wires) {
 	s, n := b.s, b.p.Namespaces
 	if b.p.NetnsPath != "" {
 		fd := s.Call("open the network namespace "+b.p.NetnsPath, unix.SYS_OPENAT, atCwd, s.Str(b.p.NetnsPath), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
@@ -39,6 +39,26 @@ func (b *builder) namespaces() {
 	if n.Net {
 		b.loopback()
 	}
+	if b.h.Attach != nil {
+		b.awaitNetwork(w)
+	}
+}
+
+// awaitNetwork waits until the parent has given the network namespace its devices.
+func (b *builder) awaitNetwork(w wires) {
+	s := b.s
+	// The ports in here are nobody else's.
+	b.s.SkipFail(b.write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), 2)
+	// The child may share the table of descriptors, so no end of file would come
+	// from a parent that is gone.
+	s.Call("set the parent-death signal", unix.SYS_PRCTL, script.Int(unix.PR_SET_PDEATHSIG), script.Int(int(syscall.SIGKILL)))
+	parent := syscall.Getpid()
+	if b.p.Namespaces.PID {
+		parent = 0
+	}
+	s.Want(s.Call("see the parent alive", unix.SYS_GETPPID), parent)
+	s.Want(s.Call("tell of the network namespace", unix.SYS_WRITE, script.Int(w.inNet), s.Bytes([]byte{1}), script.Int(1)), 1)
+	s.Want(s.Call("wait for the network", unix.SYS_READ, script.Int(w.attached), s.Bytes(make([]byte, 1)), script.Int(1)), 1)
 }
 
 // ifreq is struct ifreq: the name, then the flags; 40 bytes.

@@ -37,6 +37,7 @@ type builder struct {
 	holds    bool // this is a holder's: the parent gets the namespaces
 	mntNS    script.Slot
 	userNS   script.Slot
+	helper   bool  // the setuid helper carries the script out
 	hold     *Hold // the shared mount that the container joins; may be nil
 	held     script.Slot
 	img      *Served       // of hold
@@ -50,7 +51,7 @@ type builder struct {
 }
 
 func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
-	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp"}
+	b := &builder{p: p, h: h, s: new(script.Script), errfd: errfd, attach: "/tmp", helper: p.IDs.Helper}
 	if errfd >= 0 {
 		b.keep = []int{errfd}
 		if h.Parent != nil {
@@ -93,11 +94,12 @@ func poller() []int {
 
 var atCwd = script.Int(unix.AT_FDCWD)
 
-// write adds: open path, write text, close.
-func (b *builder) write(path, text string) {
+// write adds: open path, write text, close. It returns the first of these steps.
+func (b *builder) write(path, text string) script.Slot {
 	fd := b.s.Call("open "+path, unix.SYS_OPENAT, atCwd, b.s.Str(path), script.Int(unix.O_WRONLY|unix.O_CLOEXEC))
 	b.s.Call("write "+path, unix.SYS_WRITE, fd.Arg(), b.s.Bytes([]byte(text)), script.Int(len(text)))
 	b.s.Call("close "+path, unix.SYS_CLOSE, fd.Arg())
+	return fd
 }
 
 // maps writes the maps of a single id, which any process may do for itself.
@@ -114,7 +116,7 @@ func (b *builder) maps() {
 // detachMounts keeps what is mounted here off the host. A mount namespace of a
 // user namespace follows the host without being followed; root's must be told.
 func (b *builder) detachMounts() {
-	if b.p.IDs.Mode == plan.HostIDs {
+	if b.p.IDs.Mode == plan.HostIDs && !b.helper {
 		b.s.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), b.s.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	}
 }
@@ -128,7 +130,7 @@ func (b *builder) rest(overlay bool, devs []*device, w wires) error {
 	if b.p.IDs.Mode == plan.Ranges && !b.p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
-	b.namespaces()
+	b.namespaces(w)
 	b.label()
 	if b.p.Root.Kind == plan.HostRoot {
 		if b.p.Namespaces.PID {
@@ -280,6 +282,9 @@ func NoProc(err error) bool {
 func (b *builder) process() error {
 	p := &b.p.Process
 	s := b.s
+	if b.helper {
+		s.Drop() // and take the capabilities of the plan
+	}
 	// Security: every descriptor but the standard three is closed before the
 	// first path is walked that the user may choose, since /proc/self/fd/N of
 	// a directory of the host would lead out of the container.
@@ -309,7 +314,7 @@ func (b *builder) process() error {
 	if p.Stay && !p.Idle {
 		s.Call("begin a session", unix.SYS_SETSID)
 	}
-	if r := b.p.Rights; r != nil {
+	if r := b.p.Rights; r != nil && !b.helper {
 		b.bound(r)
 		b.setIDs(r)
 	}
@@ -322,7 +327,7 @@ func (b *builder) process() error {
 	if b.files[0] != 0 {
 		s.Call("restore the limit of open files", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_NOFILE), s.Words(b.files[:]), script.Int(0))
 	}
-	if r := b.p.Rights; r != nil {
+	if r := b.p.Rights; r != nil && !b.helper {
 		b.capabilities(r)
 	}
 	b.noNewPrivs()

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,26 @@ var marks atomic.Int64
 func TestScripts(t *testing.T) {
 	p := params(t)
 	p.Dir = "testdata"
+	testscript.Run(t, p)
+}
+
+// TestSite changes the administrator's files and acts as an ordinary user: only
+// e2e/run does that, to an installation that it throws away.
+func TestSite(t *testing.T) {
+	if os.Getenv("SINGULARITY_E2E_SITE") == "" || os.Getuid() != 0 {
+		t.Skip("needs root and the setuid helper: run e2e/run")
+	}
+	bare, err := user.Lookup("singularity-bare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := params(t)
+	p.Dir = "testdata/site"
+	setup := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("BARE", bare.Uid)
+		return setup(e)
+	}
 	testscript.Run(t, p)
 }
 
@@ -69,7 +90,7 @@ func params(t *testing.T) testscript.Params {
 	}
 }
 
-// condition knows: root, user, subuid, cgroup1, apparmor, selinux, landlock, tool:NAME.
+// condition knows: root, user, helper (the setuid helper is installed), userns (containers have a user namespace), subuid, cgroup1, apparmor, selinux, landlock, cni, tun, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
@@ -82,10 +103,23 @@ func condition(name string) (bool, error) {
 		return host.SELinux(), nil
 	case "landlock":
 		return host.Landlock() > 0, nil
+	case "cni": // plug-ins, and a kernel with what they make
+		_, err := os.Stat("/usr/lib/cni/bridge")
+		return err == nil && exec.Command("unshare", "-n", "sh", "-c", "ip link add type veth && ip link add type bridge && iptables -t nat -S").Run() == nil, nil
+	case "tun":
+		f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+		}
+		return err == nil, nil
 	case "root":
 		return os.Getuid() == 0, nil
 	case "user":
 		return os.Getuid() != 0, nil
+	case "helper":
+		return os.Getenv("SINGULARITY_E2E_HELPER") != "", nil
+	case "userns":
+		return os.Getuid() != 0 && os.Getenv("SINGULARITY_E2E_HELPER") == "", nil
 	case "cgroup1":
 		_, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 		return err == nil, nil

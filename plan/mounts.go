@@ -221,10 +221,11 @@ func (m *maker) generated() {
 		}
 	}
 	m.hostFiles()
-	if len(m.o.DNS) > 0 {
-		return
-	}
-	if m.f.Conf.ConfigResolv && !m.off("/etc/resolv.conf") && m.f.Host.Path("/etc/resolv.conf") == Other {
+	switch text, own := m.resolver(); {
+	case m.off("/etc/resolv.conf"):
+	case own:
+		m.generate("/etc/resolv.conf", text)
+	case m.f.Conf.ConfigResolv && m.f.Host.Path("/etc/resolv.conf") == Other:
 		m.bind(Mount{Source: "/etc/resolv.conf", Destination: "/etc/resolv.conf", Optional: true, Tag: "files"})
 	}
 }

@@ -42,6 +42,9 @@ type HostFacts struct {
 	UIDRanges, GIDRanges []Map
 	// Mounts lists the mount points of the host.
 	Mounts func() []string
+	// Helper tells that the setuid helper makes the container. Caps are then
+	// those that the administrator granted the caller.
+	Helper bool
 	// NoFUSE tells that the caller may not mount by FUSE.
 	NoFUSE bool
 	// NoOverlay tells that the kernel lacks overlays; nil if not known.
@@ -62,6 +65,10 @@ type HostFacts struct {
 	// of CDI ask for, or nil.
 	Drivers host.Drivers
 	Edits   *host.Edits
+	// UserNet is the program of UserNets that this host has, Net what is known of
+	// the container's network.
+	UserNet string
+	Net     NetFacts
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)
@@ -215,6 +222,8 @@ func (m *maker) ids() error {
 		}
 	case h.UID == 0 && !m.o.Userns:
 		ids.Mode = HostIDs
+	case h.Helper && !m.o.Userns:
+		ids.Mode, ids.Helper = HostIDs, true
 	}
 	if ids.Mode != HostIDs && !m.f.Conf.AllowUser {
 		return errors.New("User namespace required but not allowed by configuration.")

@@ -122,8 +122,11 @@ func (m *maker) caps(setIDs bool) Caps {
 		have &= h.Caps
 	}
 	var set Caps
+	word := "won't add capability that you do not have: "
 	switch {
 	case o.NoPrivs, setIDs:
+	case m.p.IDs.Helper:
+		word = "not authorized to add capability: "
 	case m.p.IDs.Mode != HostIDs:
 		if m.p.IDs.InsideUID == 0 {
 			set = have
@@ -136,7 +139,7 @@ func (m *maker) caps(setIDs bool) Caps {
 	add, drop := m.parseCaps("add", o.AddCaps), m.parseCaps("drop", o.DropCaps)
 	if add != allCaps {
 		for _, name := range (add &^ have).Names() {
-			m.note("won't add capability that you do not have: " + name)
+			m.note(word + name)
 		}
 	}
 	return (set | add&have) &^ drop

@@ -9,6 +9,7 @@ type Plan struct {
 	Hostname string
 	// NetnsPath is a network namespace to join, if not empty.
 	NetnsPath string
+	Network   Network
 	Root      Root
 	Layers    []Layer // over the root, the top one first
 	Session   Session
@@ -99,6 +100,9 @@ type IDs struct {
 	// Ranges, which has them dropped otherwise. No such group has a number
 	// inside. A SingleID map cannot drop any.
 	KeepGroups bool
+	// Helper tells that the setuid helper makes the container: with HostIDs, for
+	// an ordinary user.
+	Helper bool
 	// FakeDevices asks for the filter that lets only the making of device
 	// nodes succeed quietly: fakeroot with ranges, where owners are real.
 	FakeDevices bool

@@ -20,43 +20,30 @@ const (
 // concurrent use.
 type Writer struct {
 	salt   []byte
-	wide   bool         // lanes.Have
-	plain  *lanes.State // of the data without its last block, nil if nobody wants it
-	rest   []byte       // the last block, if plain wants it
+	wide   bool // lanes.Have
 	size   int64
 	buf    []byte // of the chunk that is being filled
 	leaves [][]byte
 	jobs   chan job
 	free   chan []byte
 	done   sync.WaitGroup
-}
 
-// NewSummingWriter returns a Writer that makes the SHA-256 of the data as well, for
-// Plain, in the time of one of the two. It returns nil where the processor has no
-// instructions for that.
-func NewSummingWriter(salt []byte) *Writer {
-	if !lanes.Have() {
-		return nil
-	}
-	s := lanes.Initial()
-	return newWriter(&Writer{salt: bytes.Clone(salt), wide: true, plain: &s}, 1)
+	// Of a summing Writer, which hashes at once, where the data lies.
+	plain  *lanes.State // of the data in whole blocks
+	hasher *hasher
 }
 
 // job is a chunk of data and where its digests go.
 type job struct {
 	data, digests []byte
-	whole         int // bytes of data in whole blocks; the rest is filled up
 }
 
 // NewWriter returns a Writer that hashes with the given number of goroutines,
 // at least one, and a salt of at most 256 bytes. Sum must be called, after an
 // error too: it ends them.
 func NewWriter(salt []byte, workers int) *Writer {
-	return newWriter(&Writer{salt: bytes.Clone(salt), wide: lanes.Have()}, max(workers, 1))
-}
-
-func newWriter(w *Writer, workers int) *Writer {
-	w.jobs, w.free = make(chan job, ahead), make(chan []byte, workers+ahead)
+	workers = max(workers, 1)
+	w := &Writer{salt: bytes.Clone(salt), wide: lanes.Have(), jobs: make(chan job, ahead), free: make(chan []byte, workers+ahead)}
 	for range workers + ahead {
 		w.free <- make([]byte, 0, chunkBlocks*BlockSize)
 	}
@@ -70,12 +57,7 @@ func newWriter(w *Writer, workers int) *Writer {
 func (w *Writer) work() {
 	h := newHasher(w.salt, w.wide)
 	for j := range w.jobs {
-		if w.plain == nil {
-			h.all(j.data, j.digests)
-		} else {
-			h.with(w.plain, j.data[:j.whole], j.digests)
-			h.all(j.data[j.whole:], j.digests[j.whole/BlockSize*DigestSize:])
-		}
+		h.all(j.data, j.digests)
 		w.free <- j.data[:0]
 	}
 }
@@ -84,6 +66,10 @@ func (w *Writer) work() {
 func (w *Writer) Write(p []byte) (int, error) {
 	n := len(p)
 	w.size += int64(n)
+	if w.plain != nil {
+		w.hashNow(p)
+		return n, nil
+	}
 	for len(p) > 0 {
 		k := min(len(p), cap(w.buf)-len(w.buf))
 		w.buf = append(w.buf, p[:k]...)
@@ -97,24 +83,16 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // send gives the chunk to a goroutine; only the last one may be short.
 func (w *Writer) send() {
-	whole := len(w.buf) / BlockSize * BlockSize
-	if short := len(w.buf) - whole; short > 0 {
-		w.rest = bytes.Clone(w.buf[whole:])
-		w.buf = append(w.buf, make([]byte, BlockSize-short)...)
-	}
+	w.buf = filled(w.buf)
 	d := make([]byte, chunkBlocks*DigestSize)
 	w.leaves = append(w.leaves, d)
-	w.jobs <- job{w.buf, d, whole}
+	w.jobs <- job{w.buf, d}
 	w.buf = <-w.free
 }
 
 // Sum ends the data and returns its tree. There must be at least one byte.
 func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
-	if len(w.buf) > 0 {
-		w.send()
-	}
-	close(w.jobs)
-	w.done.Wait()
+	w.finish()
 	s, err := shapeOf(w.size)
 	if err != nil {
 		return nil, err
@@ -127,11 +105,21 @@ func (w *Writer) Sum(uuid [16]byte) (*Tree, error) {
 	return t, nil
 }
 
-// Sums tells whether w is a summing one.
-func (w *Writer) Sums() bool { return w.plain != nil }
+// finish ends the data, and the goroutines.
+func (w *Writer) finish() {
+	if w.plain != nil {
+		w.finishNow()
+		return
+	}
+	if len(w.buf) > 0 {
+		w.send()
+	}
+	close(w.jobs)
+	w.done.Wait()
+}
 
-// Plain returns the SHA-256 of the data, after Sum, once, if w is a summing one.
-func (w *Writer) Plain() Digest { return w.plain.Finish(w.rest, w.size) }
+// filled appends zeros to b, up to a whole block.
+func filled(b []byte) []byte { return append(b, make([]byte, -len(b)&(BlockSize-1))...) }
 
 // Tree is the hash tree over some data.
 type Tree struct {

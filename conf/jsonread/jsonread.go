@@ -362,3 +362,12 @@ func (r *Reader) Skip() {
 		r.number()
 	}
 }
+
+// Raw passes over a value of any kind and returns its text, for those who hand
+// it on.
+func (r *Reader) Raw() string {
+	r.space()
+	begin := r.at
+	r.Skip()
+	return r.text[begin:r.at]
+}

@@ -25,7 +25,11 @@
 //   - the caller is in at most 256 groups;
 //   - no variable begins with SINGULARITY_ or APPTAINER_;
 //   - the words up to the image are options of the list below;
-//   - the image is a directory, and its name holds no colon.
+//   - the image is a directory, and its name holds no colon;
+//   - the setuid helper is not installed.
+//
+// The setuid helper has a stub of its own, starter_entry (suid_amd64.s), which
+// takes the caller's environment and descriptors away; Scrubbed tells.
 //
 // In every other case the process goes on as a normal one, which costs a fork
 // later and nothing else. The same holds for a program linked without the
@@ -53,6 +57,9 @@ type State struct {
 	Files [2]uint64
 }
 
+// helper is the path of the setuid helper, "" for none; the Makefile sets it.
+var helper string
+
 // The stub writes these; see entry_amd64.s.
 var (
 	present   uint64
@@ -65,6 +72,7 @@ var (
 	masked    uint64
 	savedMask uint64
 	blocked   uint64 = Blocked
+	scrubbed  uint64 // 1 if the stub of the setuid helper ran
 )
 
 // Blocked is the set of signals that the stub blocks, bit n-1 for signal n: all
@@ -75,6 +83,9 @@ const Blocked = ^uint64(1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<12 
 
 // Present tells whether the stub ran.
 func Present() bool { return present == 1 }
+
+// Scrubbed tells whether the stub of the setuid helper ran.
+func Scrubbed() bool { return scrubbed == 1 }
 
 // Read returns what the stub left behind.
 func Read() State {
@@ -107,4 +118,6 @@ var (
 )
 
 // keep holds the lists that only the stub reads, so that the linker does too.
-func keep() int { return len(globalWords) + len(optionWords) + len(envWords) + int(blocked) }
+func keep() int {
+	return len(helper) + len(globalWords) + len(optionWords) + len(envWords) + int(blocked)
+}

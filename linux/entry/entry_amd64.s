@@ -39,6 +39,37 @@ ended:
 done:
 	RET
 
+// singularity_helper makes CX nonzero if the setuid helper is installed. It uses
+// other registers but R13.
+TEXT singularity_helper<>(SB), NOSPLIT|NOFRAME, $0
+	MOVQ  ·helper+8(SB), CX
+	TESTQ CX, CX
+	JEQ   none
+	CMPQ  CX, $3000
+	JHI   none
+	MOVQ  ·helper+0(SB), SI
+	SUBQ  $4096, SP                // the path, then struct stat
+	MOVQ  SP, DI
+	CLD
+	REP
+	MOVSB
+	MOVB  $0, (DI)
+	MOVQ  $262, AX                 // newfstatat(AT_FDCWD, path, &stat, 0)
+	MOVQ  $-100, DI
+	MOVQ  SP, SI
+	LEAQ  3584(SP), DX
+	XORL  R10, R10
+	SYSCALL
+	MOVL  3608(SP), CX             // st_mode
+	ADDQ  $4096, SP
+	ANDL  $0x800, CX               // S_ISUID
+	TESTQ AX, AX
+	JEQ   known
+none:
+	XORL  CX, CX
+known:
+	RET
+
 // singularity_entry is where the kernel starts the program: SP points at argc,
 // the arguments, a null, the environment, a null, the auxiliary vector.
 TEXT singularity_entry(SB), NOSPLIT|NOFRAME, $0
@@ -152,6 +183,9 @@ colon:
 	JNE   go
 	ANDL  $0xf000, CX
 	CMPL  CX, $0x4000              // S_IFDIR
+	JNE   go
+	CALL  singularity_helper<>(SB)
+	TESTL CX, CX
 	JNE   go
 	MOVQ  $272, AX                 // unshare(CLONE_NEWUSER)
 	MOVQ  $0x10000000, DI

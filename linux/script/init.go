@@ -5,21 +5,21 @@ import (
 	"unsafe"
 )
 
-// split forks for the steps opInit and opLeave. It returns in the child, or
+// split forks for the steps OpInit and OpLeave. It returns in the child, or
 // with an error.
 //
 //go:norace
 //go:nosplit
 func split(op uint8, arg uintptr) syscall.Errno {
 	flags := uintptr(syscall.SIGCHLD)
-	if op == opLeave {
+	if op == OpLeave {
 		flags |= syscall.CLONE_PARENT
 	}
 	child, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if e != 0 || child == 0 {
 		return e
 	}
-	if op == opInit {
+	if op == OpInit {
 		reapAll(child, arg)
 	}
 	id := uint64(child)

@@ -44,10 +44,21 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 		p, e = s.spawn(flags, uintptr(errfd))
 	}
 	if e == syscall.ENOSYS || e == syscall.EINVAL {
-		p, e = fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+		return s.Fork(flags, errfd)
 	}
 	if e != 0 {
-		return 0, &Error{Step: -1, Label: "create the container's process", Errno: e}
+		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
+	}
+	return int(p), nil
+}
+
+const createLabel = "create the container's process"
+
+// Fork is Start with a copy of the memory, always: the child is alone in it.
+func (s *Script) Fork(flags uintptr, errfd int) (pid int, err error) {
+	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+	if e != 0 {
+		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
 	}
 	return int(p), nil
 }
@@ -59,7 +70,7 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 // is outside.
 func (s *Script) stays() bool {
 	for i := range s.steps {
-		if op := s.steps[i].op; op == opInit || op == opIdle {
+		if op := s.steps[i].op; op == OpInit || op == OpIdle {
 			return true
 		}
 	}
@@ -159,6 +170,9 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 	runtimeAfterForkInChild()
 	i, e := run(steps, res, x)
 	f := failure{uint64(i), uint64(e)}
+	if i >= 0 && steps[i].code > 0 {
+		f.step = uint64(steps[i].code - 1)
+	}
 	syscall.RawSyscall(syscall.SYS_WRITE, errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
@@ -177,30 +191,25 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		var e syscall.Errno
 		var r uintptr
 		switch s.op {
-		case opExec:
+		case OpExec:
 			return i, execute(x)
-		case opIdle:
+		case OpIdle:
 			reapAll(0, initStays)
-		case opInit, opLeave:
+		case OpInit, OpLeave:
 			if e = split(s.op, s.a[0]); e == 0 {
 				continue
 			}
-		case opLaunch:
+		case OpLaunch:
 			e = launch(s.launch)
-		case opEqual:
+		case OpDrop:
+		case OpEqual:
 			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
 				e = syscall.ESTALE
 			}
-		case opStore:
+		case OpStore:
 			*s.mem[0] = uint64(res[s.a[0]])
 		default:
-			a := s.a
-			for k := range a {
-				if s.ref&(1<<k) != 0 {
-					a[k] = res[a[k]]
-				}
-			}
-			r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			r, e = call(s, res)
 			if e == 0 && s.want && r != s.expect {
 				e = syscall.ESTALE
 			}
@@ -216,6 +225,46 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		}
 	}
 	return -1, 0
+}
+
+// call makes the system call of a step. It is no part of run for the sake of the
+// small stack.
+//
+//go:norace
+//go:nosplit
+//go:noinline
+func call(s *step, res []uintptr) (r uintptr, e syscall.Errno) {
+	a := s.a
+	for k := range a {
+		if s.ref&(1<<k) != 0 {
+			a[k] = res[a[k]]
+		}
+	}
+	if s.raise != nil {
+		if e = setEffective(&s.raise[0]); e != 0 {
+			return 0, e
+		}
+	}
+	r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+	if s.raise != nil {
+		for setEffective(&s.raise[1]) != 0 {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
+		}
+	}
+	return r, e
+}
+
+// capHeader is struct __user_cap_header_struct: version 3, this thread.
+var capHeader = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3}
+
+// setEffective sets the capabilities of this thread to the first three words of
+// data.
+//
+//go:norace
+//go:nosplit
+func setEffective(data *[3]uint64) syscall.Errno {
+	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(data)), 0)
+	return e
 }
 
 // emptyPath is the path of execveat for the file of a descriptor itself.

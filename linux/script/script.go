@@ -30,6 +30,7 @@ type Slot int
 type Arg struct {
 	v    uintptr
 	slot bool
+	mem  bool // v is the address of memory that the script keeps
 }
 
 // Int is a plain number.
@@ -41,18 +42,20 @@ func Uint(v uint64) Arg { return Arg{v: uintptr(v)} }
 // Arg makes the result of a step an argument.
 func (s Slot) Arg() Arg { return Arg{v: uintptr(s), slot: true} }
 
+// What a step does.
 const (
-	opCall   = iota
-	opExec   // find and execute the program
-	opEqual  // two words of memory must have given values
-	opInit   // fork; the parent becomes a process 1 that waits for the child
-	opIdle   // stay as a process 1 without a child
-	opLeave  // fork; the parent tells the child's id and ends
-	opStore  // the result of a step goes to memory
-	opLaunch // start another program beside the one of the script
+	OpCall   = iota
+	OpExec   // find and execute the program
+	OpEqual  // two words of memory must have given values
+	OpInit   // fork; the parent becomes a process 1 that waits for the child
+	OpIdle   // stay as a process 1 without a child
+	OpLeave  // fork; the parent tells the child's id and ends
+	OpStore  // the result of a step goes to memory
+	OpLaunch // start another program beside the one of the script
+	OpDrop   // nothing: behind it a script needs no privilege any more
 )
 
-// Bits of the argument of opInit.
+// Bits of the argument of OpInit.
 const (
 	initStays = 1 << iota
 	initPolite
@@ -61,6 +64,7 @@ const (
 type step struct {
 	op     uint8
 	ref    uint8 // bit k: argument k is the number of a slot
+	ptr    uint8 // bit k: argument k is the address of memory
 	ignore bool  // an error does not end the script
 	skipOK uint8 // steps to leave out after success
 	skipNo uint8 // steps to leave out after failure; implies ignore
@@ -68,9 +72,22 @@ type step struct {
 	nr     uintptr
 	a      [6]uintptr
 	expect uintptr
-	mem    [2]*uint64 // opEqual: the words; a[0] and a[1] are their values. opStore: where to
+	mem    [2]*uint64 // OpEqual: the words; a[0] and a[1] are their values. OpStore: where to
 	launch *launchData
+	raise  *[2][3]uint64 // capset for this step, and behind it; nil for none
+	code   uintptr       // what a failure is reported as, and 1; 0 for the number of the step
 }
+
+// Program is what a script executes, as Exec and Otherwise were told.
+type Program struct {
+	Paths, Args, Env []string
+	Shell            string
+	OtherFD          int
+	OtherArgs        []string // nil for none
+}
+
+// Drop adds a mark: what comes behind it needs no privilege.
+func (s *Script) Drop() { s.add("give up every privilege", step{op: OpDrop}) }
 
 // Script is a list of system calls with the memory that they use.
 type Script struct {
@@ -80,9 +97,12 @@ type Script struct {
 	res    []uintptr
 	keep   []any
 	exec   *execData
+	source *Program // of exec
+	lists  [][]Arg  // what Pointers made, in order
+	tables [][]uintptr
 }
 
-// execData is what opExec needs, as addresses.
+// execData is what OpExec needs, as addresses.
 type execData struct {
 	paths []uintptr // candidates, in order
 	argv  uintptr
@@ -97,7 +117,7 @@ type execData struct {
 	otherwiseArgv uintptr
 }
 
-// launchData is what opLaunch needs.
+// launchData is what OpLaunch needs.
 type launchData struct {
 	exec *execData
 	fd   uintptr // stays open in the program
@@ -110,7 +130,7 @@ func (s *Script) Str(v string) Arg {
 	b := make([]byte, len(v)+1)
 	copy(b, v)
 	s.keep = append(s.keep, b)
-	return Arg{v: uintptr(unsafe.Pointer(&b[0]))}
+	return Arg{v: uintptr(unsafe.Pointer(&b[0])), mem: true}
 }
 
 // Bytes keeps b itself: what a call writes there can be read after Here.
@@ -119,13 +139,13 @@ func (s *Script) Bytes(b []byte) Arg {
 		return Arg{}
 	}
 	s.keep = append(s.keep, b)
-	return Arg{v: uintptr(unsafe.Pointer(&b[0]))}
+	return Arg{v: uintptr(unsafe.Pointer(&b[0])), mem: true}
 }
 
 // Words keeps w itself.
 func (s *Script) Words(w []uint64) Arg {
 	s.keep = append(s.keep, w)
-	return Arg{v: uintptr(unsafe.Pointer(&w[0]))}
+	return Arg{v: uintptr(unsafe.Pointer(&w[0])), mem: true}
 }
 
 // Pointers keeps the memory of args and returns a list of their addresses, for
@@ -136,17 +156,21 @@ func (s *Script) Pointers(args ...Arg) Arg {
 		w[i] = a.v
 	}
 	s.keep = append(s.keep, w)
-	return Arg{v: uintptr(unsafe.Pointer(&w[0]))}
+	s.lists, s.tables = append(s.lists, args), append(s.tables, w)
+	return Arg{v: uintptr(unsafe.Pointer(&w[0])), mem: true}
 }
 
 // Call adds the system call nr and returns the slot of its result. The label
 // says what the step does, as verb and object, for the error text.
 func (s *Script) Call(label string, nr uintptr, args ...Arg) Slot {
-	st := step{op: opCall, nr: nr}
+	st := step{op: OpCall, nr: nr}
 	for i, a := range args {
 		st.a[i] = a.v
 		if a.slot {
 			st.ref |= 1 << i
+		}
+		if a.mem {
+			st.ptr |= 1 << i
 		}
 	}
 	return s.add(label, st)
@@ -208,14 +232,14 @@ func (s *Script) SkipFail(i Slot, n int) {
 // an earlier call wrote there must be what the parent saw.
 func (s *Script) Equal(label string, w []uint64, i, j int, a, b uint64) {
 	s.Words(w)
-	s.add(label, step{op: opEqual, mem: [2]*uint64{&w[i], &w[j]}, a: [6]uintptr{uintptr(a), uintptr(b)}})
+	s.add(label, step{op: OpEqual, mem: [2]*uint64{&w[i], &w[j]}, a: [6]uintptr{uintptr(a), uintptr(b)}})
 }
 
 // Store adds that the result of step i is written to word k of w, for
 // structures in memory that hold a descriptor.
 func (s *Script) Store(i Slot, w []uint64, k int) {
 	s.Words(w)
-	s.add("store a result", step{op: opStore, mem: [2]*uint64{&w[k]}, a: [6]uintptr{uintptr(i)}})
+	s.add("store a result", step{op: OpStore, mem: [2]*uint64{&w[k]}, a: [6]uintptr{uintptr(i)}})
 }
 
 // Exec adds the end of the script: the first of paths that can be executed
@@ -223,7 +247,8 @@ func (s *Script) Store(i Slot, w []uint64, k int) {
 // (ENOEXEC) is given to shell, unless that is empty.
 func (s *Script) Exec(paths, argv, env []string, shell string) {
 	s.exec = s.program(paths, argv, env, shell)
-	s.add("execute", step{op: opExec})
+	s.source = &Program{Paths: paths, Args: argv, Env: env, Shell: shell}
+	s.add("execute", step{op: OpExec})
 }
 
 // Launch adds the start of another program, which keeps the descriptor fd and
@@ -234,7 +259,7 @@ func (s *Script) Exec(paths, argv, env []string, shell string) {
 func (s *Script) Launch(label string, paths, argv, env []string, fd int, wait bool) {
 	l := &launchData{exec: s.program(paths, argv, env, ""), fd: uintptr(fd), wait: wait, null: s.Str("/dev/null").v}
 	s.keep = append(s.keep, l)
-	s.add(label, step{op: opLaunch, launch: l})
+	s.add(label, step{op: OpLaunch, launch: l})
 }
 
 func (s *Script) program(paths, argv, env []string, shell string) *execData {
@@ -261,6 +286,7 @@ func (s *Script) program(paths, argv, env []string, shell string) *execData {
 // closed on execve, with argv.
 func (s *Script) Otherwise(fd int, argv []string) {
 	s.exec.otherwise, s.exec.otherwiseArgv = uintptr(fd), s.strings(argv)
+	s.source.OtherFD, s.source.OtherArgs = fd, argv
 }
 
 // strings keeps a null-terminated list of addresses of strings.
@@ -288,7 +314,7 @@ func (s *Script) strings(list []string) uintptr {
 // gives them some seconds.
 func (s *Script) Init(stay, polite bool) {
 	findEnvironment()
-	st := step{op: opInit}
+	st := step{op: OpInit}
 	if stay {
 		st.a[0] |= initStays
 	}
@@ -301,14 +327,14 @@ func (s *Script) Init(stay, polite bool) {
 // Idle ends the script as process 1 of an instance that starts no program.
 func (s *Script) Idle() {
 	findEnvironment()
-	s.add("wait as process 1", step{op: opIdle})
+	s.add("wait as process 1", step{op: OpIdle})
 }
 
 // Leave adds a fork whose parent writes the child's process id to fd, 8 bytes,
 // and ends. The child has the same parent as that process had; so a process
 // that changed the PID namespace of its children gets into it.
 func (s *Script) Leave(fd int) {
-	s.add("create a process in the container", step{op: opLeave, a: [6]uintptr{uintptr(fd)}})
+	s.add("create a process in the container", step{op: OpLeave, a: [6]uintptr{uintptr(fd)}})
 }
 
 // Text replaces the whole message of step i if it fails with ENOENT.
@@ -339,10 +365,13 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Errno }
 
 func (s *Script) fail(i int, e syscall.Errno) *Error {
+	if i >= Foreign {
+		return &Error{Step: i, Label: "change to an unprivileged process (step " + strconv.Itoa(i-Foreign) + ")", Errno: e}
+	}
 	if i < 0 || i >= len(s.steps) {
 		return &Error{Step: i, Label: "start the container", Errno: e}
 	}
-	return &Error{Step: i, Label: s.labels[i], Errno: e, Exec: s.steps[i].op == opExec, Text: s.texts[i]}
+	return &Error{Step: i, Label: s.labels[i], Errno: e, Exec: s.steps[i].op == OpExec, Text: s.texts[i]}
 }
 
 // Here runs the script in the calling thread. It returns the first failure, or
@@ -355,12 +384,15 @@ func (s *Script) Here() error {
 	return s.fail(i, e)
 }
 
+// Fail is the failure of step i as somebody else who carried the script out tells it.
+func (s *Script) Fail(i int, e syscall.Errno) error { return s.fail(i, e) }
+
 // Result is the result of step i, after Here, or as sent by Send.
 func (s *Script) Result(i Slot) int { return int(s.res[i]) }
 
 // Send adds a step that writes all results so far to descriptor fd.
 func (s *Script) Send(label string, fd int) Slot {
-	return s.add(label, step{op: opCall, nr: syscall.SYS_WRITE, a: [6]uintptr{uintptr(fd), ^uintptr(0), uintptr(len(s.steps) * 8)}})
+	return s.add(label, step{op: OpCall, nr: syscall.SYS_WRITE, a: [6]uintptr{uintptr(fd), ^uintptr(0), uintptr(len(s.steps) * 8)}})
 }
 
 // Receive reads from fd what step sent of Send wrote, and makes it visible to

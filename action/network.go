@@ -1,0 +1,60 @@
+package action
+
+import (
+	"errors"
+
+	"singularity/container"
+	"singularity/plan"
+)
+
+// connect makes the network that the options ask for. It comes before the plan,
+// since the files of the container tell of it.
+func (s *starter) connect() error {
+	h := &s.facts.Host
+	if s.ext.UserNet != nil {
+		h.UserNet = s.ext.UserNet()
+	}
+	n, _, err := plan.ChooseNetwork(s.o, h.UID, h.UserNet) // the plan has the notes
+	switch {
+	case errors.Is(err, plan.ErrNetworkRights):
+		return Fatal(err, "--network none is a loopback device alone; with pasta (package passt) or slirp4netns installed --net leads out")
+	case err != nil:
+		return err
+	case n.Kind != plan.SiteNet && n.Kind != plan.UserNet:
+		return nil
+	case s.ext.Network == nil:
+		return handOver(s.argv)
+	}
+	if s.net, err = s.ext.Network(n, s.o.NetworkArgs, s.conf, s.log); err != nil {
+		return err
+	}
+	h.Net = s.net.Facts
+	return nil
+}
+
+// disconnect ends the network.
+func (s *starter) disconnect() {
+	if s.net == nil {
+		return
+	}
+	if err := s.net.End(); err != nil {
+		s.log.Warning("Cannot undo the network of the container: " + err.Error())
+	}
+	s.net = nil
+}
+
+// networkHooks adds the network to the hooks of the container.
+func (s *starter) networkHooks(h *container.Hooks) {
+	if s.net != nil {
+		h.Netns, h.Attach = s.net.Netns, s.net.Attach
+	}
+}
+
+// address returns the first address of the container, "" if it has none of its
+// own.
+func (s *starter) address() string {
+	if len(s.facts.Host.Net.IPs) == 0 {
+		return ""
+	}
+	return s.facts.Host.Net.IPs[0]
+}

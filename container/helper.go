@@ -1,0 +1,138 @@
+package container
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/conf"
+	"singularity/linux/script"
+	"singularity/plan"
+	"singularity/priv"
+)
+
+// KernelRefused says that the kernel does not mount the image; a server of ours
+// can.
+type KernelRefused struct{ Reason string }
+
+func (e *KernelRefused) Error() string { return e.Reason }
+
+// helperError is a refusal of the setuid helper, with the step that it is about.
+type helperError struct {
+	text string
+	step error
+}
+
+func (e *helperError) Error() string { return e.text }
+
+// Unwrap returns the step.
+func (e *helperError) Unwrap() error { return e.step }
+
+// kernelFD is the number of the kernel's mount in the process that the helper
+// makes.
+const kernelFD = 1000
+
+// CanHelp tells whether the setuid helper can carry p out: no program of the
+// system has to mount in the container's namespaces, and no directory is the
+// writable layer of an overlay.
+func CanHelp(p *plan.Plan) bool {
+	if u := p.Upper(); u != nil && u.Kind != plan.TmpfsLayer {
+		return false
+	}
+	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot && p.NetnsPath == ""
+}
+
+// kernel tells whether the helper is asked for a kernel's mount of the root.
+func (b *builder) kernel() bool {
+	return b.helper && len(b.images) > 0 && b.images[0].Kernel && b.p.Root.Kind == plan.ServedRoot
+}
+
+// kernelMount is the kernel's mount as the result of a step.
+func (b *builder) kernelMount() script.Slot {
+	if !b.kernel() {
+		return 0
+	}
+	return b.s.Call("take the mount of the image", unix.SYS_DUP, script.Int(kernelFD))
+}
+
+// kernelRoot makes the root of an image that the kernel mounts. It has neither
+// mount points nor generated files of its own, so it is treated as a directory.
+func (b *builder) kernelRoot(overlay bool) []extra {
+	b.img = b.images[0]
+	m := b.kernelMount()
+	if !overlay {
+		var made []extra
+		if b.hasContent() {
+			made = b.layer(false)
+		}
+		b.root = m
+		b.attachMount(b.root, "attach the image")
+		return made
+	}
+	b.layer(true)
+	// Every source of a mount is open already, so any directory can be covered.
+	b.s.Call("attach the image", unix.SYS_MOVE_MOUNT, m.Arg(), b.s.Str(""), atCwd, b.s.Str("/dev"), script.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	b.s.Call("enter the image", unix.SYS_FCHDIR, m.Arg())
+	b.overlay(".")
+	b.attachMount(b.root, "attach the root")
+	return nil
+}
+
+// askHelper has the setuid helper make the process that carries the script out,
+// a child of this one.
+func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, error) {
+	list, err := b.s.List()
+	if err != nil {
+		return 0, err
+	}
+	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Steps: list}
+	if r := b.p.Rights; r != nil {
+		req.Caps = uint64(r.Caps)
+	}
+	fds := []int{b.errfd, ready}
+	for _, d := range devs {
+		if d != nil {
+			fds = append(fds, d.fd)
+		}
+	}
+	for _, f := range slices.Concat(b.h.Procs, b.h.Stdio[:]) {
+		if f != nil && f.Fd() > 2 {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	fds = append(fds, b.keep...)
+	for _, img := range images {
+		fds = append(fds, int(img.File.Fd()))
+		req.Images = append(req.Images, priv.Image{FD: int(img.File.Fd()), Format: img.Policy})
+	}
+	if b.p.Root.Kind == plan.DirRoot {
+		fd, err := unix.Open(b.p.Root.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return 0, errors.New("cannot open the sandbox " + b.p.Root.Path + ": " + err.Error())
+		}
+		defer unix.Close(fd)
+		fds = append(fds, fd)
+		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
+	}
+	if b.kernel() {
+		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD}
+	}
+	slices.Sort(fds)
+	a, err := priv.Ask(&priv.Request{Verb: priv.StartVerb, FDs: slices.Compact(fds), Start: req})
+	switch {
+	case err != nil:
+		return 0, err
+	case a.NoKernel:
+		return 0, &KernelRefused{a.Error}
+	case a.Step > 0:
+		step := b.s.Fail(a.Step-1, syscall.Errno(a.Errno))
+		_, reason, _ := strings.Cut(a.Error, "refused: ")
+		return 0, &helperError{step.Error() + ": " + reason, step}
+	case a.Error != "":
+		return 0, errors.New(a.Error)
+	}
+	return a.PID, nil
+}

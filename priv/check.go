@@ -1,0 +1,614 @@
+package priv
+
+import (
+	"encoding/binary"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/conf"
+	"singularity/linux/script"
+)
+
+// The capabilities that single steps are made with.
+const (
+	capMounts  = 1 << unix.CAP_SYS_ADMIN
+	capChroot  = 1 << unix.CAP_SYS_CHROOT
+	capNetwork = 1 << unix.CAP_NET_ADMIN
+	capOverlay = 1 << unix.CAP_DAC_OVERRIDE // of a working directory that nobody may enter
+)
+
+// kind is what the result of a step is.
+type kind uint8
+
+const (
+	nothing kind = iota
+	file         // a descriptor of a file or directory
+	inside       // the same, in a file system that the script made
+	fsys         // a file system that is being made
+	tree         // a detached mount
+	socket       // a socket of the script's own network namespace
+)
+
+// result is what is known of the result of a step.
+type result struct {
+	kind       kind
+	fs         string // of fsys and tree: the type
+	recursive  bool   // of tree: it has more mounts below
+	restricted bool   // of tree: nosuid
+	nosymlinks bool   // of tree: no link in it is followed
+	userxattr  bool   // of fsys
+	lower      string // of an overlay, as upper and work
+	upper      string
+	work       string
+	image      bool // of file: it is an image of the request, by comparison
+}
+
+// checker looks at the steps of a request before any is made.
+//
+// Security: a script comes from the caller, who may have written every bit of it.
+// Until the mark (script.OpDrop) its process has the caller's ids and no effective
+// capability, so a call can do no more than the caller's own processes can;
+// which calls there are, and what memory they touch, is checked all the same,
+// since the process still has capabilities to raise. They are raised for the
+// single calls below, whose every argument is a constant, or the result of a
+// step that is known. No two threads share the process's memory, what a call
+// writes to is never read as an argument of another, and results that are no
+// descriptor are -1. Behind the mark everything is given up and the steps are the
+// caller's own business.
+type checker struct {
+	*script.Listing
+	conf    *conf.Config
+	uid     int
+	gid     int
+	pid     bool
+	strict  bool         // every image must be one that was checked
+	numbers map[int]bool // of descriptors
+	kernel  int          // the number of the kernel's mount, or -1
+	images  [][2]uint64  // device and inode
+	res     []result
+	skipped []bool
+	output  []bool // memory that calls write to
+	stat    map[int]int
+	unshare uint64           // the namespaces that are the container's own
+	placed  map[place]result // what was mounted where in a file system of the script
+	dir     int              // the step whose result is the working directory, or -1
+}
+
+// place is a name in the directory that is the result of a step.
+type place struct {
+	step uint64
+	name string
+}
+
+// A StepError is a step that the helper refuses.
+type StepError struct {
+	Step   int
+	Reason string
+}
+
+func (e *StepError) Error() string {
+	return "step " + strconv.Itoa(e.Step) + " is refused: " + e.Reason
+}
+
+func refuse(step int, reason string) error { return &StepError{step, reason} }
+
+// check returns the number of the mark.
+func (c *checker) check() (drop int, err error) {
+	if drop, err = c.shape(); err != nil {
+		return 0, err
+	}
+	c.res, c.skipped = make([]result, drop), make([]bool, drop+1)
+	c.output, c.stat = make([]bool, len(c.Memory)), map[int]int{}
+	c.placed, c.dir = map[place]result{}, -1
+	for _, k := range c.Links {
+		c.output[k.At.Mem()] = true // holds addresses: no constant
+	}
+	for i := range c.Steps[:drop] {
+		s := &c.Steps[i]
+		n := int(max(s.SkipOK, s.SkipNo))
+		if i+1+n > drop {
+			return 0, refuse(i, "it skips the mark")
+		}
+		for k := range n {
+			c.skipped[i+1+k] = true
+		}
+		for _, k := range outputs(s) {
+			if s.Refs&(1<<k) != 0 {
+				c.output[script.Ref(s.Args[k]).Mem()] = true
+			}
+		}
+	}
+	for i := range c.Steps[:drop] {
+		if err := c.step(i); err != nil {
+			return 0, err
+		}
+	}
+	return drop, nil
+}
+
+// shape checks what holds for all steps: that references lie in the memory, and
+// slots before their step.
+func (c *checker) shape() (drop int, err error) {
+	drop = -1
+	in := func(r script.Ref, n int) bool {
+		return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
+	}
+	word := func(r script.Ref) bool { return in(r, 8) && r.Off()%8 == 0 }
+	for _, k := range c.Links {
+		if !word(k.At) || !in(k.To, 1) {
+			return 0, refuse(0, "an address lies outside of its memory")
+		}
+	}
+	for i := range c.Steps {
+		s := &c.Steps[i]
+		ok := s.Refs&s.Slots == 0 && i+1+int(max(s.SkipOK, s.SkipNo)) <= len(c.Steps)
+		for k, a := range s.Args {
+			if s.Refs&(1<<k) != 0 {
+				ok = ok && in(script.Ref(a), 1)
+			}
+			if s.Slots&(1<<k) != 0 {
+				ok = ok && a < uint64(i)
+			}
+		}
+		switch s.Op {
+		case script.OpCall, script.OpInit, script.OpIdle:
+		case script.OpEqual:
+			ok = ok && word(s.Mem[0]) && word(s.Mem[1])
+		case script.OpStore:
+			ok = ok && word(s.Mem[0]) && s.Args[0] < uint64(i)
+		case script.OpExec:
+			ok = ok && c.Program != nil && i == len(c.Steps)-1
+		case script.OpDrop:
+			ok = ok && drop < 0
+			drop = i
+		default:
+			ok = false
+		}
+		if !ok {
+			return 0, refuse(i, "it is not well formed")
+		}
+	}
+	if drop < 0 {
+		return 0, refuse(0, "no step gives up the privileges")
+	}
+	return drop, nil
+}
+
+// outputs are the arguments that a call writes to.
+func outputs(s *script.Step) []int {
+	switch {
+	case s.Op != script.OpCall:
+	case s.Nr == unix.SYS_FSTAT, s.Nr == unix.SYS_FSTATFS, s.Nr == unix.SYS_STATFS, s.Nr == unix.SYS_PREAD64:
+		return []int{1}
+	}
+	return nil
+}
+
+// in returns the n bytes of argument k, which no call writes to.
+func (c *checker) in(i, k, n int) []byte {
+	s := &c.Steps[i]
+	r := script.Ref(s.Args[k])
+	if s.Refs&(1<<k) == 0 || c.output[r.Mem()] || n < 0 || n > len(c.Memory[r.Mem()])-r.Off() {
+		return nil
+	}
+	return c.Memory[r.Mem()][r.Off():]
+}
+
+// maxText bounds a text: a path, or the layers of an overlay.
+const maxText = 1 << 16
+
+// text is argument k as a string; ok is false if it is none.
+func (c *checker) text(i, k int) (string, bool) {
+	b := c.in(i, k, 1)
+	t, _, ok := strings.Cut(string(b[:min(len(b), maxText)]), "\x00")
+	return t, ok
+}
+
+// is tells whether argument k is the string want.
+func (c *checker) is(i, k int, want string) bool {
+	t, ok := c.text(i, k)
+	return ok && t == want
+}
+
+// words are the n words at argument k, nil if it does not have them.
+func (c *checker) words(i, k, n int) []uint64 {
+	b := c.in(i, k, 8*n)
+	if b == nil {
+		return nil
+	}
+	w := make([]uint64, n)
+	for j := range w {
+		w[j] = binary.NativeEndian.Uint64(b[8*j:])
+	}
+	return w
+}
+
+// out tells whether argument k has room for n bytes that nothing else uses.
+func (c *checker) out(i, k int, n uint64) bool {
+	s := &c.Steps[i]
+	r := script.Ref(s.Args[k])
+	return s.Refs&(1<<k) != 0 && n <= uint64(len(c.Memory[r.Mem()])-r.Off())
+}
+
+// num is argument k, a plain number; anything else is the largest one.
+func (c *checker) num(i, k int) uint64 {
+	s := &c.Steps[i]
+	if (s.Refs|s.Slots)&(1<<k) != 0 {
+		return 1<<64 - 1
+	}
+	return s.Args[k]
+}
+
+// slot is what is known of argument k if it is the result of a step; else nothing.
+func (c *checker) slot(i, k int) *result {
+	if s := &c.Steps[i]; s.Slots&(1<<k) != 0 {
+		return &c.res[s.Args[k]]
+	}
+	return new(result)
+}
+
+const cwd = ^uint64(99) // AT_FDCWD
+
+// fd tells whether argument k is a descriptor: the working directory, one of the
+// request, or the result of a step.
+func (c *checker) fd(i, k int) bool {
+	if r := c.slot(i, k); r.kind != nothing {
+		return true
+	}
+	n := c.num(i, k)
+	return n == cwd || n < 3 || n < maxNumber && c.numbers[int(n)]
+}
+
+// surely tells whether step i is made whatever happens, and ends the script if it
+// fails.
+func (c *checker) surely(i int) bool { return !c.skipped[i] && !c.Steps[i].Ignore }
+
+// step checks step i, and notes what it raises and what its result is.
+func (c *checker) step(i int) error {
+	s := &c.Steps[i]
+	switch s.Op {
+	case script.OpEqual:
+		c.compare(i)
+		return nil
+	case script.OpCall:
+	default:
+		return refuse(i, "it must come behind the mark")
+	}
+	ok, reason := c.plain(i)
+	if !ok && reason == "" {
+		ok, reason = c.privileged(i)
+	}
+	if !ok {
+		return refuse(i, reason)
+	}
+	return nil
+}
+
+// compare notes that a file was found to be an image of the request.
+func (c *checker) compare(i int) {
+	s := &c.Steps[i]
+	of, ok := c.stat[s.Mem[0].Mem()]
+	if !ok || s.Mem[0].Mem() != s.Mem[1].Mem() || s.Mem[0].Off() != 0 || s.Mem[1].Off() != 8 || !c.surely(i) {
+		return
+	}
+	for _, im := range c.images {
+		if im == [2]uint64{s.Args[0], s.Args[1]} {
+			c.res[of].image = true
+		}
+	}
+}
+
+// plain checks the calls that need no privilege: what they do is done with the
+// caller's rights. The reason is empty if the call is none of these.
+func (c *checker) plain(i int) (ok bool, reason string) {
+	text := func(k int) bool { _, ok := c.text(i, k); return ok }
+	r := &c.res[i]
+	switch c.Steps[i].Nr {
+	case unix.SYS_OPENAT:
+		ok = c.fd(i, 0) && text(1)
+		r.kind = file
+		if name, _ := c.text(i, 1); c.made(i, 0) && !strings.Contains(name, "/") && name != ".." {
+			r.kind = inside
+		}
+	case unix.SYS_OPENAT2:
+		how := c.words(i, 2, 3)
+		ok = c.fd(i, 0) && text(1) && how != nil && c.num(i, 3) == 24
+		r.kind = file
+		if ok && c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
+			r.kind = inside
+		}
+	case unix.SYS_MKDIRAT:
+		ok = c.fd(i, 0) && text(1)
+	case unix.SYS_SYMLINKAT:
+		ok = text(0) && c.fd(i, 1) && text(2)
+	case unix.SYS_WRITE:
+		n := c.num(i, 2)
+		ok = c.fd(i, 0) && n < 1<<31 && c.in(i, 1, int(n)) != nil
+	case unix.SYS_CLOSE:
+		ok = c.fd(i, 0)
+	case unix.SYS_FCHDIR:
+		ok = c.fd(i, 0)
+		if c.dir = -1; c.slot(i, 0).kind == tree && c.surely(i) {
+			c.dir = int(c.Steps[i].Args[0])
+		}
+	case unix.SYS_FSTAT:
+		ok = c.fd(i, 0) && c.out(i, 1, 144)
+		if ok && c.slot(i, 0).kind == file && c.surely(i) {
+			c.stat[script.Ref(c.Steps[i].Args[1]).Mem()] = int(c.Steps[i].Args[0])
+		}
+	case unix.SYS_FSTATFS:
+		ok = c.fd(i, 0) && c.out(i, 1, 120)
+	case unix.SYS_STATFS:
+		ok = text(0) && c.out(i, 1, 120)
+	case unix.SYS_PREAD64:
+		ok = c.fd(i, 0) && c.out(i, 1, c.num(i, 2))
+	case unix.SYS_DUP:
+		ok = c.fd(i, 0)
+		if r.kind = file; ok && c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
+			*r = result{kind: tree, fs: "squashfs", restricted: true}
+		}
+	case unix.SYS_SOCKET:
+		ok = c.num(i, 0) == unix.AF_INET
+		if r.kind = file; c.unshare&unix.CLONE_NEWNET != 0 {
+			r.kind = socket
+		}
+	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
+		ok = c.Steps[i].Refs == 0
+	default:
+		return false, ""
+	}
+	return ok, "its arguments are not well formed"
+}
+
+// made tells whether argument k is in a file system that the script made.
+func (c *checker) made(i, k int) bool {
+	r := c.slot(i, k)
+	return r.kind == inside || r.kind == tree && r.fs != ""
+}
+
+// privileged checks the calls that need a capability.
+func (c *checker) privileged(i int) (ok bool, reason string) {
+	s := &c.Steps[i]
+	s.Raise = capMounts
+	reason = "its arguments are not allowed"
+	switch s.Nr {
+	case unix.SYS_UNSHARE:
+		ok, reason = c.namespaces(i)
+	case unix.SYS_SETHOSTNAME:
+		n := c.num(i, 1)
+		ok = c.unshare&unix.CLONE_NEWUTS != 0 && n <= 64 && c.in(i, 0, int(n)) != nil
+	case unix.SYS_IOCTL:
+		s.Raise = capNetwork
+		w := c.words(i, 2, 5)
+		ok = c.slot(i, 0).kind == socket && c.num(i, 1) == unix.SIOCSIFFLAGS && w != nil && w[0] == 'l'|'o'<<8 && w[1] == 0 && w[2]&(1<<16-1) == unix.IFF_UP|unix.IFF_RUNNING
+	case unix.SYS_FSOPEN:
+		ok, reason = c.fsopen(i)
+	case unix.SYS_FSCONFIG:
+		ok, reason = c.fsconfig(i)
+	case unix.SYS_FSMOUNT:
+		ok = c.fsmount(i)
+	case unix.SYS_OPEN_TREE:
+		ok, reason = c.openTree(i)
+	case unix.SYS_MOUNT_SETATTR:
+		ok = c.setattr(i)
+	case unix.SYS_MOVE_MOUNT:
+		from := c.slot(i, 0)
+		name, named := c.text(i, 3)
+		if c.slot(i, 2).kind == tree {
+			c.placed[place{s.Args[2], name}] = *from
+			if !c.surely(i) {
+				c.placed[place{s.Args[2], name}] = result{}
+			}
+		}
+		ok = from.kind == tree && from.restricted && c.is(i, 1, "") && c.fd(i, 2) && named && c.num(i, 4)&^(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH) == 0
+	case unix.SYS_PIVOT_ROOT:
+		next := c.Steps[i+1]
+		ok = c.is(i, 0, ".") && c.is(i, 1, ".") && c.surely(i) && next.Op == script.OpCall && next.Nr == unix.SYS_UMOUNT2
+	case unix.SYS_UMOUNT2:
+		// What an unmount lays bare might have been covered with intent.
+		last := &c.Steps[max(i-1, 0)]
+		ok = last.Nr == unix.SYS_PIVOT_ROOT && last.Op == script.OpCall && c.surely(i) && c.is(i, 0, ".") && c.num(i, 1) == unix.MNT_DETACH
+	case unix.SYS_CHROOT:
+		s.Raise = capChroot
+		_, ok = c.text(i, 0)
+	default:
+		reason = "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
+	}
+	return ok, reason
+}
+
+func (c *checker) namespaces(i int) (bool, string) {
+	flags := c.num(i, 0)
+	for _, n := range []struct {
+		flag  uint64
+		allow bool
+		name  string
+	}{{unix.CLONE_NEWIPC, c.conf.AllowIPCNS, "ipc"}, {unix.CLONE_NEWUTS, c.conf.AllowUTSNS, "uts"}, {unix.CLONE_NEWNET, true, ""}} {
+		if flags&n.flag != 0 && !n.allow {
+			return false, "singularity.conf says: allow " + n.name + " ns = no"
+		}
+	}
+	if flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) != 0 || !c.surely(i) {
+		return false, "its namespaces are not allowed"
+	}
+	c.unshare |= flags
+	return true, ""
+}
+
+func (c *checker) fsopen(i int) (bool, string) {
+	r := &c.res[i]
+	r.kind = fsys
+	r.fs, _ = c.text(i, 0)
+	switch r.fs {
+	case "tmpfs", "devpts":
+	case "fuse":
+		if c.strict {
+			return false, "singularity.conf limits which images may be used, so only those that the kernel mounts, and directories, are"
+		}
+	case "proc":
+		return c.pid, "it shows the processes of the host"
+	case "mqueue":
+		return c.unshare&unix.CLONE_NEWIPC != 0, "it shows the message queues of the host"
+	case "overlay":
+		return c.conf.EnableOverlay != "no", "singularity.conf says: enable overlay = no"
+	default:
+		return false, "the file system " + strconv.Quote(r.fs) + " is not allowed"
+	}
+	return true, ""
+}
+
+func (c *checker) fsconfig(i int) (bool, string) {
+	r := c.slot(i, 0)
+	key, _ := c.text(i, 2)
+	value, isText := c.text(i, 3)
+	switch cmd := c.num(i, 1); {
+	case r.kind != fsys:
+		return false, "it is no file system"
+	case cmd == unix.FSCONFIG_CMD_CREATE:
+		if r.fs == "overlay" && !r.userxattr {
+			return false, "an overlay must have userxattr"
+		}
+		if r.upper != "" {
+			if !c.inMemory(r) {
+				return false, "only a layer in memory can be written to"
+			}
+			c.Steps[i].Raise |= capOverlay
+		}
+		return c.num(i, 2) == 0 && c.num(i, 3) == 0, "its arguments are not allowed"
+	case cmd == unix.FSCONFIG_SET_FLAG && c.num(i, 3) == 0, cmd == unix.FSCONFIG_SET_STRING && isText:
+	default:
+		return false, "its arguments are not allowed"
+	}
+	switch {
+	case r.fs != "overlay":
+	case !c.surely(i):
+		return false, "an option of an overlay must not be left out"
+	case key == "userxattr":
+		r.userxattr = true
+	case key == "lowerdir":
+		r.lower = value
+	case key == "upperdir":
+		r.upper = value
+	case key == "workdir":
+		r.work = value
+	}
+	return c.option(r.fs, key, value), "the option " + key + "=" + value + " is not allowed for " + r.fs
+}
+
+// inMemory tells whether the overlay r writes to memory alone, and all its layers
+// are mounts that the script placed in the working directory.
+//
+// Security: the kernel makes the overlay with the right to pass by permissions,
+// since it keeps files in a directory that has none. With that right it must walk
+// no path that the caller could lead elsewhere.
+func (c *checker) inMemory(r *result) bool {
+	if c.dir < 0 || c.res[c.dir].fs != "tmpfs" {
+		return false
+	}
+	for _, name := range append(strings.Split(r.lower, ":"), r.upper, r.work) {
+		first, rest, deep := strings.Cut(name, "/")
+		at, ok := c.placed[place{uint64(c.dir), first}]
+		written := name == r.upper || name == r.work
+		if !ok || first == "" || first == "." || first == ".." || strings.Contains(rest, "..") || deep && !at.nosymlinks || written && at.fs != "tmpfs" {
+			return false
+		}
+	}
+	return true
+}
+
+// option tells whether a file system may have an option.
+//
+// Security (SC-062): allow_other would show a file system that the caller serves
+// to others.
+func (c *checker) option(fs, key, value string) bool {
+	switch fs + " " + key {
+	case "tmpfs mode", "tmpfs size", "devpts newinstance", "devpts ptmxmode", "devpts mode", "fuse default_permissions",
+		"overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr":
+		return true
+	case "devpts gid":
+		return value == "5"
+	case "fuse rootmode":
+		return value == "40000"
+	case "fuse user_id":
+		return value == strconv.Itoa(c.uid)
+	case "fuse group_id":
+		return value == strconv.Itoa(c.gid)
+	case "fuse fd":
+		n, err := strconv.Atoi(value)
+		return err == nil && c.numbers[n]
+	}
+	return false
+}
+
+func (c *checker) fsmount(i int) bool {
+	from := c.slot(i, 0)
+	attr := c.num(i, 2)
+	want := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if from.fs == "devpts" {
+		want = unix.MOUNT_ATTR_NOSUID
+	}
+	c.res[i] = result{kind: tree, fs: from.fs, restricted: true}
+	return from.kind == fsys && attr&want == want && attr>>32 == 0
+}
+
+// openTree checks the copy of a mount. One of a mount of the host is recursive,
+// or it would show what lies below mounts.
+func (c *checker) openTree(i int) (bool, string) {
+	path, ok := c.text(i, 1)
+	flags := c.num(i, 2)
+	recursive := flags&unix.AT_RECURSIVE != 0
+	r, from := &c.res[i], c.slot(i, 0)
+	*r = result{kind: tree, recursive: recursive}
+	own := c.made(i, 0) && !strings.HasPrefix(path, "/") && !strings.Contains(path, "..")
+	switch {
+	case !ok || !c.fd(i, 0) || flags&unix.OPEN_TREE_CLONE == 0 || flags>>32 != 0:
+		return false, "its arguments are not allowed"
+	case own:
+		r.fs, r.restricted = "part", true // of a mount that the script made
+		return true, ""
+	case !recursive:
+		return false, "a mount of the host must be taken with what is mounted in it"
+	case c.strict && from.kind == file && !from.image:
+		return false, "the directory is not the image that was checked"
+	case c.num(i, 0) == cwd && !c.conf.UserBindControl && !c.ofSite(path):
+		return false, "singularity.conf says: user bind control = no"
+	}
+	return true, ""
+}
+
+// ofSite tells whether the administrator has path bound in every container.
+func (c *checker) ofSite(path string) bool {
+	switch path {
+	case "/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", homeOf(c.uid):
+		return true
+	}
+	if strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..") {
+		return true
+	}
+	for _, b := range c.conf.BindPaths {
+		if src, _, _ := strings.Cut(b, ":"); src == path {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *checker) setattr(i int) bool {
+	r := c.slot(i, 0)
+	flags := c.num(i, 2)
+	w := c.words(i, 3, 4)
+	const may = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
+	if r.kind != tree || !c.is(i, 1, "") || flags&^(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE) != 0 || c.num(i, 4) != 32 ||
+		w == nil || w[0]&^may != 0 || w[1]|w[2]|w[3] != 0 {
+		return false
+	}
+	if w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive {
+		r.nosymlinks = true
+	}
+	if w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive) {
+		r.restricted = true
+	}
+	return true
+}

@@ -1,0 +1,286 @@
+// Package priv is what must be root: the setuid helper starter-suid, and the
+// request that the unprivileged side makes of it.
+//
+// In: descriptor 3, a socket over which one request comes, with the descriptors
+// that it means; and the administrator's files. Out: the process of a container,
+// a child of whoever started the helper, and an answer over the socket. The
+// helper runs for a few milliseconds and nothing of it stays: a mount that it
+// made lives in the container's mount namespace.
+//
+// What is trusted: files that root alone can have written (conf.OpenOwned). What
+// is not: everything else, the environment, the arguments, the descriptors, the
+// limits and signals, and every bit of the request.
+//
+// The helper reads no path for the caller and no image. It takes the ids of the
+// caller before it does what the request says, and the program starts with no
+// privilege, and no way to get one (see checker).
+//
+// A verb is added so: a number in request.go, with a field of Request for what it
+// needs and a function that reads and writes that field (all numbers, texts and
+// lists come from codec, which bounds them), and a row in verbs below, whose
+// function does what the verb is for. It gets the helper: the administrator's
+// configuration, the caller's ids, and the descriptors of the request by number.
+// What it returns is the answer. The process is root there, with an empty
+// environment and / as its directory, and is not dumpable; a program that it
+// starts must be root's (conf.OpenOwned, then by descriptor), in a process of its
+// own, with an environment that is a fixed list.
+//
+// Files: priv.go (Main, verbs), codec.go and request.go (requests), check.go (the
+// steps that are allowed), start.go (a container), kernel.go (mounts by the
+// kernel), names.go (users and groups), ask.go (the other side).
+package priv
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/conf"
+	"singularity/linux/entry"
+)
+
+// Name is the name of the program, and its only argument.
+const Name = "starter-suid"
+
+// socketFD is where the request comes from.
+const socketFD = 3
+
+// verbs are all that the helper does.
+var verbs = [...]struct {
+	verb Verb
+	code func(*codec, *Request)
+	run  func(*helper, *Request) (*Answer, error)
+}{
+	{StartVerb, (*codec).start, (*helper).start},
+}
+
+// helper is what a verb has.
+type helper struct {
+	conf     *conf.Config
+	uid, gid int
+	groups   []int
+	fds      map[int]int // what came with the request, by the number that it means it by
+}
+
+// Answer is what the helper says when it is done.
+type Answer struct {
+	PID int // of a process that it made
+	// Step and Errno tell of a step that failed or was refused: its number, and 1.
+	Step  int
+	Errno int
+	Error string // empty if all is well
+	// NoKernel tells that the request failed because the kernel does not mount
+	// the image.
+	NoKernel bool
+}
+
+// Main is the life of the helper. It returns the exit status.
+func Main() int {
+	a, err := serve()
+	if err != nil {
+		a = &Answer{Error: err.Error()}
+		if se, ok := err.(*StepError); ok {
+			a.Step, a.Errno = se.Step+1, int(unix.EPERM)
+		}
+		_, a.NoKernel = err.(*KernelError)
+	}
+	c := &codec{}
+	c.answer(a)
+	unix.Write(socketFD, c.data)
+	if err != nil {
+		return 255
+	}
+	return 0
+}
+
+func (c *codec) answer(a *Answer) {
+	num(c, &a.PID)
+	num(c, &a.Step)
+	num(c, &a.Errno)
+	c.text(&a.Error)
+	c.flag(&a.NoKernel)
+}
+
+func serve() (*Answer, error) {
+	runtime.LockOSThread()
+	h := &helper{uid: os.Getuid(), gid: os.Getgid()}
+	if err := h.secure(); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.conf, err = conf.LoadOwned(conf.Path()); err != nil {
+		return nil, err
+	}
+	if !h.conf.AllowSetuid {
+		return nil, errors.New("singularity.conf says: allow setuid = no")
+	}
+	r, err := h.receive()
+	if err != nil {
+		return nil, err
+	}
+	for i := range verbs {
+		if verbs[i].verb == r.Verb {
+			return verbs[i].run(h, r)
+		}
+	}
+	return nil, errRequest
+}
+
+// secure takes from the process what it has of its caller.
+func (h *helper) secure() (err error) {
+	switch {
+	case len(os.Args) != 1 || os.Args[0] != Name:
+		return errors.New(Name + " is for singularity to start")
+	case !entry.Scrubbed():
+		return errors.New(Name + " was built without its entry point")
+	case os.Geteuid() != 0 || h.uid == 0 || os.Getegid() != h.gid:
+		return errors.New(Name + " must be owned by root, have mode 4755, and be started by an ordinary user")
+	}
+	// Security (SC-017, SC-018): before anything is read. No way leads back.
+	if err := notDumpable(); err != nil {
+		return err
+	}
+	os.Clearenv()
+	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	if h.groups, err = os.Getgroups(); err != nil {
+		return err
+	}
+	return closeInherited()
+}
+
+func notDumpable() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
+		return errors.New("the process can be dumped")
+	}
+	return nil
+}
+
+// closeInherited closes the descriptors that the caller left open, on kernels
+// where the entry stub could not: all but those that are closed on execve, which
+// the runtime has opened since.
+func closeInherited() error {
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, d := range dir {
+		fd, err := strconv.Atoi(d.Name())
+		if err != nil || fd <= socketFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	unix.CloseOnExec(socketFD)
+	return nil
+}
+
+// headerSize is the size of what comes before a request: its length, in decimal,
+// filled up with blanks. The descriptors come with it.
+const headerSize = 16
+
+// receive reads the request.
+func (h *helper) receive() (*Request, error) {
+	head, rights := make([]byte, headerSize), make([]byte, unix.CmsgSpace(4*maxFDs))
+	n, nr, flags, _, err := unix.Recvmsg(socketFD, head, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+	if err != nil || n != headerSize || flags&unix.MSG_CTRUNC != 0 {
+		return nil, errRequest
+	}
+	size, err := strconv.ParseUint(string(head), 16, 32)
+	if err != nil || size > maxRequest {
+		return nil, errRequest
+	}
+	fds, err := parseRights(rights[:nr])
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	for got := 0; got < len(b); {
+		n, err := unix.Read(socketFD, b[got:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return nil, errRequest
+		}
+		got += n
+	}
+	r, err := Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	return r, h.number(r, fds)
+}
+
+func parseRights(b []byte) (fds []int, err error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	list, err := unix.ParseSocketControlMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		got, err := unix.ParseUnixRights(&list[i])
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+// number moves the descriptors above all numbers that the request uses.
+func (h *helper) number(r *Request, fds []int) error {
+	if len(fds) != len(r.FDs) {
+		return errRequest
+	}
+	h.fds = map[int]int{}
+	if len(fds) == 0 {
+		return nil
+	}
+	top := slices.Max(r.FDs)
+	for i, want := range r.FDs {
+		if _, twice := h.fds[want]; twice || want <= socketFD || want >= maxNumber {
+			return errRequest
+		}
+		fd, err := unix.FcntlInt(uintptr(fds[i]), unix.F_DUPFD_CLOEXEC, top+1)
+		if err != nil {
+			return errors.New("cannot number the descriptors of the request: " + err.Error())
+		}
+		h.fds[want] = fd
+		unix.Close(fds[i])
+	}
+	return nil
+}
+
+// file is a descriptor of the request.
+func (h *helper) file(number int) (*os.File, error) {
+	fd, ok := h.fds[number]
+	if !ok {
+		return nil, errRequest
+	}
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fd)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "image"), nil
+}
+
+// stat is Stat_t of a file.
+func stat(f *os.File) (*syscall.Stat_t, error) {
+	st := new(syscall.Stat_t)
+	return st, syscall.Fstat(int(f.Fd()), st)
+}

@@ -1,0 +1,164 @@
+package priv
+
+import (
+	"errors"
+
+	"singularity/linux/script"
+)
+
+// Verb says what is asked of the helper.
+type Verb uint8
+
+// The verbs. A new one gets a number here, a row in the table verbs, a field of
+// Request with what it needs, and a function that reads and writes that field.
+const (
+	StartVerb Verb = iota + 1 // a container
+)
+
+// maxRequest bounds a request, in bytes: the kernel takes arguments and
+// environment of at most 6 MiB.
+const maxRequest = 16 << 20
+
+// maxFDs bounds the descriptors of a request; the kernel passes at most 253.
+const maxFDs = 64
+
+// Request is what the unprivileged side asks for. Exactly one of the fields for
+// verbs is set, that of Verb.
+type Request struct {
+	Verb Verb
+	// FDs are the numbers by which the request means the descriptors that come
+	// with it, in that order. They are above 2 and below maxNumber.
+	FDs   []int
+	Start *Start
+}
+
+// maxNumber is above every number of a descriptor.
+const maxNumber = 1024
+
+// Image is a file or directory that the container is made of.
+type Image struct {
+	FD     int    // what was opened, also when the image is served
+	Format string // one of conf.Format...
+}
+
+// Start asks for a container: the steps by which package container makes it, of
+// which the helper accepts those of check.go.
+type Start struct {
+	// PID makes a PID namespace.
+	PID bool
+	// Report is the descriptor that a failed step is reported on, as package
+	// script does.
+	Report int
+	// Caps are the capabilities that the program shall have. Those that the
+	// administrator did not grant are refused.
+	Caps uint64
+	// Images are all files that the container is made of.
+	Images []Image
+	// Kernel, if not nil, is the image that the kernel shall mount.
+	Kernel *Kernel
+	Steps  *script.Listing
+}
+
+// Kernel asks for a mount by the kernel of the squashfs in an image.
+type Kernel struct {
+	FD        int // of the image
+	Off, Size uint64
+	Mount     int // the number that the mount gets
+}
+
+var errRequest = errors.New("the request is not well formed")
+
+// Encode returns r as bytes.
+func (r *Request) Encode() []byte {
+	c := &codec{}
+	c.request(r)
+	return c.data
+}
+
+// Decode reads what Encode wrote, and nothing else.
+func Decode(b []byte) (*Request, error) {
+	c, r := &codec{data: b, reading: true}, new(Request)
+	c.request(r)
+	if c.bad || len(c.data) > 0 {
+		return nil, errRequest
+	}
+	return r, nil
+}
+
+func (c *codec) request(r *Request) {
+	num(c, &r.Verb)
+	list(c, &r.FDs, func(fd *int) { num(c, fd) })
+	for i := range verbs {
+		if verbs[i].verb == r.Verb {
+			verbs[i].code(c, r)
+			return
+		}
+	}
+	c.fail()
+}
+
+// optional is a value that may be nil.
+func optional[T any](c *codec, v **T, value func(*T)) {
+	there := *v != nil
+	if c.flag(&there); there && !c.bad {
+		if c.reading {
+			*v = new(T)
+		}
+		value(*v)
+	}
+}
+
+func (c *codec) start(r *Request) {
+	if c.reading {
+		r.Start = &Start{Steps: new(script.Listing)}
+	}
+	s := r.Start
+	c.flag(&s.PID)
+	num(c, &s.Report)
+	num(c, &s.Caps)
+	list(c, &s.Images, func(im *Image) {
+		num(c, &im.FD)
+		c.text(&im.Format)
+	})
+	optional(c, &s.Kernel, func(k *Kernel) {
+		num(c, &k.FD)
+		num(c, &k.Off)
+		num(c, &k.Size)
+		num(c, &k.Mount)
+	})
+	c.listing(s.Steps)
+}
+
+func (c *codec) listing(l *script.Listing) {
+	list(c, &l.Memory, c.bytes)
+	list(c, &l.Links, func(k *script.Link) {
+		num(c, &k.At)
+		num(c, &k.To)
+	})
+	list(c, &l.Steps, c.step)
+	optional(c, &l.Program, func(p *script.Program) {
+		for _, words := range []*[]string{&p.Paths, &p.Args, &p.Env, &p.OtherArgs} {
+			list(c, words, c.text)
+		}
+		c.text(&p.Shell)
+		num(c, &p.OtherFD)
+	})
+}
+
+func (c *codec) step(s *script.Step) {
+	num(c, &s.Op)
+	num(c, &s.Slots)
+	num(c, &s.Refs)
+	c.flag(&s.Ignore)
+	c.flag(&s.Want)
+	num(c, &s.SkipOK)
+	num(c, &s.SkipNo)
+	num(c, &s.Nr)
+	num(c, &s.Expect)
+	for i := range s.Args {
+		num(c, &s.Args[i])
+	}
+	for i := range s.Mem {
+		num(c, &s.Mem[i])
+	}
+}

@@ -1,0 +1,97 @@
+package priv
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/linux/script"
+)
+
+// sample is a request with every field set.
+func sample(t testing.TB) *Request {
+	s := new(script.Script)
+	fd := s.Call("open", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), s.Str("/etc/hosts"), script.Int(unix.O_PATH))
+	s.SkipFail(fd, 1)
+	s.Want(s.Call("close", unix.SYS_CLOSE, fd.Arg()), 0)
+	st := make([]uint64, 32)
+	s.Call("look", unix.SYS_FSTAT, fd.Arg(), s.Words(st))
+	s.Equal("same", st, 0, 1, 5, 7)
+	s.Drop()
+	s.Call("filter", unix.SYS_PRCTL, script.Int(1), s.Pointers(script.Int(1), s.Bytes([]byte{1, 2})))
+	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "true"}, []string{"A=b"}, "/bin/sh")
+	list, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
+		Kernel: &Kernel{FD: 9, Off: 512, Size: 1 << 33, Mount: 77}, Steps: list}}
+}
+
+func TestRequestRoundTrip(t *testing.T) {
+	want := sample(t)
+	got, err := Decode(want.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Encode(), want.Encode()) || !reflect.DeepEqual(got.FDs, want.FDs) || got.Start.Kernel.Size != 1<<33 || len(got.Start.Steps.Steps) != len(want.Start.Steps.Steps) {
+		t.Errorf("got %+v", got.Start)
+	}
+}
+
+// TestRequestRefused: SC-006, SC-008, SC-036: what is not a whole request of one
+// verb is none.
+func TestRequestRefused(t *testing.T) {
+	good := sample(t).Encode()
+	for n := range len(good) {
+		if _, err := Decode(good[:n]); err == nil {
+			t.Fatalf("the first %d of %d bytes are a request", n, len(good))
+		}
+	}
+	if _, err := Decode(append(good[:len(good):len(good)], 0)); err == nil {
+		t.Error("a request has a byte behind it")
+	}
+	for verb := range 256 {
+		b := append([]byte{}, good...)
+		if b[0] = byte(verb); Verb(verb) == StartVerb {
+			continue
+		}
+		if _, err := Decode(b); err == nil {
+			t.Errorf("verb %d takes the fields of another", verb)
+		}
+	}
+	// A list that says it is longer than what is left.
+	if _, err := Decode([]byte{byte(StartVerb), 0xff, 0xff, 0xff, 0xff, 0x0f}); err == nil {
+		t.Error("a list has no end")
+	}
+	// A number in a longer form than it needs.
+	if _, err := Decode([]byte{0x81, 0}); err == nil {
+		t.Error("a number has two forms")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(sample(f).Encode())
+	f.Add([]byte{1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := Decode(b)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(r.Encode(), b) {
+			t.Fatal("a request has two forms")
+		}
+		// Whatever the steps are, looking at them does no harm, and what passes
+		// can be made into a script.
+		c := newChecker(r.Start.Steps)
+		if _, err := c.check(); err != nil {
+			return
+		}
+		m := new(script.Script).NewMaker(r.Start.Steps)
+		for range r.Start.Steps.Steps {
+			m.Add(1 << 21)
+		}
+	})
+}
