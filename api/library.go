@@ -211,3 +211,34 @@ type Listing[T any] struct {
 type Page struct {
 	Next string `json:"next,omitempty"`
 }
+
+// Inspection is what an image says of itself. All of it is text from a stranger:
+// what a signature covers is known only to who checks it.
+type Inspection struct {
+	Image       Image             `json:"image"`
+	ID          string            `json:"id"` // of the SIF
+	Launch      string            `json:"launch,omitempty"`
+	Created     time.Time         `json:"created,omitzero"`
+	Objects     []SIFObject       `json:"objects"`
+	Definition  string            `json:"definition,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"` // files and their text
+	Runscript   string            `json:"runscript,omitempty"`
+	Help        string            `json:"help,omitempty"`
+}
+
+// SIFObject is a data object of an image. A signature names the objects that it
+// is about in Covers, and in Signer by whose key it says to be.
+type SIFObject struct {
+	ID         uint32   `json:"id"`
+	Type       string   `json:"type"`
+	Name       string   `json:"name,omitempty"`
+	Group      uint32   `json:"group,omitempty"`
+	Offset     int64    `json:"offset"`
+	Size       int64    `json:"size"`
+	FileSystem string   `json:"fileSystem,omitempty"`
+	Arch       string   `json:"arch,omitempty"`
+	Encrypted  bool     `json:"encrypted,omitempty"`
+	Signer     string   `json:"signer,omitempty"`
+	Covers     []uint32 `json:"covers,omitempty"`
+}

@@ -24,6 +24,7 @@
 //   - tree.go, edit.go: entities, collections, containers
 //   - image.go, tag.go: images and tags; content.go: what a SIF says of itself
 //   - upload.go, presign.go, download.go: bytes in and out
+//   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
 //   - quota.go: what an entity has in use
 package library
@@ -143,6 +144,7 @@ func (s *Service) Hold(h Holder) { s.holders = append(s.holders, h) }
 func (s *Service) Routes() []route.Route {
 	f := route.Func
 	return []route.Route{
+		{Pattern: "GET /v1/entities", Handler: f(s.listEntities)},
 		{Pattern: "GET /v1/entities/{entity}", Handler: f(s.getEntity)},
 		{Pattern: "PATCH /v1/entities/{entity}", Handler: f(s.editEntity)},
 		{Pattern: "GET /v1/entities/{entity}/collections", Handler: f(s.listCollections)},
@@ -159,6 +161,8 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /v1/containers/{entity}/{collection}/{container}/retention", Handler: f(s.retain)},
 		{Pattern: "POST /v1/containers", Handler: f(s.createContainer), Class: route.Push},
 		{Pattern: "GET /v1/images/{ref...}", Handler: f(s.getImage)},
+		{Pattern: "GET /v1/inspect/{ref...}", Handler: f(s.inspectImage)},
+		{Pattern: "GET /v1/latest", Handler: f(s.latest), Class: route.Search},
 		{Pattern: "DELETE /v1/images/{ref...}", Handler: f(s.deleteImage)},
 		{Pattern: "POST /v1/images", Handler: f(s.createImage), Class: route.Push},
 		{Pattern: "POST /v1/images/{id}/_restore", Handler: f(s.restoreImage)},

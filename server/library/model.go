@@ -209,6 +209,12 @@ var imageIndexes = []store.Index[image]{
 		}
 		return i.Content.Signers
 	}},
+	{Name: "newest", Of: func(i *image) []string {
+		if !i.there() {
+			return nil
+		}
+		return []string{stamp(i.UploadedAt)}
+	}},
 	{Name: "deleted", Of: func(i *image) []string { return []string{stamp(i.DeletedAt)} }},
 	{Name: "pending", Of: func(i *image) []string {
 		if i.Uploaded || !i.DeletedAt.IsZero() {
