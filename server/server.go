@@ -42,6 +42,7 @@ import (
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
+	"singularity/server/web"
 )
 
 // Server is one running server.
@@ -71,7 +72,7 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth); err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib}, nil
+	return []Service{s.auth, s.lib, web.New(s.auth, s.config.URL, s.auth, s.lib)}, nil
 }
 
 // openLibrary opens the library as the configuration says.

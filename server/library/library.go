@@ -162,6 +162,7 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /v1/containers", Handler: f(s.createContainer), Class: route.Push},
 		{Pattern: "GET /v1/images/{ref...}", Handler: f(s.getImage)},
 		{Pattern: "GET /v1/inspect/{ref...}", Handler: f(s.inspectImage)},
+		{Pattern: "GET /v1/signers/{fingerprint}/images", Handler: f(s.signedBy), Class: route.Search},
 		{Pattern: "GET /v1/latest", Handler: f(s.latest), Class: route.Search},
 		{Pattern: "DELETE /v1/images/{ref...}", Handler: f(s.deleteImage)},
 		{Pattern: "POST /v1/images", Handler: f(s.createImage), Class: route.Push},
