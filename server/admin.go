@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/server/auth"
+	"singularity/server/registry"
 	"singularity/server/store/embedded"
 )
 
@@ -181,8 +182,13 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// What the registry holds is not freed.
+			oci, err := registry.Open(ctx, s.Records, s.Blobs, nil, lib, c.URL)
+			if err != nil {
+				return err
+			}
 			if !dry {
-				if err := lib.Purge(ctx); err != nil {
+				if err := errors.Join(oci.Sweep(ctx), lib.Purge(ctx)); err != nil {
 					return err
 				}
 			}

@@ -39,6 +39,7 @@ import (
 
 	"singularity/server/auth"
 	"singularity/server/library"
+	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
@@ -52,6 +53,7 @@ type Server struct {
 	ca     *authority
 	auth   *auth.Service
 	lib    *library.Service
+	oci    *registry.Service
 	front  *front
 	ready  atomic.Bool
 	log    *slog.Logger
@@ -72,7 +74,10 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth); err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, web.New(s.auth, s.config.URL, s.auth, s.lib)}, nil
+	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, s.lib, s.oci, web.New(s.auth, s.config.URL, s.auth, s.lib)}, nil
 }
 
 // openLibrary opens the library as the configuration says.
@@ -239,7 +244,7 @@ func (s *Server) sweep(ctx context.Context) {
 			s.log.Error("cannot end old uploads", "error", err.Error())
 		}
 		s.auth.Sweep(ctx)
-		if err := s.lib.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.oci.Sweep(ctx), s.lib.Sweep(ctx)); err != nil && ctx.Err() == nil {
 			s.log.Error("cannot tidy the library", "error", err.Error())
 		}
 		select {

@@ -185,6 +185,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 	if !due {
 		return err
 	}
+	err = errors.Join(err, s.retainAll(ctx), s.Purge(ctx))
 	_, _, collected := s.Collect(ctx, false)
-	return errors.Join(err, s.retainAll(ctx), s.Purge(ctx), collected)
+	return errors.Join(err, collected)
 }

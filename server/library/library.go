@@ -26,7 +26,7 @@
 //   - upload.go, presign.go, download.go: bytes in and out
 //   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
-//   - quota.go: what an entity has in use
+//   - quota.go: what an entity has in use; oci.go: for the registry
 package library
 
 import (
@@ -71,8 +71,11 @@ type Service struct {
 
 	key     []byte // of presigned addresses
 	tallies tallies
-	holders []Holder
-	now     func() time.Time
+	// Others that keep contents, count them, and follow deletions.
+	holders  []Holder
+	counters []func(context.Context, string) (int64, error)
+	removed  []func(context.Context, string, string) error
+	now      func() time.Time
 
 	mu        sync.Mutex
 	downloads map[string]int64 // not yet in the records, by container

@@ -47,6 +47,13 @@ func (t *tally) load(ctx context.Context, s *Service, entity string) error {
 		}
 		t.bytes += i.Value.Content.Size
 	}
+	for _, c := range s.counters {
+		n, err := c(ctx, entity)
+		if err != nil {
+			return err
+		}
+		t.bytes += n
+	}
 	t.known = true
 	return nil
 }

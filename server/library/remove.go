@@ -70,6 +70,11 @@ func (s *Service) remove(ctx context.Context, k *container, i store.Item[image],
 	if err == nil {
 		_, err = s.untag(ctx, k.ID, i.Key)
 	}
+	for _, f := range s.removed {
+		if err == nil {
+			err = f(ctx, k.ID, i.Value.Hash)
+		}
+	}
 	s.auth.Audit(ctx, "image.delete", i.Value.Path, err, map[string]string{"image": "sha256." + i.Value.Hash, "tags": tagNames(tags)})
 	return err
 }

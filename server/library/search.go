@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"singularity/api"
 	"singularity/server/auth"
@@ -37,7 +38,7 @@ func (q *wanted) image(i *image) bool {
 func (s *Service) search(w http.ResponseWriter, r *http.Request) error {
 	v := r.URL.Query()
 	q := wanted{text: strings.ToLower(v.Get("value")), signed: v.Get("signed")}
-	if len(q.text) < minSearch || len(q.text) > maxSearch {
+	if len(q.text) < minSearch || len(q.text) > maxSearch || !utf8.ValidString(v.Get("value")) {
 		return route.Errorf(http.StatusBadRequest, "a search needs from %d to %d characters", minSearch, maxSearch)
 	}
 	if q.signed != "" && q.signed != "true" && q.signed != "false" {

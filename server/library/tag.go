@@ -39,7 +39,7 @@ func (s *Service) setArchTag(w http.ResponseWriter, r *http.Request) error {
 	if !archName.MatchString(body.Arch) {
 		return route.Errorf(http.StatusBadRequest, "%.40q is no architecture", body.Arch)
 	}
-	k, err := s.setTag(r.Context(), r.PathValue("id"), body.Arch, body.Tag, body.ImageID)
+	k, err := s.setTag(r.Context(), r.PathValue("id"), body.Arch, body.Tag, body.ImageID, false)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (s *Service) setFlatTag(w http.ResponseWriter, r *http.Request) error {
 	if err := route.Decode(r, &body); err != nil {
 		return err
 	}
-	k, err := s.setTag(r.Context(), r.PathValue("id"), "", body.Tag, body.ImageID)
+	k, err := s.setTag(r.Context(), r.PathValue("id"), "", body.Tag, body.ImageID, false)
 	if err != nil {
 		return err
 	}
@@ -62,8 +62,9 @@ func (s *Service) setFlatTag(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// setTag lets a tag name an image of the container.
-func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string) (store.Item[container], error) {
+// setTag lets a tag name an image of the container, in place of an OCI image that
+// it named; but beside that if it is the same one.
+func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string, same bool) (store.Item[container], error) {
 	k, err := s.containerByID(ctx, auth.Create, id)
 	if err != nil {
 		return k, err
@@ -92,14 +93,15 @@ func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string) (st
 			return auth.From(ctx).NotFound()
 		}
 		before = k.Tags[arch][tag]
+		oci := k.OCITags[tag] != ""
 		switch {
-		case before == imageID:
+		case before == imageID && (same || k.OCITags[tag] == ""):
 			return nil
-		case before != "" && refused != nil:
+		case (before != "" || oci) && refused != nil && !same:
 			return refused
-		case before != "" && k.immutable(tag):
+		case (before != "" || oci) && k.immutable(tag) && !same:
 			return route.Errorf(http.StatusConflict, "the tag %q is immutable here: choose another", tag)
-		case before == "" && k.tags() >= maxTags:
+		case before == "" && !oci && k.tags() >= maxTags:
 			return route.Errorf(http.StatusInsufficientStorage, "the container %s has %d tags already", k.path(), maxTags)
 		}
 		if k.Tags == nil {
@@ -109,6 +111,9 @@ func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string) (st
 			k.Tags[arch] = map[string]string{}
 		}
 		k.Tags[arch][tag] = imageID
+		if !same {
+			delete(k.OCITags, tag)
+		}
 		k.UpdatedAt = s.now().UTC()
 		return nil
 	})
