@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,6 +39,7 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/keystore"
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
@@ -64,8 +66,12 @@ type Service interface {
 
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
-func (s *Server) services(context.Context) ([]Service, error) {
-	return []Service{s.auth}, nil
+func (s *Server) services(ctx context.Context) ([]Service, error) {
+	keys, err := keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys})
+	if err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, keys}, nil
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go
@@ -149,6 +155,9 @@ func (s *Server) mount(ctx context.Context) error {
 		for _, r := range service.Routes() {
 			s.front.add(r)
 		}
+	}
+	if _, pattern := s.front.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}); pattern == "" {
+		s.front.add(s.root())
 	}
 	return nil
 }
