@@ -43,6 +43,7 @@ import (
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
+	"singularity/server/translog"
 )
 
 // Server is one running server.
@@ -67,11 +68,16 @@ type Service interface {
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
 func (s *Server) services(ctx context.Context) ([]Service, error) {
-	keys, err := keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys})
+	_, name, _ := strings.Cut(s.config.URL, "://")
+	changes, err := translog.Open(ctx, s.store.Records, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
+	}
+	keys, err := keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
 	if err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, keys}, nil
+	return []Service{s.auth, changes, keys}, nil
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go

@@ -264,12 +264,10 @@ func (r *record) prove(c auth.Caller) (changed bool) {
 }
 
 // note writes the state of a key to the log before it is served.
-func (s *Service) note(ctx context.Context, r *record) error {
-	r.LogIndex = -1
-	if s.o.Log == nil {
-		return nil
+func (s *Service) note(ctx context.Context, r *record) (err error) {
+	r.LogIndex, err = s.o.Log.Change(ctx, "key", r.IDs[0], digestOf(r.Key))
+	if err != nil {
+		return errors.Join(errStorage, err)
 	}
-	i, err := s.o.Log.Change(ctx, "key", r.IDs[0], digestOf(r.Key))
-	r.LogIndex = i
-	return err
+	return nil
 }

@@ -11,7 +11,8 @@
 // user ids only whose address the site knows to be the uploader's, or that an
 // administrator confirmed: anyone can write any name into a key.
 //
-// Every change of what is served is written to the transparency log first (Log).
+// Every change of what is served is written to the transparency log first (package
+// translog).
 //
 //   - keystore.go: records; add.go: what comes in
 //   - lookup.go, search.go: look-ups; index.go: lists; manage.go: owners and
@@ -33,20 +34,15 @@ import (
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
+	"singularity/server/translog"
 )
-
-// Log is the transparency log. Change writes down that a name means a digest
-// from now on, and returns the place of that line.
-type Log interface {
-	Change(ctx context.Context, kind, name, digest string) (index int64, err error)
-}
 
 // Options of the service.
 type Options struct {
 	// Open takes keys from anybody and finds every user id: for a network in
 	// which everybody is trusted.
 	Open bool
-	Log  Log
+	Log  *translog.Log
 }
 
 // Service is the key server.
@@ -74,7 +70,7 @@ type record struct {
 	Blocked   bool      `json:"blocked,omitempty"`
 	Added     time.Time `json:"added"`
 	Changed   time.Time `json:"changed"`
-	LogIndex  int64     `json:"logIndex"` // of the line about these bytes; -1 without a log
+	LogIndex  int64     `json:"logIndex"` // of the line about these bytes
 }
 
 type userID struct {
@@ -110,6 +106,7 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "OPTIONS /pks/add", Handler: options, Class: route.Free},
 		{Pattern: "GET /v1/keys", Handler: route.Func(s.mine)},
 		{Pattern: "GET /v1/keys/{fingerprint}", Handler: route.Func(s.describe), Class: route.KeyID},
+		{Pattern: "GET /v1/keys/{fingerprint}/proof", Handler: route.Func(s.proof), Class: route.KeyID},
 		{Pattern: "DELETE /v1/keys/{fingerprint}", Handler: route.Func(s.hide)},
 		{Pattern: "PUT /v1/keys/{fingerprint}/addresses/{address}", Handler: route.Func(s.confirm)},
 		{Pattern: "PUT /v1/keys/{fingerprint}/block", Handler: route.Func(s.block)},

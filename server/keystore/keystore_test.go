@@ -2,7 +2,7 @@ package keystore
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -12,16 +12,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
+	"singularity/api"
+	check "singularity/client/translog"
 	"singularity/pgp"
 	"singularity/server/auth"
 	"singularity/server/store/embedded"
+	"singularity/server/translog"
 )
 
 // site is a key server with some callers.
@@ -29,21 +31,8 @@ type site struct {
 	*Service
 	t    *testing.T
 	auth *auth.Service
-	log  *lines
+	log  *translog.Log
 	skew time.Duration
-}
-
-// lines is a log that keeps what it is told.
-type lines struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (l *lines) Change(_ context.Context, kind, name, digest string) (int64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.list = append(l.list, kind+" "+name+" "+digest)
-	return int64(len(l.list) - 1), nil
 }
 
 var (
@@ -65,7 +54,10 @@ func newSite(t *testing.T, o Options) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &site{t: t, auth: a, log: &lines{}}
+	v := &site{t: t, auth: a}
+	if v.log, err = translog.Open(t.Context(), st.Records, "keys.example"); err != nil {
+		t.Fatal(err)
+	}
 	o.Log = v.log
 	if v.Service, err = Open(t.Context(), st.Records, a, o); err != nil {
 		t.Fatal(err)
@@ -150,8 +142,9 @@ func TestAddAndLookUp(t *testing.T) {
 	if err != nil || len(ring.Keys()) != 1 || ring.Keys()[0].UserID() != "Alice 100%: ä+ <alice@example.org>" || strings.Count(first, "BEGIN PGP") != 1 {
 		t.Fatalf("%v, %v:\n%s", ring, err, first)
 	}
-	if len(v.log.list) != 1 || !strings.HasPrefix(v.log.list[0], "key "+fpr(e)+" sha256:") {
-		t.Errorf("log %q, want one line", v.log.list)
+	v.proven(e, 0)
+	if _, err := v.log.Prove(t.Context(), 1, 0); err == nil {
+		t.Error("adding a key again made a line of the log")
 	}
 	list := v.want(v.index("alice"), 200)
 	created := e.PrimaryKey.CreationTime.Unix()
@@ -171,6 +164,22 @@ func TestAddAndLookUp(t *testing.T) {
 	}
 	if !regexp.MustCompile(`"proven":true`).MatchString(v.want(v.do(nobody, "GET", "/v1/keys/"+fpr(e), nil), 200)) || !strings.Contains(v.want(v.do(alice, "GET", "/v1/keys", nil), 200), fpr(e)) {
 		t.Error("the key is not described")
+	}
+}
+
+// proven checks that what is served of a key is what a line of the log says.
+func (v *site) proven(e *openpgp.Entity, index int64) {
+	v.t.Helper()
+	ring, err := pgp.ParseRing([]byte(v.want(v.get("0x"+fpr(e)), 200)))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	var p struct{ Data api.LogProof }
+	if err := json.Unmarshal([]byte(v.want(v.do(nobody, "GET", "/v1/keys/"+fpr(e)+"/proof", nil), 200)), &p); err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := check.Check(p.Data, "key", fpr(e), digestOf(ring.Keys()[0].Bytes()), check.State{}); err != nil || p.Data.Index != index {
+		v.t.Fatalf("line %d, want %d: %v", p.Data.Index, index, err)
 	}
 }
 

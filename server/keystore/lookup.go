@@ -13,8 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"singularity/api"
 	"singularity/pgp"
 	"singularity/server/route"
+	"singularity/server/store"
 )
 
 // Limits of answers.
@@ -35,7 +37,7 @@ func options(w http.ResponseWriter, r *http.Request) {
 // lookup answers /pks/lookup.
 func (s *Service) lookup(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	w.Header().Set("Access-Control-Expose-Headers", "X-HKP-Next-Page-Token")
+	w.Header().Set("Access-Control-Expose-Headers", "X-HKP-Next-Page-Token, "+api.LogHeader)
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return route.Errorf(http.StatusBadRequest, "the query is not valid")
@@ -83,11 +85,39 @@ func (s *Service) get(w http.ResponseWriter, r *http.Request, t term) error {
 		return err
 	}
 	h := w.Header()
+	h.Set(api.LogHeader, s.o.Log.Key())
 	h.Set("Content-Type", "application/pgp-keys")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	h.Set("Cache-Control", "no-cache")
 	_, err = w.Write(text)
 	return ignore(err)
+}
+
+// proof proves that what is served of a key is in the log.
+func (s *Service) proof(w http.ResponseWriter, r *http.Request) error {
+	f, err := fingerprint(r)
+	if err != nil {
+		return err
+	}
+	from := int64(0)
+	if text := r.URL.Query().Get("from"); text != "" {
+		if from, err = strconv.ParseInt(text, 10, 64); err != nil || from < 0 {
+			return route.Errorf(http.StatusBadRequest, "from is no size of the log")
+		}
+	}
+	i, err := s.keys.Get(r.Context(), f)
+	if err == nil && !i.Value.served() {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	p, err := s.o.Log.Prove(r.Context(), i.Value.LogIndex, from)
+	if err != nil {
+		return err
+	}
+	route.Data(w, p)
+	return nil
 }
 
 // ignore drops the error of a client that went away.
