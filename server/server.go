@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,11 +39,13 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/keystore"
 	"singularity/server/library"
 	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
+	"singularity/server/translog"
 	"singularity/server/web"
 )
 
@@ -77,7 +80,16 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, s.oci, web.New(s.auth, s.config.URL, s.auth, s.lib)}, nil
+	_, name, _ := strings.Cut(s.config.URL, "://")
+	changes, err := translog.Open(ctx, s.store.Records, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
+	}
+	keys, err := keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
+	if err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, s.lib, s.oci, changes, keys, web.New(s.auth, s.config.URL, s.auth, s.lib, keys)}, nil
 }
 
 // openLibrary opens the library as the configuration says.
@@ -166,6 +178,9 @@ func (s *Server) mount(ctx context.Context) error {
 		for _, r := range service.Routes() {
 			s.front.add(r)
 		}
+	}
+	if _, pattern := s.front.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}); pattern == "" {
+		s.front.add(s.root())
 	}
 	return nil
 }
