@@ -338,6 +338,7 @@ func (v *site) makeToken() {
 		v.t.Error("a token is shown twice")
 	}
 	v.look("tokens")
+	v.want(v.open("/auth/device"), "Code that the terminal shows")
 	v.look("device")
 }
 
