@@ -178,7 +178,7 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lib, err := openLibrary(ctx, c, s, nil)
+			lib, err := openLibrary(ctx, c, s, nil, nil)
 			if err != nil {
 				return err
 			}

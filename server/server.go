@@ -56,6 +56,7 @@ type Server struct {
 	ca     *authority
 	auth   *auth.Service
 	lib    *library.Service
+	keys   *keystore.Service
 	oci    *registry.Service
 	front  *front
 	ready  atomic.Bool
@@ -74,7 +75,7 @@ type Service interface {
 // what.
 func (s *Server) services(ctx context.Context) ([]Service, error) {
 	var err error
-	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth); err != nil {
+	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, s.signers); err != nil {
 		return nil, err
 	}
 	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
@@ -85,16 +86,17 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
 	}
-	keys, err := keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
+	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
 	if err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, s.oci, changes, keys, web.New(s.auth, s.config.URL, s.auth, s.lib, keys)}, nil
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
 }
 
 // openLibrary opens the library as the configuration says.
-func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service) (*library.Service, error) {
-	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo), NoDelete: c.LibraryNoDelete})
+func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
+	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
+		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go

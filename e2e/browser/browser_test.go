@@ -17,18 +17,22 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
+	"singularity/pgp"
 	"singularity/sif"
+	"singularity/sign"
 )
 
 //go:embed testdata/axe.min.js
@@ -430,7 +434,70 @@ func (v *site) keys() {
 	v.want(v.open("/keystore"), "Keys")
 	v.look("keys")
 	v.want(v.open("/keystore?q=nobody@example.org"), "No key is known by that")
+	// Somebody's key, and an image that it signed.
+	key, err := pgp.Generate(pgp.Options{Name: "Alice " + strings.ReplaceAll(strings.ReplaceAll(hostile, "<", "&lt"), ">", ""), Email: "alice@example.org", Bits: 2048, Time: time.Now()})
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	public, err := key.Public()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	armored, err := public.Armor()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.form("/pks/add", url.Values{"keytext": {string(armored)}})
+	print := key.Fingerprint().String()
+	v.push("admin/tools/python", signed(v.t, key), "amd64", "signed")
+	v.want(v.open("/library/admin/tools/python:signed"), "Signed, and the signature was checked here", print, "in signature")
+	v.look("image-signed")
+	v.click("main section a[href^='/keystore/']")
+	v.want(v.text(), "In use", print, "python:signed", "singularity key pull "+print)
+	v.look("key")
+	v.want(v.open("/keystore?q=0x"+print), "Found 1 keys")
+	v.look("keys-found")
 	v.want(v.open("/keystore/AB01000000000000000000000000000000000000"), "There is nothing here")
+}
+
+// signed makes an image with a good signature.
+func signed(t *testing.T, key *pgp.Key) []byte {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "signed.sif"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := newImage(t, "amd64", false)
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign.Sign(t.Context(), f, int64(len(b)), sign.Request{Signer: sign.OpenPGP(key, nil, time.Now()), Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = os.ReadFile(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// form sends a form with the token.
+func (v *site) form(path string, values url.Values) {
+	v.t.Helper()
+	req, err := http.NewRequest("POST", v.url+path, strings.NewReader(values.Encode()))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+v.token)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if text, _ := io.ReadAll(res.Body); res.StatusCode != 200 {
+		v.t.Fatalf("%s: %d %s", path, res.StatusCode, text)
+	}
 }
 
 // anonymous sees what is public alone, and is led to the log-in.

@@ -2,10 +2,12 @@ package keystore
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -185,4 +187,24 @@ func (s *Service) openCursor(text string, t term) (string, error) {
 		return "", bad
 	}
 	return string(rest[8:]), nil
+}
+
+// Keys returns the keys with a 64-bit id, for who checks signatures with them.
+func (s *Service) Keys(ctx context.Context, id uint64) []*pgp.Key {
+	items, _, err := s.keys.List(ctx, store.Query{Index: "id", Equal: fmt.Sprintf("%016X", id), Limit: maxGet})
+	if err != nil {
+		return nil
+	}
+	var list []*pgp.Key
+	for _, i := range items {
+		if !i.Value.served() {
+			continue
+		}
+		if c, err := pgp.ReadCert(i.Value.Key); err == nil {
+			if k, err := c.Key(); err == nil {
+				list = append(list, k)
+			}
+		}
+	}
+	return list
 }
