@@ -42,7 +42,7 @@ func (s *Service) Repository(ctx context.Context, a auth.Action, path string) (R
 // it, as far as the caller may.
 func (s *Service) Ensure(ctx context.Context, path string) (Repository, error) {
 	k, err := s.Repository(ctx, auth.Create, path)
-	if !isMissing(err) {
+	if !IsMissing(err) {
 		return k, err
 	}
 	parts := strings.Split(path, "/")
@@ -65,7 +65,8 @@ func (s *Service) Ensure(ctx context.Context, path string) (Repository, error) {
 	return repository(&made.Value), err
 }
 
-func isMissing(err error) bool {
+// IsMissing tells whether an error says that something is not there, or hidden.
+func IsMissing(err error) bool {
 	var e *route.Error
 	return missing(err) || errors.As(err, &e) && e.Status == http.StatusNotFound
 }

@@ -1,7 +1,9 @@
 package library
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +196,37 @@ func TestCollectMarks(t *testing.T) {
 	v.want(404, "", "GET", "/v1/images/alice/c/k:latest", nil)
 	v.push(alice, "alice/c/k", b, "amd64", "latest")
 	v.want(200, "", "GET", "/v1/imagefile/alice/c/k:latest", nil)
+}
+
+// TestFingerprints: a signer is who is known to be one, and never who an image
+// says; what is known is looked at anew when a key comes or goes.
+func TestFingerprints(t *testing.T) {
+	known := []string{}
+	v := newSite(t, Options{Fingerprints: func(context.Context, io.ReaderAt, int64) ([]string, error) { return known, nil }})
+	alice := v.user("alice")
+	v.push(alice, "alice/c/k", newSIF(t, "amd64", 1000, "signed", true), "amd64", "latest")
+	v.push(alice, "alice/c/k", newSIF(t, "amd64", 1000, "unsigned", false), "amd64", "plain")
+	prints := func(tag string) string {
+		return field(t, v.want(200, "", "GET", "/v1/images/alice/c/k:"+tag+"?arch=amd64", nil), "fingerprints")
+	}
+	if got := prints("latest"); got != "<nil>" {
+		t.Errorf("what the image claims is believed: %s", got)
+	}
+	const claimed = "AB01000000000000000000000000000000000000"
+	for _, now := range [][]string{{claimed}, nil} {
+		known = now
+		if err := v.lib.Reverify(t.Context(), strings.ToLower(claimed)); err != nil {
+			t.Fatal(err)
+		}
+		want := "<nil>"
+		if now != nil {
+			want = fmt.Sprint(now)
+		}
+		if got := prints("latest"); got != want {
+			t.Errorf("the signers are %s, want %s", got, want)
+		}
+		if got := prints("plain"); got != "<nil>" {
+			t.Errorf("an image without signature has signers: %s", got)
+		}
+	}
 }

@@ -48,8 +48,12 @@ func (s *Service) sizeOf(ctx context.Context, k library.Repository, sha256 strin
 	if !errors.Is(err, store.ErrNotFound) {
 		return 0, err
 	}
-	if sha256 == emptySHA256 {
-		return int64(len(emptyConfig)), nil // the config of every image of the library
+	if sha256 == emptySHA256 { // the config of every image of the library
+		list, err := s.lib.Tagged(ctx, k.ID)
+		if err == nil && len(list) == 0 {
+			err = errBlobUnknown
+		}
+		return int64(len(emptyConfig)), err
 	}
 	size, err := s.lib.Has(ctx, k.ID, sha256)
 	if errors.Is(err, store.ErrNotFound) {

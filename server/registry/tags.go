@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"singularity/server/auth"
+	"singularity/server/library"
 	"singularity/server/route"
 	"singularity/server/store"
 )
@@ -69,6 +70,12 @@ const maxReferrers = 1000
 func (s *Service) listReferrers(r *request) error {
 	ctx := r.Context()
 	k, err := s.lib.Repository(ctx, auth.Read, r.name)
+	if library.IsMissing(err) && auth.From(ctx).Known() {
+		// The protocol wants no 404 here. What is hidden has no referrers either.
+		r.w.Header().Set("Content-Type", typeIndex)
+		index{2, typeIndex, []descriptor{}}.write(r.w)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
