@@ -171,6 +171,8 @@ func TestDSSEFingerprint(t *testing.T) {
 	}
 }
 
+// Envelopes of another type, with another payload, or that cannot be read are no
+// signatures (SC-105).
 func TestEnvelopes(t *testing.T) {
 	k := dsseKeys(t)["ed25519"]
 	signer, err := DSSE(k)

@@ -15,6 +15,10 @@
 //	probe uid caps.effective 'ns.*'
 //	probe try write /etc/passwd
 //
+// "without mounts PROGRAM..." runs a program, given by its path, under a filter
+// that answers ENOSYS to the mount calls of Linux 5.2 and 5.12; "without calls" to
+// the other calls since Linux 5.3 as well.
+//
 // "flip A B" exchanges two files without an end, for races.
 //
 // It is static and uses neither os nor fmt, because package os raises the limit
@@ -57,6 +61,9 @@ func main() {
 		for { // two names change places until somebody ends it
 			unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE)
 		}
+	}
+	if len(args) > 2 && args[0] == "without" {
+		without(args[1], args[2:])
 	}
 	if len(args) > 2 && args[0] == "try" {
 		syscall.Exit(try(args[1], args[2]))

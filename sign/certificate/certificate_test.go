@@ -146,6 +146,7 @@ func (a *authority) revoked(name string) error {
 	return Revoked(context.Background(), http.DefaultClient, chains, now)
 }
 
+// A chain whose links have expired or may not sign is none (SC-107).
 func TestChains(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("good", "code")
