@@ -184,11 +184,12 @@ func (s *Service) update(ctx context.Context, cert *pgp.Cert, c auth.Caller) err
 		if r.Blocked {
 			return errBlocked
 		}
-		old, err := readStored(r.Key)
-		if err != nil {
-			return err
+		merged, err := cert, cert.Check()
+		if len(r.Key) > 0 {
+			merged, err = mergeCerts(cert, r.Key)
+		} else {
+			r.Owner = c.ID // it was blocked before it came
 		}
-		merged, err := mergeCerts(old, cert, r.Key)
 		if err != nil {
 			return err
 		}
@@ -217,26 +218,30 @@ func (s *Service) update(ctx context.Context, cert *pgp.Cert, c auth.Caller) err
 	return err
 }
 
-// mergeCerts merges b into a. What would be too large is refused, but a
-// revocation never.
-func mergeCerts(a, b *pgp.Cert, stored []byte) (*pgp.Cert, error) {
-	a.Merge(b)
-	err := a.Check()
-	if err == nil && len(a.Bytes()) > pgp.MaxCertSize {
+// mergeCerts merges a key into what is stored of it. What would be too large is
+// refused, but a revocation never.
+func mergeCerts(cert *pgp.Cert, stored []byte) (*pgp.Cert, error) {
+	merged, err := readStored(stored)
+	if err != nil {
+		return nil, err
+	}
+	merged.Merge(cert)
+	err = merged.Check()
+	if err == nil && len(merged.Bytes()) > pgp.MaxCertSize {
 		err = pgp.ErrLimit
 	}
 	if err == nil {
-		return a, nil
+		return merged, nil
 	}
-	rev := b.Revocation()
+	rev := cert.Revocation()
 	if rev == nil {
 		return nil, err
 	}
-	if a, err = readStored(stored); err != nil {
+	if merged, err = readStored(stored); err != nil {
 		return nil, err
 	}
-	a.Merge(rev)
-	return a, nil
+	merged.Merge(rev)
+	return merged, nil
 }
 
 // readStored reads a key of the store. It was checked when it came in, and is

@@ -29,7 +29,7 @@ import (
 // site is a key server with some callers.
 type site struct {
 	*Service
-	t    *testing.T
+	t    testing.TB
 	auth *auth.Service
 	log  *translog.Log
 	skew time.Duration
@@ -43,7 +43,7 @@ var (
 	admin  = auth.Caller{ID: "x1", Kind: auth.User, Name: "admin", Admin: true, Scopes: []auth.Scope{auth.AccountAdmin}}
 )
 
-func newSite(t *testing.T, o Options) *site {
+func newSite(t testing.TB, o Options) *site {
 	t.Helper()
 	st, err := embedded.Open(filepath.Join(t.TempDir(), "data"))
 	if err != nil {
@@ -221,6 +221,13 @@ func TestLeadingZeros(t *testing.T) {
 
 func (v *site) serve(c auth.Caller, r *http.Request) *httptest.ResponseRecorder {
 	v.t.Helper()
+	w := httptest.NewRecorder()
+	v.handler(c).ServeHTTP(w, r)
+	return w
+}
+
+// handler is the service behind a mux, as package server puts it.
+func (v *site) handler(c auth.Caller) http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range v.Routes() {
 		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -229,10 +236,8 @@ func (v *site) serve(c auth.Caller, r *http.Request) *httptest.ResponseRecorder 
 				limit = 1 << 20
 			}
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
-			route.Handler(w, r)
+			route.Handler(w, r.WithContext(auth.With(r.Context(), c)))
 		})
 	}
-	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r.WithContext(auth.With(r.Context(), c)))
-	return w
+	return mux
 }

@@ -86,7 +86,7 @@ func Errorf(status int, format string, args ...any) *Error {
 // kind, anything else as an error of ours that only the log tells.
 func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
-	if e.Status >= 500 {
+	if e.Status >= 500 && e.Status != http.StatusNotImplemented {
 		slog.ErrorContext(r.Context(), "request failed", "request", Of(r.Context()).ID, "method", r.Method, "path", r.URL.Path, "status", e.Status, "error", err.Error())
 	}
 	h := w.Header()
