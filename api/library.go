@@ -2,6 +2,8 @@
 // servers of ours share: plain data, nothing that acts.
 package api
 
+import "time"
+
 // The path of the library API and what it answers follow the public behaviour
 // of container libraries: a value is enveloped as {"data": ...}, an error as
 // {"error": {"code": ..., "message": ...}}.
@@ -34,6 +36,16 @@ type Image struct {
 	CollectionName string   `json:"collectionName,omitempty"`
 	ContainerName  string   `json:"containerName,omitempty"`
 	Tags           []string `json:"tags,omitempty"`
+
+	Encrypted            bool      `json:"encrypted,omitempty"`
+	ContainerDescription string    `json:"containerDescription,omitempty"`
+	ContainerDownloads   int64     `json:"containerDownloads,omitempty"`
+	CreatedBy            string    `json:"createdBy,omitempty"`
+	CreatedAt            time.Time `json:"createdAt,omitzero"`
+	UpdatedAt            time.Time `json:"updatedAt,omitzero"`
+	Deleted              bool      `json:"deleted,omitempty"`
+	DeletedAt            time.Time `json:"deletedAt,omitzero"`
+	DeletedBy            string    `json:"deletedBy,omitempty"`
 }
 
 // Entity is a user or group, which has collections.
@@ -41,6 +53,14 @@ type Entity struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	Description string `json:"description"`
+
+	Collections    []string  `json:"collections,omitempty"` // their ids
+	Size           int64     `json:"size,omitempty"`        // bytes in use
+	Quota          int64     `json:"quota,omitempty"`       // 0: no limit
+	DefaultPrivate bool      `json:"defaultPrivate,omitempty"`
+	CreatedBy      string    `json:"createdBy,omitempty"`
+	CreatedAt      time.Time `json:"createdAt,omitzero"`
+	UpdatedAt      time.Time `json:"updatedAt,omitzero"`
 }
 
 // Collection has containers.
@@ -50,6 +70,12 @@ type Collection struct {
 	Description string `json:"description"`
 	Entity      string `json:"entity"` // its id
 	Private     bool   `json:"private"`
+
+	EntityName string    `json:"entityName,omitempty"`
+	Containers []string  `json:"containers,omitempty"` // their ids
+	CreatedBy  string    `json:"createdBy,omitempty"`
+	CreatedAt  time.Time `json:"createdAt,omitzero"`
+	UpdatedAt  time.Time `json:"updatedAt,omitzero"`
 }
 
 // Container has images under tags.
@@ -59,6 +85,31 @@ type Container struct {
 	Description string `json:"description"`
 	Collection  string `json:"collection"` // its id
 	Private     bool   `json:"private"`
+
+	FullDescription string                       `json:"fullDescription,omitempty"` // Markdown
+	Entity          string                       `json:"entity,omitempty"`
+	EntityName      string                       `json:"entityName,omitempty"`
+	CollectionName  string                       `json:"collectionName,omitempty"`
+	Images          []string                     `json:"images,omitempty"`
+	ImageTags       map[string]string            `json:"imageTags,omitempty"`
+	ArchTags        map[string]map[string]string `json:"archTags,omitempty"`
+	OCITags         map[string]string            `json:"ociTags,omitempty"` // tags of OCI images: their digests
+	DownloadCount   int64                        `json:"downloadCount,omitempty"`
+	ReadOnly        bool                         `json:"readOnly,omitempty"`
+	ImmutableTags   []string                     `json:"immutableTags,omitempty"` // patterns
+	Retention       *Retention                   `json:"retention,omitempty"`
+	CreatedBy       string                       `json:"createdBy,omitempty"`
+	CreatedAt       time.Time                    `json:"createdAt,omitzero"`
+	UpdatedAt       time.Time                    `json:"updatedAt,omitzero"`
+}
+
+// Retention says which images of a container go by themselves: those that are
+// older than Days and not among the newest KeepLast of their architecture. A
+// tag that matches one of KeepTags keeps its image.
+type Retention struct {
+	KeepLast int      `json:"keepLast,omitempty"`
+	Days     int      `json:"days,omitempty"`
+	KeepTags []string `json:"keepTags,omitempty"`
 }
 
 // Version is what a service says of itself.
@@ -148,4 +199,46 @@ type Search struct {
 	Collections []Collection `json:"collection"`
 	Containers  []Container  `json:"container"`
 	Images      []Image      `json:"image"`
+}
+
+// Listing is a part of a list.
+type Listing[T any] struct {
+	Data []T  `json:"data"`
+	Page Page `json:"page,omitzero"`
+}
+
+// Page says where the next part of a list begins.
+type Page struct {
+	Next string `json:"next,omitempty"`
+}
+
+// Inspection is what an image says of itself. All of it is text from a stranger:
+// what a signature covers is known only to who checks it.
+type Inspection struct {
+	Image       Image             `json:"image"`
+	ID          string            `json:"id"` // of the SIF
+	Launch      string            `json:"launch,omitempty"`
+	Created     time.Time         `json:"created,omitzero"`
+	Objects     []SIFObject       `json:"objects"`
+	Definition  string            `json:"definition,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"` // files and their text
+	Runscript   string            `json:"runscript,omitempty"`
+	Help        string            `json:"help,omitempty"`
+}
+
+// SIFObject is a data object of an image. A signature names the objects that it
+// is about in Covers, and in Signer by whose key it says to be.
+type SIFObject struct {
+	ID         uint32   `json:"id"`
+	Type       string   `json:"type"`
+	Name       string   `json:"name,omitempty"`
+	Group      uint32   `json:"group,omitempty"`
+	Offset     int64    `json:"offset"`
+	Size       int64    `json:"size"`
+	FileSystem string   `json:"fileSystem,omitempty"`
+	Arch       string   `json:"arch,omitempty"`
+	Encrypted  bool     `json:"encrypted,omitempty"`
+	Signer     string   `json:"signer,omitempty"`
+	Covers     []uint32 `json:"covers,omitempty"`
 }

@@ -18,6 +18,7 @@ import (
 	"singularity/client/endpoint"
 	"singularity/client/keyserver"
 	"singularity/client/transfer"
+	"singularity/client/translog"
 	"singularity/conf"
 	"singularity/conf/registries"
 	"singularity/conf/remote"
@@ -62,7 +63,11 @@ func (o *serverOptions) client(ctx context.Context) (*keyserver.Client, error) {
 	if errors.Is(err, keyserver.ErrNoServer) {
 		return nil, action.Fatal(err, "name one with --url https://HOST, with the variable SINGULARITY_KEYSERVER_URL, or in remote.yaml")
 	}
-	return client, err
+	if err != nil {
+		return nil, err
+	}
+	client.Remember(logMemory{filepath.Join(dir, "logs")})
+	return client, nil
 }
 
 // activeRemote returns the endpoint that the user's remote.yaml and that of the
@@ -148,6 +153,9 @@ func explainServer(err error) error {
 	}
 	if s, ok := errors.AsType[*transfer.StatusError](err); ok && s.Code == http.StatusUnauthorized && s.Used == "" {
 		return action.Fatal(err, "this key server wants a token: it is sent over https alone, and comes from remote.yaml")
+	}
+	if errors.Is(err, translog.ErrHistory) {
+		return action.Fatal(err, "the server may show you keys that others do not see: ask its administrator whether it was set up anew, and only then remove its file below ~/.singularity/logs")
 	}
 	if errors.Is(err, keyserver.ErrNotFound) {
 		return action.Fatal(err, "singularity key search looks for names and addresses")

@@ -23,5 +23,6 @@
 // Follows RFC 4880 and RFC 9580 (packets, armor, cleartext signatures).
 //
 // Files: packet.go (framing, armor), ring.go (rings), key.go (keys and their
-// secret parts), generate.go (new keys), clear.go (clear-signed messages).
+// secret parts), cert.go (what of a key its
+// owner vouches for, as a key server keeps it), generate.go (new keys), clear.go (clear-signed messages).
 package pgp

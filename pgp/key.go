@@ -203,12 +203,19 @@ func (k *Key) Armor() ([]byte, error) {
 	if k.SecretPackets() {
 		kind = openpgp.PrivateKeyType
 	}
+	return armored(kind, k.raw)
+}
+
+// ArmorPublic returns public keys, which may be several, as one armored block.
+func ArmorPublic(keys []byte) ([]byte, error) { return armored(openpgp.PublicKeyType, keys) }
+
+func armored(kind string, raw []byte) ([]byte, error) {
 	var b bytes.Buffer
 	w, err := armor.Encode(&b, kind, nil)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(k.raw); err != nil {
+	if _, err := w.Write(raw); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {

@@ -23,7 +23,14 @@ const (
 	tagSecretKey    = 5
 	tagPublicKey    = 6
 	tagSecretSubkey = 7
+	tagUserID       = 13
 	tagPublicSubkey = 14
+)
+
+// The subpackets of a signature that matter here.
+const (
+	subpacketIssuer   = 16
+	subpacketEmbedded = 32
 )
 
 var errFraming = errors.New("packet framing not valid")

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/server/auth"
+	"singularity/server/registry"
 	"singularity/server/store/embedded"
 )
 
@@ -162,7 +163,7 @@ func newCheck() *cobra.Command {
 }
 
 func newGC() *cobra.Command {
-	cmd := verb("gc", "Free what nobody needs any more", "gc gives up uploads that began more than 24 hours ago, and removes records that have expired.", 0,
+	cmd := verb("gc", "Free what nobody needs any more", "gc gives up uploads that began more than 24 hours ago, and removes records that have expired, images that can be restored no more, and contents that no image has.", 0,
 		func(ctx context.Context, cmd *cobra.Command, c Config, _ []string) error {
 			s, err := attach(c.Data)
 			if err != nil {
@@ -177,6 +178,24 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			lib, err := openLibrary(ctx, c, s, nil, nil)
+			if err != nil {
+				return err
+			}
+			// What the registry holds is not freed.
+			oci, err := registry.Open(ctx, s.Records, s.Blobs, nil, lib, c.URL)
+			if err != nil {
+				return err
+			}
+			if !dry {
+				if err := errors.Join(oci.Sweep(ctx), lib.Purge(ctx)); err != nil {
+					return err
+				}
+			}
+			contents, bytes, err := lib.Collect(ctx, dry)
+			if err != nil {
+				return err
+			}
 			word := "freed"
 			if dry {
 				word = "would free"
@@ -184,6 +203,7 @@ func newGC() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s %d old uploads, %d bytes\n", word, count, freed)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %d contents, %d bytes\n", word, contents, bytes)
 			return nil
 		})
 	cmd.Flags().Bool("dry-run", false, "only say what would be freed")

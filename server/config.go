@@ -55,7 +55,15 @@ type Config struct {
 	RatePush      int      `toml:"rate_push" help:"objects a minute that one token makes"`
 	RateSearch    int      `toml:"rate_search" help:"searches a minute"`
 	RateLogin     int      `toml:"rate_login" help:"log-ins and checks of tokens a minute"`
+	RateKeys      int      `toml:"rate_keys" help:"look-ups of keys a minute; a tenth of it for searches by text"`
+	RateKeyAdd    int      `toml:"rate_key_add" help:"keys an hour that one account adds"`
 	RateFree      []string `toml:"rate_free" help:"networks that no rate is counted for"`
+
+	LibraryQuota    int    `toml:"library_quota" help:"bytes that an entity may store in the library; 0 for no limit"`
+	LibraryMaxImage int    `toml:"library_max_image" help:"bytes of an image at most"`
+	LibraryUndo     string `toml:"library_undo" help:"how long a deleted image can be restored"`
+	LibraryNoDelete bool   `toml:"library_no_delete" help:"let nobody delete images"`
+	OpenKeys        bool   `toml:"open_keys" help:"take keys from anybody and let searches find every name in them; for networks where everybody is trusted"`
 
 	Providers []ProviderConfig `toml:"provider"`
 }
@@ -77,7 +85,8 @@ type ProviderConfig struct {
 // Defaults returns what holds where nobody says otherwise.
 func Defaults() Config {
 	return Config{Data: defaultData(), Listen: ":8443", Internal: "127.0.0.1:8444", MaxConnections: 10_000, StopTime: "60s", LogLevel: "info", LogFormat: "text",
-		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30}
+		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30, RateKeys: 600, RateKeyAdd: 30,
+		LibraryMaxImage: 50 << 30, LibraryUndo: "168h"}
 }
 
 func defaultData() string {
@@ -257,12 +266,12 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 			return bad(key, "%v", err)
 		}
 	}
-	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife} {
+	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife, "library_undo": c.LibraryUndo} {
 		if d, err := time.ParseDuration(text); err != nil || d < 0 || key != "stop_time" && d < time.Minute {
 			return bad(key, "%q is no time like 720h or 60s", text)
 		}
 	}
-	for key, n := range map[string]int{"max_connections": c.MaxConnections, "rate_anonymous": c.RateAnonymous, "rate_user": c.RateUser, "rate_push": c.RatePush, "rate_search": c.RateSearch, "rate_login": c.RateLogin} {
+	for key, n := range map[string]int{"max_connections": c.MaxConnections, "rate_anonymous": c.RateAnonymous, "rate_user": c.RateUser, "rate_push": c.RatePush, "rate_search": c.RateSearch, "rate_login": c.RateLogin, "rate_keys": c.RateKeys, "rate_key_add": c.RateKeyAdd} {
 		if n < 1 {
 			return bad(key, "%d is less than 1", n)
 		}

@@ -41,3 +41,12 @@ func (s *Server) discovery() []route.Route {
 		{Pattern: "GET /consent/version", Handler: version, Class: route.Free, Presigned: true},
 	}
 }
+
+// root answers at "/" where no service has pages: a log-in to a key server asks
+// there whether its credential is good.
+func (s *Server) root() route.Route {
+	return route.Route{Pattern: "GET /{$}", Handler: func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write([]byte("singularity-server " + conf.Version + "\n"))
+	}}
+}

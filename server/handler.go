@@ -62,7 +62,16 @@ func (f *front) add(r route.Route) {
 		if c.Invalid {
 			w.Header().Set("X-Token-Status", "invalid")
 		}
-		if err := f.rates.allow(w, r.Class, c, route.Of(req.Context()).Addr); err != nil {
+		if c.Invalid && req.URL.Path == "/" {
+			// Clients log in to a key server by asking its root with a password.
+			route.Refuse(w, req, route.Errorf(http.StatusUnauthorized, "the access token is invalid or has expired: log in again"))
+			return
+		}
+		class := r.Class
+		if r.ClassOf != nil {
+			class = r.ClassOf(req)
+		}
+		if err := f.rates.allow(w, class, c, route.Of(req.Context()).Addr); err != nil {
 			f.metrics.limited.Inc()
 			route.Refuse(w, req, err)
 			return

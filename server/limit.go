@@ -15,11 +15,11 @@ import (
 // rates counts requests: for each token, or for each address without one, since
 // many people of a cluster share an address.
 type rates struct {
-	perMinute map[route.Class][2]int // without and with a token
-	free      []netip.Prefix
-	mu        sync.Mutex
-	buckets   map[bucketKey]*bucket
-	now       func() time.Time
+	allowed map[route.Class][2]int // in a span, without and with a token
+	free    []netip.Prefix
+	mu      sync.Mutex
+	buckets map[bucketKey]*bucket
+	now     func() time.Time
 }
 
 type bucketKey struct {
@@ -27,10 +27,19 @@ type bucketKey struct {
 	who   string
 }
 
-// bucket holds as many tokens as may be used at once, and fills in a minute.
+// bucket holds as many tokens as may be used at once, and fills in the span of its
+// class.
 type bucket struct {
 	left float64
 	at   time.Time
+}
+
+// span is the time for which the numbers of a class are.
+func span(class route.Class) time.Duration {
+	if class == route.KeyAdd {
+		return time.Hour
+	}
+	return time.Minute
 }
 
 // maxBuckets bounds the memory that many addresses take.
@@ -38,14 +47,15 @@ const maxBuckets = 200_000
 
 func newRates(c *Config) (*rates, error) {
 	free, err := prefixes(c.RateFree)
-	return &rates{free: free, buckets: map[bucketKey]*bucket{}, now: time.Now, perMinute: map[route.Class][2]int{
+	return &rates{free: free, buckets: map[bucketKey]*bucket{}, now: time.Now, allowed: map[route.Class][2]int{
 		route.Normal: {c.RateAnonymous, c.RateUser}, route.Push: {c.RatePush, c.RatePush}, route.Search: {c.RateSearch, c.RateSearch}, route.Login: {c.RateLogin, c.RateLogin},
+		route.KeyID: {c.RateKeys, 2 * c.RateKeys}, route.KeyText: {c.RateKeys / 10, c.RateKeys / 10}, route.KeyAdd: {c.RateKeyAdd, c.RateKeyAdd},
 	}}, err
 }
 
 // allow returns a refusal if the caller has no request of that class left.
 func (l *rates) allow(w http.ResponseWriter, class route.Class, c auth.Caller, from netip.Addr) error {
-	limits, counted := l.perMinute[class]
+	limits, counted := l.allowed[class]
 	if !counted || slices.ContainsFunc(l.free, func(p netip.Prefix) bool { return p.Contains(from) }) {
 		return nil
 	}
@@ -56,7 +66,7 @@ func (l *rates) allow(w http.ResponseWriter, class route.Class, c auth.Caller, f
 	}
 	if wait := l.take(bucketKey{class, who}, float64(limit)); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		return route.Errorf(http.StatusTooManyRequests, "too many requests: at most %d a minute", limit)
+		return route.Errorf(http.StatusTooManyRequests, "too many requests: at most %d in %s", limit, span(class))
 	}
 	return nil
 }
@@ -80,10 +90,11 @@ func (l *rates) take(k bucketKey, limit float64) time.Duration {
 		b = &bucket{left: limit, at: now}
 		l.buckets[k] = b
 	}
-	b.left = min(limit, b.left+now.Sub(b.at).Minutes()*limit)
+	full := span(k.class)
+	b.left = min(limit, b.left+float64(now.Sub(b.at))/float64(full)*limit)
 	b.at = now
 	if b.left < 1 {
-		return time.Duration((1 - b.left) / limit * float64(time.Minute))
+		return time.Duration((1 - b.left) / limit * float64(full))
 	}
 	b.left--
 	return 0
@@ -94,7 +105,7 @@ func (l *rates) makeRoom(now time.Time) {
 		return
 	}
 	for k, b := range l.buckets {
-		if now.Sub(b.at) >= time.Minute {
+		if now.Sub(b.at) >= span(k.class) {
 			delete(l.buckets, k)
 		}
 	}

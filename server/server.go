@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,9 +39,14 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/keystore"
+	"singularity/server/library"
+	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/store/embedded"
+	"singularity/server/translog"
+	"singularity/server/web"
 )
 
 // Server is one running server.
@@ -49,6 +55,9 @@ type Server struct {
 	store  *embedded.Store
 	ca     *authority
 	auth   *auth.Service
+	lib    *library.Service
+	keys   *keystore.Service
+	oci    *registry.Service
 	front  *front
 	ready  atomic.Bool
 	log    *slog.Logger
@@ -64,8 +73,30 @@ type Service interface {
 
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
-func (s *Server) services(context.Context) ([]Service, error) {
-	return []Service{s.auth}, nil
+func (s *Server) services(ctx context.Context) ([]Service, error) {
+	var err error
+	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, s.signers); err != nil {
+		return nil, err
+	}
+	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
+		return nil, err
+	}
+	_, name, _ := strings.Cut(s.config.URL, "://")
+	changes, err := translog.Open(ctx, s.store.Records, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
+	}
+	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
+	if err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
+}
+
+// openLibrary opens the library as the configuration says.
+func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
+	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
+		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go
@@ -150,6 +181,9 @@ func (s *Server) mount(ctx context.Context) error {
 			s.front.add(r)
 		}
 	}
+	if _, pattern := s.front.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}); pattern == "" {
+		s.front.add(s.root())
+	}
 	return nil
 }
 
@@ -190,6 +224,9 @@ func (s *Server) Run(ctx context.Context) error {
 		public.Close()
 	}
 	internal.Close()
+	if e := s.lib.Flush(stop); e != nil {
+		s.log.Warn("some downloads are not counted", "error", e.Error())
+	}
 	return err
 }
 
@@ -224,6 +261,9 @@ func (s *Server) sweep(ctx context.Context) {
 			s.log.Error("cannot end old uploads", "error", err.Error())
 		}
 		s.auth.Sweep(ctx)
+		if err := errors.Join(s.oci.Sweep(ctx), s.lib.Sweep(ctx)); err != nil && ctx.Err() == nil {
+			s.log.Error("cannot tidy the library", "error", err.Error())
+		}
 		select {
 		case <-ctx.Done():
 			return

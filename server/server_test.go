@@ -132,11 +132,11 @@ func TestPaths(t *testing.T) {
 	seen := func(w http.ResponseWriter, r *http.Request) {
 		route.Data(w, auth.From(r.Context()).Invalid)
 	}
-	r := start(t, nil, route.Route{Pattern: "GET /v1/images/{ref...}", Handler: seen})
+	r := start(t, nil, route.Route{Pattern: "GET /v1/paths/{ref...}", Handler: seen})
 	for path, want := range map[string]int{
-		"/v1/images/e/c/k:t": 200, "/v1/images/e/c/k:t?arch=amd64": 200, "/v1/images/a/../b": 400, "/v1/images/%2e%2e/b": 400, "/v1/images/a%2fb": 400, "/v1/images/a%5cb": 400, "/v1/images/a%00": 400,
-		"//v1/images/a": 400, "/v1/images//a": 400, "/v1/images/a\\b": 400, "/v1/images/a%0ab": 400, "/v1/images/" + strings.Repeat("a", 3000): 414, "/v1/images/" + strings.Repeat("a/", 40): 400,
-		"/v1/images/a?q=" + strings.Repeat("a", 9000): 414, "/nosuch": 404, "/v1/images/é": 200, "/v1/images/%ff": 400,
+		"/v1/paths/e/c/k:t": 200, "/v1/paths/e/c/k:t?arch=amd64": 200, "/v1/paths/a/../b": 400, "/v1/paths/%2e%2e/b": 400, "/v1/paths/a%2fb": 400, "/v1/paths/a%5cb": 400, "/v1/paths/a%00": 400,
+		"//v1/paths/a": 400, "/v1/paths//a": 400, "/v1/paths/a\\b": 400, "/v1/paths/a%0ab": 400, "/v1/paths/" + strings.Repeat("a", 3000): 414, "/v1/paths/" + strings.Repeat("a/", 40): 400,
+		"/v1/paths/a?q=" + strings.Repeat("a", 9000): 414, "/nosuch": 404, "/v1/paths/é": 200, "/v1/paths/%ff": 400,
 	} {
 		conn, err := tls.Dial("tcp", r.public.Addr().String(), &tls.Config{RootCAs: r.ca.pool(), ServerName: "localhost"})
 		if err != nil {
@@ -152,7 +152,7 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%.40s: %d, want %d", path, res.StatusCode, want)
 		}
 	}
-	if res, text := r.get(t, "/v1/images/a", "Authorization", "Bearer x"); !strings.Contains(text, "true") || res.Header.Get("X-Token-Status") != "invalid" {
+	if res, text := r.get(t, "/v1/paths/a", "Authorization", "Bearer x"); !strings.Contains(text, "true") || res.Header.Get("X-Token-Status") != "invalid" {
 		t.Errorf("%v %s", res.Header, text)
 	}
 }

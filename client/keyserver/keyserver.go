@@ -12,7 +12,10 @@
 // that server sends us. A redirection never leads from https to http, and what is
 // sent to a server is not sent on.
 //
-// The package does not print, and keeps nothing.
+// A server that says that it has a transparency log must prove each key by it
+// (package translog); one that had a log before must have it still.
+//
+// The package does not print, and keeps nothing but by a Memory.
 //
 // Specs: draft-gallagher-openpgp-hkp, and the paging of X-HKP-Next-Page-Token.
 package keyserver
@@ -27,7 +30,9 @@ import (
 	"strings"
 	"time"
 
+	"singularity/api"
 	"singularity/client/transfer"
+	"singularity/client/translog"
 	"singularity/pgp"
 )
 
@@ -54,6 +59,7 @@ type Server struct {
 type Client struct {
 	servers []server
 	timeout time.Duration
+	memory  Memory // may be nil
 }
 
 // server is a Server that was checked.
@@ -178,6 +184,9 @@ func (c *Client) Get(ctx context.Context, id ID) ([]*pgp.Key, error) {
 	missing := 0
 	for _, s := range c.servers {
 		keys, err := c.get(ctx, s, query, id)
+		if errors.Is(err, translog.ErrProof) || errors.Is(err, translog.ErrHistory) {
+			return nil, err // no other server makes that good
+		}
 		if err == nil {
 			return keys, nil
 		}
@@ -195,7 +204,17 @@ func (c *Client) Get(ctx context.Context, id ID) ([]*pgp.Key, error) {
 	return nil, &allError{faults}
 }
 
+// get asks one server. A key may change between the answer and its proof, so one
+// that does not fit is asked for once more.
 func (c *Client) get(ctx context.Context, s server, query url.Values, id ID) ([]*pgp.Key, error) {
+	keys, err := c.getOnce(ctx, s, query, id)
+	if errors.Is(err, translog.ErrProof) {
+		keys, err = c.getOnce(ctx, s, query, id)
+	}
+	return keys, err
+}
+
+func (c *Client) getOnce(ctx context.Context, s server, query url.Values, id ID) ([]*pgp.Key, error) {
 	a, err := c.lookup(ctx, s, query, maxKeys)
 	if err != nil {
 		return nil, err
@@ -204,7 +223,7 @@ func (c *Client) get(ctx context.Context, s server, query url.Values, id ID) ([]
 	if err != nil {
 		return nil, fmt.Errorf("the answer of key server %q is not usable: %w", s.base.Host, err)
 	}
-	return keys, nil
+	return keys, c.checkLog(ctx, s, a.header.Get(api.LogHeader), keys)
 }
 
 // readKeys reads the keys of an answer.

@@ -219,16 +219,16 @@ func (s *Service) adminUsers(w http.ResponseWriter, r *http.Request) error {
 	for _, a := range list {
 		out = append(out, toPerson(a))
 	}
-	route.JSON(w, http.StatusOK, paged{out, page{next}})
+	route.JSON(w, http.StatusOK, paged{out, following{next}})
 	return nil
 }
 
 type paged struct {
-	Data any  `json:"data"`
-	Page page `json:"page"`
+	Data any       `json:"data"`
+	Page following `json:"page"`
 }
 
-type page struct {
+type following struct {
 	Next string `json:"next"`
 }
 
@@ -359,7 +359,7 @@ func (s *Service) adminAudit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	route.JSON(w, http.StatusOK, paged{events, page{next}})
+	route.JSON(w, http.StatusOK, paged{events, following{next}})
 	return nil
 }
 

@@ -74,6 +74,10 @@ func With(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
+// AnonymousToken is what the registry gives to clients that insist on a token and
+// have no account. It is nobody's.
+const AnonymousToken = "anonymous"
+
 // Identify finds out who makes a request. Its refusals are those that no route
 // may overrule: guesses of secrets, and forms of another site.
 func (s *Service) Identify(r *http.Request) (Caller, error) {
@@ -85,7 +89,7 @@ func (s *Service) Identify(r *http.Request) (Caller, error) {
 		scheme, rest, _ := strings.Cut(strings.TrimSpace(headers[0]), " ")
 		rest = strings.TrimSpace(rest)
 		switch {
-		case strings.EqualFold(scheme, "Bearer") && rest == "":
+		case strings.EqualFold(scheme, "Bearer") && (rest == "" || rest == AnonymousToken):
 			return Caller{}, nil // a client that is not logged in
 		case strings.EqualFold(scheme, "Bearer"):
 			return s.byToken(r, rest, "")

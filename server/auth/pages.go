@@ -1,7 +1,7 @@
 package auth
 
 import (
-	"bytes"
+	"context"
 	"embed"
 	"errors"
 	"html/template"
@@ -12,20 +12,18 @@ import (
 	"strings"
 	"time"
 
+	"singularity/server/page"
 	"singularity/server/route"
 )
 
-//go:embed pages/*.html pages/style.css
+//go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"day": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") },
-}).ParseFS(pageFiles, "pages/*.html"))
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"scope": func(s Scope) string { return scopeTexts[s] }})
 
 func (s *Service) pages() []route.Route {
 	f := s.pageFunc
 	return []route.Route{
-		{Pattern: "GET /auth/style.css", Handler: s.style, Class: route.Free},
 		{Pattern: "GET /auth/login", Handler: f(s.loginPage)},
 		{Pattern: "POST /auth/login", Handler: f(s.loginForm), Class: route.Login, Body: 16 << 10},
 		{Pattern: "POST /auth/logout", Handler: f(s.logoutForm), Body: 16 << 10},
@@ -42,19 +40,10 @@ func (s *Service) pages() []route.Route {
 	}
 }
 
-func (s *Service) style(w http.ResponseWriter, r *http.Request) {
-	text, _ := pageFiles.ReadFile("pages/style.css")
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "max-age=3600")
-	w.Write(text)
-}
-
 // view is what a page shows.
 type view struct {
-	Title     string
+	page.Frame
 	Message   string
-	Caller    Caller
-	CSRF      string
 	Next      string
 	Code      string
 	Name      string
@@ -92,26 +81,22 @@ func (s *Service) pageFunc(f func(http.ResponseWriter, *http.Request) error) htt
 			http.Redirect(w, r, "/auth/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			return
 		}
-		s.show(w, r, e.Status, "message.html", view{Title: "Sorry", Message: e.Message})
+		s.show(w, r, e.Status, "message.html", view{Frame: page.Frame{Title: "Sorry"}, Message: e.Message})
 	}
 }
 
-func (s *Service) show(w http.ResponseWriter, r *http.Request, status int, page string, v view) error {
-	v.Caller = From(r.Context())
-	v.CSRF, v.Now = v.Caller.csrf, s.now()
-	var text bytes.Buffer
-	if err := templates.ExecuteTemplate(&text, page, v); err != nil {
-		return err
+func (s *Service) show(w http.ResponseWriter, r *http.Request, status int, name string, v view) error {
+	v.Frame, v.Now = FrameOf(r.Context(), v.Title, "account"), s.now()
+	return page.Write(w, templates, status, name, v)
+}
+
+// FrameOf is the frame of a page for the caller.
+func FrameOf(ctx context.Context, title, section string) page.Frame {
+	f := page.Frame{Title: title, Section: section}
+	if c := From(ctx); c.Browser() {
+		f.User, f.Admin, f.CSRF = c.Name, c.Admin, c.csrf
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, err := w.Write(text.Bytes())
-	return err
+	return f
 }
 
 // localPath returns next if it is a path of ours, and else where a log-in leads
@@ -142,7 +127,7 @@ func (s *Service) loginPage(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return nil
 	}
-	return s.show(w, r, http.StatusOK, "login.html", view{Title: "Log in", Next: next, Providers: s.providerList()})
+	return s.show(w, r, http.StatusOK, "login.html", view{Frame: page.Frame{Title: "Log in"}, Next: next, Providers: s.providerList()})
 }
 
 func (s *Service) providerList() []*provider {
@@ -163,7 +148,7 @@ func (s *Service) loginForm(w http.ResponseWriter, r *http.Request) error {
 	a, err := s.login(r.Context(), route.Of(r.Context()).Addr, name, r.PostFormValue("password"))
 	s.Audit(r.Context(), "login", name, err, map[string]string{"way": "password"})
 	if errors.Is(err, errLogin) {
-		return s.show(w, r, http.StatusUnauthorized, "login.html", view{Title: "Log in", Next: next, Name: name, Message: errLogin.Message, Providers: s.providerList()})
+		return s.show(w, r, http.StatusUnauthorized, "login.html", view{Frame: page.Frame{Title: "Log in"}, Next: next, Name: name, Message: errLogin.Message, Providers: s.providerList()})
 	}
 	if err != nil {
 		return err
@@ -203,7 +188,7 @@ func (s *Service) setupPage(w http.ResponseWriter, r *http.Request) error {
 		s.guesses.failed(from, s.now())
 		return err
 	}
-	return s.show(w, r, http.StatusOK, "setup.html", view{Title: "Choose a password", Code: code, Name: a.Name})
+	return s.show(w, r, http.StatusOK, "setup.html", view{Frame: page.Frame{Title: "Choose a password"}, Code: code, Name: a.Name})
 }
 
 func (s *Service) setupForm(w http.ResponseWriter, r *http.Request) error {
@@ -221,7 +206,7 @@ func (s *Service) setupForm(w http.ResponseWriter, r *http.Request) error {
 	}
 	var refused *route.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
-		return s.show(w, r, refused.Status, "setup.html", view{Title: "Choose a password", Code: code, Name: a.Name, Message: refused.Message})
+		return s.show(w, r, refused.Status, "setup.html", view{Frame: page.Frame{Title: "Choose a password"}, Code: code, Name: a.Name, Message: refused.Message})
 	}
 	s.Audit(With(r.Context(), Caller{Name: a.Name}), "account.setup", a.Name, err, nil)
 	if err != nil {
@@ -262,7 +247,7 @@ var scopeTexts = map[Scope]string{
 }
 
 func (s *Service) tokensView(r *http.Request, c Caller) (view, error) {
-	v := view{Title: "Access tokens", Days: int(s.o.TokenLife / (24 * time.Hour)), MaxDays: int(s.o.TokenMaxLife / (24 * time.Hour))}
+	v := view{Frame: page.Frame{Title: "Access tokens"}, Days: int(s.o.TokenLife / (24 * time.Hour)), MaxDays: int(s.o.TokenMaxLife / (24 * time.Hour))}
 	for _, sc := range Scopes {
 		if sc != AccountAdmin || c.Admin {
 			v.Scopes = append(v.Scopes, choice{sc, scopeTexts[sc], slices.Contains(CommandLine, sc)})
@@ -342,7 +327,7 @@ func (s *Service) devicePage(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.browser(r); err != nil {
 		return err
 	}
-	v := view{Title: "Log in a terminal"}
+	v := view{Frame: page.Frame{Title: "Log in a terminal"}}
 	if code := r.FormValue("code"); code != "" {
 		d, err := s.findDevice(r.Context(), code)
 		if err != nil {
@@ -366,5 +351,5 @@ func (s *Service) deviceForm(w http.ResponseWriter, r *http.Request) error {
 	if agree {
 		message = "The terminal is logged in: go back to it."
 	}
-	return s.show(w, r, http.StatusOK, "message.html", view{Title: "Log in a terminal", Message: message})
+	return s.show(w, r, http.StatusOK, "message.html", view{Frame: page.Frame{Title: "Log in a terminal"}, Message: message})
 }

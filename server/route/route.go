@@ -35,6 +35,9 @@ const (
 	Search         // whatever reads much to answer
 	Login          // whatever a guess of a secret could come by
 	Transfer       // bytes of images: never refused in the middle of a pull
+	KeyID          // look-ups of keys by id, of which a check of signatures makes many
+	KeyText        // searches of keys
+	KeyAdd         // counted by the hour: a key is checked at length
 	Free
 )
 
@@ -43,6 +46,8 @@ type Route struct {
 	Pattern string
 	Handler http.HandlerFunc
 	Class   Class
+	// ClassOf tells the class where one pattern has several.
+	ClassOf func(*http.Request) Class
 	// Body bounds the body of a request; 0 stands for MaxBody, and Stream for
 	// one whose length the handler bounds itself.
 	Body int64
@@ -81,7 +86,7 @@ func Errorf(status int, format string, args ...any) *Error {
 // kind, anything else as an error of ours that only the log tells.
 func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
-	if e.Status >= 500 {
+	if e.Status >= 500 && e.Status != http.StatusNotImplemented {
 		slog.ErrorContext(r.Context(), "request failed", "request", Of(r.Context()).ID, "method", r.Method, "path", r.URL.Path, "status", e.Status, "error", err.Error())
 	}
 	h := w.Header()
