@@ -40,6 +40,7 @@ type Records struct {
 	closing     sync.Once
 	mu          sync.RWMutex
 	schemas     map[string]store.Schema
+	lists       map[string]*sql.Stmt
 	closed      bool
 	now         func() time.Time
 }
@@ -55,7 +56,7 @@ func OpenRecords(ctx context.Context, path string) (*Records, error) {
 	if err := createEmpty(path); err != nil {
 		return nil, err
 	}
-	r := &Records{dsn: dsn, ops: make(chan *op, maxBatch), ended: make(chan struct{}), schemas: map[string]store.Schema{}, now: time.Now}
+	r := &Records{dsn: dsn, ops: make(chan *op, maxBatch), ended: make(chan struct{}), schemas: map[string]store.Schema{}, lists: map[string]*sql.Stmt{}, now: time.Now}
 	var err error
 	if r.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
 		return nil, err
@@ -186,7 +187,11 @@ func (r *Records) List(ctx context.Context, collection string, q store.Query) (s
 	if err != nil {
 		return store.Page{}, err
 	}
-	docs, err := scanDocs(r.read.QueryContext(ctx, text, args...))
+	query, err := r.prepared(ctx, text)
+	if err != nil {
+		return store.Page{}, err
+	}
+	docs, err := scanDocs(query.QueryContext(ctx, args...))
 	if err != nil {
 		return store.Page{}, err
 	}
@@ -200,6 +205,29 @@ func (r *Records) List(ctx context.Context, collection string, q store.Query) (s
 		p.Docs = append(p.Docs, d.Doc)
 	}
 	return p, nil
+}
+
+// prepared returns the statement of a text. Reading the text takes twice as long
+// as a query by a value; texts are of a few shapes, as all values are parameters.
+func (r *Records) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
+	r.mu.RLock()
+	s, ok := r.lists[text]
+	r.mu.RUnlock()
+	if ok {
+		return s, nil
+	}
+	s, err := r.read.PrepareContext(context.WithoutCancel(ctx), text)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if other, ok := r.lists[text]; ok {
+		s.Close()
+		return other, nil
+	}
+	r.lists[text] = s
+	return s, nil
 }
 
 // Count counts what a query has.
@@ -259,5 +287,10 @@ func (r *Records) Close() error {
 		r.mu.Unlock()
 	})
 	<-r.ended
+	r.mu.Lock()
+	for _, s := range r.lists {
+		s.Close()
+	}
+	r.mu.Unlock()
 	return errors.Join(r.get.Close(), r.read.Close(), r.write.Close())
 }
