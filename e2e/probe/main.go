@@ -15,7 +15,9 @@
 //	probe uid caps.effective 'ns.*'
 //	probe try write /etc/passwd
 //
-// "flip A B" exchanges two files without an end, for races.
+// "flip A B" exchanges two files without an end, for races. "reread" reads the
+// files that its input names, one in a line, from the file system and not from
+// the kernel's cache, and prints a checksum or the error.
 //
 // It is static and uses neither os nor fmt, because package os raises the limit
 // of open files and opens descriptors of its own, which would be seen here.
@@ -57,6 +59,10 @@ func main() {
 		for { // two names change places until somebody ends it
 			unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE)
 		}
+	}
+	if len(args) == 1 && args[0] == "reread" {
+		reread()
+		return
 	}
 	if len(args) > 2 && args[0] == "try" {
 		syscall.Exit(try(args[1], args[2]))
