@@ -176,7 +176,7 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 		return nil, err
 	}
 	if v.State == verdict.Refused {
-		hint := "the image is not as it was signed: get it again; --integrity=off uses it all the same"
+		hint := "the image is not as it was signed, or its key does not count now: get them again; --integrity=off uses it all the same"
 		if text, ok := strings.CutPrefix(v.Text, verdict.ListPrefix); !ok {
 			v.Text = "the signature of " + name + " is not valid: " + v.Text
 		} else {
