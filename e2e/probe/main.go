@@ -17,7 +17,8 @@
 //
 // "flip A B" exchanges two files without an end, for races. "reread" reads the
 // files that its input names, one in a line, from the file system and not from
-// the kernel's cache, and prints a checksum or the error.
+// the kernel's cache, and prints a checksum or the error. "cost PROGRAM ..." runs a
+// program and prints what it took.
 //
 // It is static and uses neither os nor fmt, because package os raises the limit
 // of open files and opens descriptors of its own, which would be seen here.
@@ -63,6 +64,9 @@ func main() {
 	if len(args) == 1 && args[0] == "reread" {
 		reread()
 		return
+	}
+	if len(args) > 1 && args[0] == "cost" {
+		syscall.Exit(cost(args[1:]))
 	}
 	if len(args) > 2 && args[0] == "try" {
 		syscall.Exit(try(args[1], args[2]))
