@@ -1,30 +1,32 @@
 # Chores of the repository; "make test" and "make demo" are the two that matter.
 export CGO_ENABLED = 0
 export PATH := $(PATH):/usr/local/go/bin
-VERSION ?= 5.0.0
-PREFIX  ?= /usr/local
-DESTDIR ?=
+export VERSION ?= 5.0.0
+export PREFIX ?= /usr/local
+export SYSCONFDIR ?= $(PREFIX)/etc
+export LOCALSTATEDIR ?= $(PREFIX)/var
+export DESTDIR ?=
+export SUID ?=
+export BIN ?= bin
 FUZZTIME ?= 10s
 
 X       = -X singularity/conf.Version=$(VERSION) -X singularity/conf.Prefix=$(PREFIX) \
-	-X singularity/linux/entry.helper=$(PREFIX)/libexec/singularity/bin/starter-suid
+	-X singularity/linux/entry.helper=$(PREFIX)/libexec/singularity/bin/starter-suid \
+	-X singularity/conf.sysconfdir=$(SYSCONFDIR) -X singularity/conf.localstatedir=$(LOCALSTATEDIR)
 # The programs that start containers begin before the Go runtime; see
 # linux/entry. Other processors than amd64 have no stub.
 ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 SUIDENTRY = $(if $(filter amd64,$(shell go env GOARCH)),-E starter_entry)
 BUILD   = go build -trimpath -buildvcs=false
-LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/singularity/bin
-SHARE   = $(DESTDIR)$(PREFIX)/share
-ETC     = $(DESTDIR)$(PREFIX)/etc/singularity
 
-.PHONY: build demo test unit e2e vm lint fuzz bench install install-suid clean
+.PHONY: build demo test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test clean
 
 build:
-	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity
-	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o bin/ ./cmd/singularity-cli
-	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/starter-verify
-	$(BUILD) -ldflags '-s -w $(SUIDENTRY) $(X)' -o bin/ ./cmd/starter-suid
-	$(BUILD) -ldflags '-s -w $(X)' -o bin/ ./cmd/singularity-server
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
+	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-cli
+	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/starter-verify
+	$(BUILD) -tags starter -ldflags '-s -w $(SUIDENTRY) $(X)' -o $(BIN)/ ./cmd/starter-suid
+	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/singularity-server
 
 demo:
 	e2e/need demo
@@ -32,7 +34,7 @@ demo:
 
 test:
 	e2e/need test
-	$(MAKE) lint unit e2e
+	$(MAKE) lint unit e2e package-test
 
 unit:
 	e2e/count go test -v ./...
@@ -41,7 +43,7 @@ unit:
 e2e: build
 	e2e/run
 
-vm:
+test-vm vm:
 	e2e/vm/run
 
 lint: build
@@ -57,27 +59,21 @@ bench: build
 	e2e/need bench
 	go run ./bench $(BENCH)
 
+# SUID=1 installs the setuid helper too.
 install: build
-	install -D -m 755 bin/singularity $(DESTDIR)$(PREFIX)/bin/singularity
-	install -D -m 755 bin/singularity-server $(DESTDIR)$(PREFIX)/bin/singularity-server
-	install -D -m 755 cmd/singularity/run-singularity $(DESTDIR)$(PREFIX)/bin/run-singularity
-	install -D -m 755 bin/singularity-cli $(LIBEXEC)/singularity-cli
-	install -D -m 711 bin/starter-verify $(LIBEXEC)/starter-verify
-	install -d $(ETC) $(ETC)/network $(SHARE)/man/man1
-	test -e $(ETC)/singularity.conf || bin/singularity-cli docs conf > $(ETC)/singularity.conf
-	install -D -m 644 container/seccomp/default.json $(ETC)/seccomp-profiles/default.json
-	for f in nvliblist.conf rocmliblist.conf; do test -e $(ETC)/$$f || install -m 644 host/$$f $(ETC)/$$f; done
-	for f in container/network/conf/*.conflist; do test -e $(ETC)/network/$${f##*/} || install -m 644 $$f $(ETC)/network; done
-	bin/singularity-cli docs man $(SHARE)/man/man1
-	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
-	bin/singularity-cli completion bash > $(SHARE)/bash-completion/completions/singularity
-	bin/singularity-cli completion zsh > $(SHARE)/zsh/site-functions/_singularity
-	bin/singularity-cli completion fish > $(SHARE)/fish/vendor_completions.d/singularity.fish
+	package/install
 
-# The setuid helper, for root and on purpose: see doc/admin.
-install-suid: install
-	install -D -o root -g root -m 4755 bin/starter-suid $(LIBEXEC)/starter-suid
-	test -e $(ETC)/ecl.toml || { printf '# Which signed images may run; see singularity ecl --help.\nactivated = false\n' >$(ETC)/ecl.toml; chmod 644 $(ETC)/ecl.toml; }
+install-suid: build
+	SUID=1 package/install
+
+uninstall:
+	package/uninstall
+
+package:
+	package/build
+
+package-test:
+	package/test
 
 clean:
 	rm -rf bin

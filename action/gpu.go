@@ -70,7 +70,7 @@ func DriverSearch(c *conf.Config, file string) host.DriverSearch {
 	if os.Getuid() != 0 {
 		path = strings.ReplaceAll(c.UserSearchPath, "$PATH", os.Getenv("PATH"))
 	}
-	dirs := []string{filepath.Dir(conf.Path())}
+	dirs := []string{conf.Dir()}
 	if file != "" {
 		dirs = []string{filepath.Dir(file), dirs[0]}
 	}

@@ -111,7 +111,7 @@ func (s *starter) siteDir() string {
 	if s.o.ConfigFile != "" {
 		return filepath.Dir(s.absolute(s.o.ConfigFile))
 	}
-	return filepath.Dir(conf.Path())
+	return conf.Dir()
 }
 
 // maxList bounds the execution control list, in bytes.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,9 +56,9 @@ func buildcfg() []string {
 		"LIBEXECDIR=" + p + "/libexec",
 		"DATAROOTDIR=" + p + "/share",
 		"DATADIR=" + p + "/share",
-		"SYSCONFDIR=" + p + "/etc",
+		"SYSCONFDIR=" + conf.Sysconfdir(),
 		"SHAREDSTATEDIR=" + p + "/com",
-		"LOCALSTATEDIR=" + p + "/var",
+		"LOCALSTATEDIR=" + conf.Localstatedir(),
 		"RUNSTATEDIR=" + p + "/var/run",
 		"INCLUDEDIR=" + p + "/include",
 		"DOCDIR=" + p + "/share/doc/singularity",
@@ -65,10 +66,19 @@ func buildcfg() []string {
 		"LIBDIR=" + p + "/lib",
 		"LOCALEDIR=" + p + "/share/locale",
 		"MANDIR=" + p + "/share/man",
-		"SINGULARITY_CONFDIR=" + p + "/etc/singularity",
-		"SESSIONDIR=" + p + "/var/singularity/mnt/session",
+		"SINGULARITY_CONFDIR=" + conf.Dir(),
+		"SESSIONDIR=" + conf.SessionDir(),
 		"PLUGIN_ROOTDIR=" + p + "/libexec/singularity/plugin",
 		"SINGULARITY_CONF_FILE=" + conf.Path(),
-		"SINGULARITY_SUID_INSTALL=0",
+		"SINGULARITY_SUID_INSTALL=" + suidInstall(p),
 	}
+}
+
+// suidInstall tells whether the setuid helper is installed: 1 or 0.
+func suidInstall(prefix string) string {
+	fi, err := os.Stat(prefix + "/libexec/singularity/bin/starter-suid")
+	if err != nil || fi.Mode()&os.ModeSetuid == 0 {
+		return "0"
+	}
+	return "1"
 }

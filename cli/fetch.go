@@ -121,7 +121,7 @@ func registriesConf() (*registries.File, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	f, err := registries.Load(filepath.Join(dir, "registries.conf"), filepath.Join(conf.Prefix, "etc/singularity/registries.conf"))
+	f, err := registries.Load(filepath.Join(dir, "registries.conf"), filepath.Join(conf.Dir(), "registries.conf"))
 	if err != nil {
 		return nil, dir, err
 	}
@@ -160,7 +160,7 @@ func (o *fetchOptions) registryClient(ctx context.Context, log *action.Log) (*re
 	}
 	return &registry.Client{
 		Config: config, Credentials: o.credentials(dir), Plain: o.noHTTPS, UserAgent: userAgent(), Context: ctx,
-		CertDirs: []string{filepath.Join(dir, "certs.d"), filepath.Join(conf.Prefix, "etc/singularity/certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d"},
+		CertDirs: []string{filepath.Join(dir, "certs.d"), filepath.Join(conf.Dir(), "certs.d"), "/etc/containers/certs.d", "/etc/docker/certs.d"},
 		Log:      log.Verbose,
 	}, nil
 }

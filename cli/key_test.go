@@ -268,7 +268,7 @@ func TestKeyExport(t *testing.T) {
 
 func TestGlobalKeyring(t *testing.T) {
 	ringHome(t)
-	dir := conf.Prefix + "/etc/singularity"
+	dir := conf.Dir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

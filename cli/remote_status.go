@@ -160,7 +160,11 @@ func writeStatus(w io.Writer, log *action.Log, s *remoteStatus) error {
 		}
 	}
 	if s.Username != "" {
-		fmt.Fprintf(w, "\nLogged in as: %s\n", action.Printable(strings.TrimSpace(s.Username+" <"+s.Email+">")))
+		who := s.Username
+		if s.Email != "" {
+			who += " <" + s.Email + ">"
+		}
+		fmt.Fprintf(w, "\nLogged in as: %s\n", action.Printable(who))
 	}
 	switch s.Token {
 	case "none":

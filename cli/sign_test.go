@@ -156,7 +156,7 @@ func TestVerifyAnyAndGlobal(t *testing.T) {
 	if !strings.Contains(stdout, "Error encountered") || !strings.Contains(stdout, "Key B") {
 		t.Errorf("any: %s", stdout)
 	}
-	dir := conf.Prefix + "/etc/singularity"
+	dir := conf.Dir()
 	os.MkdirAll(dir, 0o755)
 	public, _ := onlyKey(keyA()).Public()
 	os.WriteFile(dir+"/global-pgp-public", public.Bytes(), 0o644)

@@ -92,8 +92,12 @@ var ErrInterrupted = errors.New("interrupted")
 // failure.
 func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 	runtime.LockOSThread()
+	var failed *script.Script
 	for _, overlay := range []bool{!p.Root.NoPoints, false} {
 		b := newBuilder(p, h, -1)
+		if failed != nil {
+			b.s.Continue(failed)
+		}
 		b.files = st.Files
 		b.maps()
 		b.s.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
@@ -105,6 +109,7 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 			return b.explain(err)
 		}
 		// The tmpfs of the failed attempt must not hide what is below it.
+		failed = b.s
 		b = newBuilder(p, h, -1)
 		b.s.Call("remove the tmpfs", unix.SYS_UMOUNT2, b.s.Str(b.attach), script.Int(unix.MNT_DETACH))
 		if err := b.s.Here(); err != nil {
@@ -209,6 +214,9 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 		pipes = append(pipes, &inNet, &attached)
 	}
 	if p.Programs() {
+		if !script.NewMounts() {
+			return nil, errOldKernel
+		}
 		pipes = append(pipes, &staged, &proceed)
 	}
 	var fds []int

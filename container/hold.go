@@ -13,6 +13,7 @@ import (
 
 	"singularity/conf"
 	"singularity/fusefs"
+	"singularity/linux/script"
 	"singularity/plan"
 	"singularity/verity"
 )
@@ -52,6 +53,9 @@ const maxMessage = 1 << 20
 // knows by which hash tree, and img.Tree is set to that; judge sets it before a
 // holder is started.
 func Share(img *Served, hostIDs, begin bool, judge func() error) (*Hold, error) {
+	if !script.NewMounts() {
+		return nil, errors.New("this kernel cannot hand a mount from one namespace to another (Linux 5.12)")
+	}
 	name, err := holdName(img, hostIDs, judge != nil)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,9 @@ func newBuilder(p *plan.Plan, h Hooks, errfd int) *builder {
 	if unix.Access(b.attach, unix.F_OK) != nil {
 		b.attach = "/proc"
 	}
+	if !script.NewMounts() {
+		b.s.Classic(b.attach)
+	}
 	return b
 }
 
@@ -195,6 +198,9 @@ func (b *builder) source(m *plan.Mount) script.Slot {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
 	b.setattr(t, attr, unix.AT_RECURSIVE, "restrict the bind of "+strconv.Quote(m.Source))
+	if b.s.IsClassic() {
+		b.restrictBelow(t, m.Source, attr)
+	}
 	return t
 }
 

@@ -15,7 +15,7 @@ import (
 
 // maxLines bounds the lines of ours that the helper links, without blank ones and
 // comments: what a person reads in one sitting.
-const maxLines = 3150
+const maxLines = 3200
 
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
@@ -56,7 +56,7 @@ func TestDependencies(t *testing.T) {
 func TestLines(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "helper")
 	// Without inlining, so that every function that is used has a symbol.
-	if out, err := exec.Command("go", "build", "-gcflags=singularity/...=-l", "-ldflags=-E starter_entry", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags=starter", "-gcflags=singularity/...=-l", "-ldflags=-E starter_entry", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	out, err := exec.Command("go", "tool", "nm", bin).Output()
@@ -99,7 +99,7 @@ func countPackage(t *testing.T, path, dir string, linked map[string]bool) int {
 				t.Fatal(err)
 			}
 			switch {
-			case strings.HasSuffix(f, "_test.go"), strings.HasSuffix(f, "_other.go"):
+			case strings.HasSuffix(f, "_test.go"), strings.HasSuffix(f, "_other.go"), strings.HasPrefix(string(text), "//go:build !starter\n"):
 			case strings.HasSuffix(f, ".s"):
 				n += assemblerLines(string(text), linked)
 			default:

@@ -25,13 +25,15 @@
 // boundary for an administrator.
 //
 // The caller holds a lock on the group. After a kill -9 of the caller the kernel
-// kills the container's first process; a scope then ends by itself, and of a
-// group made directly an empty directory stays until the next start removes it,
-// which it does for every group whose lock is free and whose process is gone.
+// kills the container's first process; a scope then ends by itself, and a group
+// made directly is removed by a process that waits for nothing else (guard.go).
+// Should that be killed as well, the empty directory stays until the next start
+// removes it, which it does for every group whose lock is free and whose process
+// is gone.
 //
 // Files: limits.go (the data, TOML), flags.go (flags), settings.go (what a limit
 // is in v1 and v2), make.go (where the group is made), leave.go (out of the
-// group of a job), systemd.go, devices.go (device rules of v2), stats.go, format.go.
+// group of a job), systemd.go, guard.go, devices.go (device rules of v2), stats.go, format.go.
 package cgroup
 
 import (
@@ -58,6 +60,7 @@ type Group struct {
 	path    string
 	members []member
 	held    []*cgroupfs.Dir // other directories that stay open
+	guard   *guard          // nil for a scope of systemd, which ends by itself
 }
 
 // A member is the directory of a group in one hierarchy.
@@ -206,7 +209,10 @@ func (g *Group) Remove() error {
 	for _, d := range g.held {
 		d.Close()
 	}
-	g.members, g.held = nil, nil
+	if g.guard != nil {
+		g.guard.stop()
+	}
+	g.members, g.held, g.guard = nil, nil, nil
 	return err
 }
 

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"os"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 			os.Stdout.WriteString("error " + err.Error() + "\n")
 			os.Exit(1)
 		}
-		os.Stdout.WriteString(g.Path() + "\n")
+		os.Stdout.WriteString(g.Path() + " " + strconv.Itoa(g.guard.pid) + "\n")
 		syscall.Pause()
 	}
 	os.Exit(m.Run())
@@ -130,11 +131,29 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestKilled proves that a killed start leaves nothing that the next one does
-// not remove, and that a living one is let alone.
+// TestKilled proves that a killed start leaves nothing, and if its guard is
+// killed too, nothing that the next start does not remove; and that a living one
+// is let alone.
 func TestKilled(t *testing.T) {
 	newGroup(t, &Limits{}).Remove()
-	start := func() (*exec.Cmd, string) {
+	h, err := cgroupfs.FindHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	controller := cgroupfs.Unified
+	if !h.V2 {
+		controller = "pids"
+	}
+	there := func(place string) bool {
+		d, err := h.Open(controller, place)
+		if err == nil {
+			d.Close()
+		} else if !errors.Is(err, unix.ENOENT) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	start := func() (*exec.Cmd, string, int) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), killedHelper+"=1")
 		out, err := cmd.StdoutPipe()
@@ -144,50 +163,47 @@ func TestKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		b := make([]byte, 4096)
-		n, _ := out.Read(b)
-		line := strings.TrimSpace(string(b[:n]))
-		if strings.HasPrefix(line, "error") {
+		line, _ := bufio.NewReader(out).ReadString('\n')
+		word, guard, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if word == "error" {
 			cmd.Wait()
 			t.Skipf("needs a group without systemd: %s", line)
 		}
-		return cmd, line
+		pid, _ := strconv.Atoi(guard)
+		return cmd, word, pid
 	}
-	killed, dead := start()
-	killed.Process.Kill()
-	killed.Wait()
-	alive, living := start()
-	defer alive.Wait()
-	defer alive.Process.Kill()
-	g, _, err := New(&Limits{}, false)
-	if err != nil {
-		t.Fatal(err)
+	kill := func(cmd *exec.Cmd) {
+		cmd.Process.Kill()
+		cmd.Wait()
 	}
-	defer g.Remove()
-	h, err := cgroupfs.FindHost()
-	if err != nil {
-		t.Fatal(err)
+	killed, dead, guard := start()
+	if guard <= 0 || !there(dead) {
+		t.Errorf("a start has guard %d, and its group is there: %v", guard, there(dead))
 	}
-	controller := cgroupfs.Unified
-	if !h.V2 {
-		controller = "pids"
+	kill(killed)
+	for end := time.Now().Add(20 * time.Second); there(dead); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the group of a killed start is left")
+		}
 	}
-	if d, err := h.Open(controller, dead); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("the group of a killed start is left: %v %v", d, err)
+	killed, dead, guard = start()
+	syscall.Kill(guard, syscall.SIGKILL)
+	kill(killed)
+	alive, living, _ := start()
+	defer kill(alive)
+	// The kernel may need a moment to let go of the guard's lock.
+	for end := time.Now().Add(20 * time.Second); there(dead); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the group of a start that was killed with its guard is left")
+		}
+		g, _, err := New(&Limits{}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Remove()
 	}
-	d, err := h.Open(controller, living)
-	if err != nil {
-		t.Errorf("the group of a living start is gone: %v", err)
-	} else {
-		alive.Process.Kill()
-		alive.Wait()
-		d.Close()
-	}
-	g.Remove()
-	if last, _, err := New(&Limits{}, false); err != nil {
-		t.Error(err)
-	} else {
-		last.Remove() // and with it what the other killed one left
+	if !there(living) {
+		t.Error("the group of a living start is gone")
 	}
 }
 

@@ -78,6 +78,9 @@ func (g *Group) make(h *cgroupfs.Host, l *Limits, systemd bool) ([]string, error
 	if err := g.add(base, name); err != nil {
 		return nil, err
 	}
+	if name != scopeGroup {
+		g.watch()
+	}
 	if g.path, err = relative(h, base.Name(), name); err != nil {
 		return nil, err
 	}
@@ -290,6 +293,7 @@ func (g *Group) makeV1(h *cgroupfs.Host, l *Limits, root bool) ([]string, error)
 			return nil, err
 		}
 	}
+	g.watch()
 	return s.notes, g.apply(&s)
 }
 

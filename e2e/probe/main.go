@@ -15,6 +15,10 @@
 //	probe uid caps.effective 'ns.*'
 //	probe try write /etc/passwd
 //
+// "without mounts PROGRAM..." runs a program, given by its path, under a filter
+// that answers ENOSYS to the mount calls of Linux 5.2 and 5.12; "without calls" to
+// the other calls since Linux 5.3 as well.
+//
 // "flip A B" exchanges two files without an end, for races. "reread" reads the
 // files that its input names, one in a line, from the file system and not from
 // the kernel's cache, and prints a checksum or the error. "cost PROGRAM ..." runs a
@@ -67,6 +71,9 @@ func main() {
 	}
 	if len(args) > 1 && args[0] == "cost" {
 		syscall.Exit(cost(args[1:]))
+	}
+	if len(args) > 2 && args[0] == "without" {
+		without(args[1], args[2:])
 	}
 	if len(args) > 2 && args[0] == "try" {
 		syscall.Exit(try(args[1], args[2]))

@@ -39,6 +39,9 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 			st.a[1] = uintptr(unsafe.Pointer(&s.res[0]))
 		}
 	}
+	if s.classic != nil {
+		s.classic.bound(len(s.steps))
+	}
 	p, e := uintptr(0), syscall.ENOSYS
 	if !s.stays() {
 		p, e = s.spawn(flags, uintptr(errfd))
@@ -56,7 +59,7 @@ const createLabel = "create the container's process"
 
 // Fork is Start with a copy of the memory, always: the child is alone in it.
 func (s *Script) Fork(flags uintptr, errfd int) (pid int, err error) {
-	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, uintptr(errfd))
+	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, s.classic, uintptr(errfd))
 	if e != 0 {
 		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
 	}
@@ -99,6 +102,7 @@ type child struct {
 	steps []step
 	res   []uintptr
 	exec  *execData
+	old   *classic
 	errfd uintptr
 	mask  uint64 // blocked signals
 	stack []byte
@@ -117,7 +121,7 @@ const childStack = 16 << 10
 //go:norace
 //go:noinline
 func (s *Script) spawn(flags, errfd uintptr) (uintptr, syscall.Errno) {
-	c := &child{steps: s.steps, res: s.res, exec: s.exec, errfd: errfd, stack: make([]byte, childStack)}
+	c := &child{steps: s.steps, res: s.res, exec: s.exec, old: s.classic, errfd: errfd, stack: make([]byte, childStack)}
 	s.keep = append(s.keep, c)
 	const block, size = 0, 8
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, 0, uintptr(unsafe.Pointer(&c.mask)), size, 0, 0); e != 0 {
@@ -150,7 +154,7 @@ const cloneClearSighand = 1 << 32
 func runChild(c *child) {
 	const setMask, size = 2, 8
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&c.mask)), 0, size, 0, 0)
-	i, e := run(c.steps, c.res, c.exec)
+	i, e := run(c.steps, c.res, c.exec, c.old)
 	f := failure{uint64(i), uint64(e)}
 	syscall.RawSyscall(syscall.SYS_WRITE, c.errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -160,7 +164,7 @@ func runChild(c *child) {
 
 //go:norace
 //go:noinline
-func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr) (pid uintptr, err syscall.Errno) {
+func fork(flags uintptr, steps []step, res []uintptr, x *execData, old *classic, errfd uintptr) (pid uintptr, err syscall.Errno) {
 	runtimeBeforeFork()
 	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if err != 0 || pid != 0 {
@@ -168,7 +172,7 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 		return pid, err
 	}
 	runtimeAfterForkInChild()
-	i, e := run(steps, res, x)
+	i, e := run(steps, res, x, old)
 	f := failure{uint64(i), uint64(e)}
 	if i >= 0 && steps[i].code > 0 {
 		f.step = uint64(steps[i].code - 1)
@@ -185,7 +189,7 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, errfd uintptr
 //
 //go:norace
 //go:nosplit
-func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
+func run(steps []step, res []uintptr, x *execData, old *classic) (int, syscall.Errno) {
 	for i := 0; i < len(steps); i++ {
 		s := &steps[i]
 		var e syscall.Errno
@@ -209,7 +213,13 @@ func run(steps []step, res []uintptr, x *execData) (int, syscall.Errno) {
 		case OpStore:
 			*s.mem[0] = uint64(res[s.a[0]])
 		default:
-			r, e = call(s, res)
+			ours := false
+			if old != nil {
+				r, e, ours = old.step(s, res)
+			}
+			if !ours {
+				r, e = call(s, res)
+			}
 			if e == 0 && s.want && r != s.expect {
 				e = syscall.ESTALE
 			}

@@ -100,6 +100,8 @@ type Script struct {
 	source *Program // of exec
 	lists  [][]Arg  // what Pointers made, in order
 	tables [][]uintptr
+	// classic does the work of calls that this kernel lacks; usually nil.
+	classic *classic
 }
 
 // execData is what OpExec needs, as addresses.
@@ -377,7 +379,10 @@ func (s *Script) fail(i int, e syscall.Errno) *Error {
 // Here runs the script in the calling thread. It returns the first failure, or
 // nil if the script has no Exec.
 func (s *Script) Here() error {
-	i, e := run(s.steps, s.res, s.exec)
+	if s.classic != nil {
+		s.classic.bound(len(s.steps))
+	}
+	i, e := run(s.steps, s.res, s.exec, s.classic)
 	if i < 0 {
 		return nil
 	}

@@ -276,7 +276,7 @@ func TestCopiedChild(t *testing.T) {
 	s := new(Script)
 	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
 	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "echo copied"}, nil, "")
-	pid, e := fork(uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, w.Fd())
+	pid, e := fork(uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, nil, w.Fd())
 	if e != 0 {
 		t.Fatal(e)
 	}

@@ -44,7 +44,7 @@ func Secret(dir string, warn func(string)) File {
 }
 
 // SiteDir is the directory of the administrator's files.
-func SiteDir() string { return conf.Prefix + "/etc/singularity" }
+func SiteDir() string { return conf.Dir() }
 
 // Global returns the administrator's ring in the directory dir, usually SiteDir,
 // which holds public keys only.

@@ -106,7 +106,7 @@ func TestKill(t *testing.T) {
 		}
 		lines, left := bufio.NewScanner(out), 0
 		if n, err := crand.Int(crand.Reader, big.NewInt(12)); err == nil {
-			left = int(n.Int64())
+			left = 1 + int(n.Int64())
 		}
 		for lines.Scan() {
 			word, text, _ := strings.Cut(lines.Text(), " ")
