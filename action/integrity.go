@@ -28,40 +28,71 @@ const (
 // verifyProgram checks signatures for a start.
 const verifyProgram = "starter-verify"
 
+// wants is what a start asks of an image file.
+type wants struct {
+	mode     string // of --integrity
+	tree     bool   // the partition that is used has a hash tree
+	required bool   // the administrator wants it to be used
+	list     bool   // the execution control list is to be asked
+}
+
+var errUnchecked = errors.New("configuration allows only images whose integrity is checked while they run, with a signature that is trusted here")
+
+// wants finds out what is asked of the partition id of im.
+func (s *starter) wants(im *image.Image, id uint32) (w wants, err error) {
+	w.mode = s.o.Integrity
+	if w.mode == "" {
+		w.mode = integrityLazy
+	}
+	if w.mode != integrityOff && w.mode != integrityLazy && w.mode != integrityFull {
+		return w, Fatal(errors.New("--integrity \""+w.mode+"\": it must be lazy, full or off"), "leave it out: lazy is the default")
+	}
+	w.required, w.tree = s.conf.RequireIntegrity && os.Getuid() != 0, im.HasTreeOf(id)
+	if im.Kind == image.SIF {
+		w.list, err = s.hasList()
+	}
+	return w, err
+}
+
+// unchecked is the refusal of an image that the administrator wants checked.
+func (w wants) unchecked(name string) error {
+	if !w.required || w.tree && w.mode != integrityOff {
+		return nil
+	}
+	err := errUnchecked
+	if name != "" {
+		err = errors.New("cannot use " + name + ": " + err.Error())
+	}
+	return Fatal(err, "sign the image with a key that this host knows: singularity sign; and do not use --integrity=off")
+}
+
 // integrity finds out whether the image may run as its signature says and the
 // administrator wants, and by which hash trees what is read of it is checked; then
 // it opens the shared mount. Without a hash tree there is nothing to do, unless
 // all is to be checked.
 func (s *starter) integrity() error {
-	mode := s.o.Integrity
-	if mode == "" {
-		mode = integrityLazy
-	}
-	if mode != integrityOff && mode != integrityLazy && mode != integrityFull {
-		return Fatal(errors.New("--integrity \""+mode+"\": it must be lazy, full or off"), "leave it out: lazy is the default")
+	w, err := s.wants(s.image, s.image.Root)
+	if err != nil {
+		return err
 	}
 	if s.o.IntegrityPanic {
 		// Only the container's own server can end it.
 		s.o.NoSharedMount = true
 	}
-	required := s.conf.RequireIntegrity && os.Getuid() != 0
-	tree := s.image.HasTree()
-	if required && (mode == integrityOff || !tree) {
-		return Fatal(errors.New("configuration allows only images whose integrity is checked while they run, with a signature that is trusted here"),
-			"sign the image with a key that this host knows: singularity sign; and do not use --integrity=off")
+	if err := w.unchecked(""); err != nil {
+		return err
 	}
-	list := false
-	if s.image.Kind == image.SIF {
-		var err error
-		if list, err = s.hasList(); err != nil {
-			return err
-		}
-	}
-	if s.image.Kind != image.SIF || !list && (mode == integrityOff || mode == integrityLazy && !tree) {
+	if s.image.Kind != image.SIF || !w.list && (w.mode == integrityOff || w.mode == integrityLazy && !w.tree) {
 		return s.share(nil)
 	}
-	judge := func() error { return s.judge(mode, tree, required, list) }
-	if mode == integrityLazy && !required && !list && s.log.Level < LevelVerbose {
+	judge := func() error {
+		v, err := s.judge(s.image, 0, w)
+		if err == nil {
+			s.take(v)
+		}
+		return err
+	}
+	if w.mode == integrityLazy && !w.required && !w.list && s.log.Level < LevelVerbose {
 		return s.share(judge)
 	}
 	// A holder could tell the tree, but not who signed, nor what the
@@ -123,43 +154,54 @@ const (
 	listOnly = "only" // and nothing else
 )
 
-// judge runs the check of signatures, and takes what it says.
-func (s *starter) judge(mode string, tree, required, list bool) error {
+// judge runs the check of signatures for the group of the object id of im, 0 for that
+// of the root partition, and refuses what may not be used.
+func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, error) {
+	name := "the image"
+	if id != 0 {
+		name = im.Path
+	}
 	what := listNo
 	switch {
-	case list && mode == integrityOff:
+	case w.list && w.mode == integrityOff:
 		// Nothing is checked later, so all of it is now.
-		mode, what = integrityFull, listOnly
-	case list && !tree:
+		w.mode, what = integrityFull, listOnly
+	case w.list && !w.tree:
 		what = listOnly
-	case list:
+	case w.list:
 		what = listAsk
 	}
-	v, err := s.runVerify(s.image.File, mode, what, 0)
+	v, err := s.runVerify(im.File, w.mode, what, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if v.State == verdict.Refused {
-		hint := "the image is not as it was signed: get it again; --integrity=off runs it all the same"
-		if !strings.HasPrefix(v.Text, verdict.ListPrefix) {
-			v.Text = "the signature of the image is not valid: " + v.Text
+		hint := "the image is not as it was signed, or its key does not count now: get them again; --integrity=off uses it all the same"
+		if text, ok := strings.CutPrefix(v.Text, verdict.ListPrefix); !ok {
+			v.Text = "the signature of " + name + " is not valid: " + v.Text
 		} else {
 			hint = "singularity ecl check IMAGE tells which rule decides; the list is the administrator's"
+			if id != 0 {
+				v.Text = verdict.ListPrefix + name + ": " + text
+			}
 		}
-		return Fatal(errors.New(v.Text), hint)
+		return nil, Fatal(errors.New(v.Text), hint)
 	}
-	if v.Listed {
+	if v.Listed && !s.listSaid {
+		s.listSaid = true
 		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
 	}
-	if required && v.State != verdict.Trusted {
-		return Fatal(errors.New("configuration allows only images signed with a key that is trusted here; this one is "+string(v.State)+" "+v.Text),
+	if id == 0 {
+		id, name = s.image.Root, "this one"
+	}
+	if w.required && v.State != verdict.Trusted {
+		return nil, Fatal(errors.New("configuration allows only images signed with a key that is trusted here; "+name+" is "+string(v.State)+" "+v.Text),
 			"singularity key import adds the signer's key to your keyring")
 	}
-	if required && v.Tree(s.image.Root) == nil {
-		return Fatal(errors.New("configuration allows only images with a hash tree; that of this one cannot be used"), "sign the image again")
+	if w.required && v.Tree(id) == nil {
+		return nil, Fatal(errors.New("configuration allows only images with a hash tree; that of "+name+" cannot be used"), "sign the image again")
 	}
-	s.take(v)
-	return nil
+	return v, nil
 }
 
 // take keeps the hash trees of v, and says what is known of the signer.
@@ -189,22 +231,32 @@ func (s *starter) check(t *verity.Params) {
 	s.image.Trees[s.image.Root] = t
 }
 
-// checkPart finds the hash tree of a partition besides the root, such as an overlay,
-// by which what is read of it is checked. A holder tells the root's alone.
-func (s *starter) checkPart(im *image.Image, p image.Part) error {
-	mode := s.o.Integrity
-	if mode == "" {
-		mode = integrityLazy
-	}
-	if mode == integrityOff || im.Trees[p.ID] != nil || !im.HasTreeOf(p.ID) {
-		return nil
-	}
-	v, err := s.runVerify(im.File, mode, listNo, p.ID)
+// checkPart judges an image besides the root, such as an overlay, as the root is, and
+// finds the hash tree of the partition p by which what is read of it is checked. A
+// holder tells the root's alone. Directories are no images: the binds of the
+// configuration are about them.
+func (s *starter) checkPart(im *image.Image, p image.Part, write bool) error {
+	w, err := s.wants(im, p.ID)
 	if err != nil {
 		return err
 	}
-	if v.State == verdict.Refused {
-		return Fatal(errors.New("the signature of "+im.Path+" is not valid: "+v.Text), "the image is not as it was signed: get it again; --integrity=off uses it all the same")
+	if write && w.tree {
+		// What is written is not what was signed: nothing reads it by the tree,
+		// so the list has to see all of it now.
+		w.tree, w.mode = false, integrityFull
+	} else if im.Dev == s.image.Dev && im.Ino == s.image.Ino {
+		w.list = false // it is about whole files, and was asked
+	}
+	if err := w.unchecked(im.Path); err != nil {
+		return err
+	}
+	done := w.mode == integrityOff || im.Trees[p.ID] != nil || !w.tree
+	if done && !w.list {
+		return nil
+	}
+	v, err := s.judge(im, p.ID, w)
+	if err != nil || done {
+		return err
 	}
 	if im.Trees == nil {
 		im.Trees = map[uint32]*verity.Params{}

@@ -204,10 +204,8 @@ func (s *starter) openNew(r plan.ImageRef) (*openedImage, error) {
 	if err != nil {
 		return nil, errors.New("cannot use " + r.Path + ": " + err.Error())
 	}
-	if p.Format != image.FormatExt || !r.Writable {
-		if err := s.checkPart(im, p); err != nil {
-			return nil, err
-		}
+	if err := s.checkPart(im, p, p.Format == image.FormatExt && r.Writable); err != nil {
+		return nil, err
 	}
 	o := &openedImage{}
 	o.Kind = plan.SquashfsImage

@@ -49,6 +49,8 @@ type starter struct {
 	files  image.Files
 	helper bool            // the setuid helper makes the container
 	hold   *container.Hold // of the shared mount; may be nil
+	// listSaid tells that the warning about the execution control list was given.
+	listSaid bool
 	// noFUSE is set if this process may not mount images itself.
 	noFUSE *host.Finding
 	fsys   any

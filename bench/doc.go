@@ -3,6 +3,7 @@
 //
 //	go run ./bench [-quick] [-n RUNS] [-only NAME,...] [-tree DIR] [-dir CACHE] [-bin DIR]
 //	go run ./bench -only soak [-soak STARTS] [-seed N] [-user NAME]
+//	go run ./bench -only flip [-flip TRIALS] [-seed N] [-user NAME]
 //
 // Each row compares two commands that do the same work. They run by turns, A B
 // A B, in one process of this program, so that what else the machine does falls
@@ -21,10 +22,12 @@
 // commands die with this program, so that not even a kill -9 leaves any.
 //
 // The second form measures nothing: it starts containers of every kind, kills
-// processes of ours at random, and counts what is left behind.
+// processes of ours at random, and counts what is left behind. Nor does the
+// third: it changes single bits of a signed image and counts the wrong reads.
 //
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
 // (how each peer is called), start.go, shared.go, site.go, hot.go, read.go, pack.go,
-// layers.go, trust.go, protected.go, soak.go (the rows), report.go (the table).
+// layers.go, trust.go, protected.go, soak.go, flip.go (the rows), report.go (the
+// table).
 package main

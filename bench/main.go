@@ -34,16 +34,22 @@ var groups = []struct {
 	{"trust", (*bench).trust},
 	{"protected", (*bench).protected},
 	{soakName, (*bench).soak},
+	{flipName, (*bench).flip},
 }
 
-// soakName is the measurement that runs only if -only names it.
-const soakName = "soak"
+// The groups that run only if -only names them: counts, no measurements to compare
+// with later ones.
+const (
+	soakName = "soak"
+	flipName = "flip"
+)
 
 // bench is one run of the program.
 type bench struct {
 	n       int // runs of a short command
 	quick   bool
 	soakN   int
+	flipN   int
 	seed    int64
 	only    []string
 	given   string // the tree that -tree names
@@ -64,7 +70,8 @@ func main() {
 	var only, user string
 	flag.IntVar(&b.n, "n", 0, "`runs` of each short command (default 25, with -quick 7)")
 	flag.IntVar(&b.soakN, "soak", 10000, "number of `starts` of -only soak")
-	flag.Int64Var(&b.seed, "seed", time.Now().Unix(), "`number` that the random choices of -only soak begin with")
+	flag.IntVar(&b.flipN, "flip", 10000, "number of `trials` of -only flip")
+	flag.Int64Var(&b.seed, "seed", time.Now().Unix(), "`number` that the random choices of -only soak and flip begin with")
 	flag.BoolVar(&b.quick, "quick", false, "fewer runs, and none that takes minutes")
 	flag.StringVar(&only, "only", "", "run only these, of: "+groupNames())
 	flag.StringVar(&b.given, "tree", "", "pack this `directory` (default: one made by mmdebstrap)")
@@ -82,8 +89,8 @@ func main() {
 	if only != "" {
 		b.only = strings.Split(only, ",")
 	}
-	if only == soakName {
-		b.results = "" // counts, no measurements to compare with later ones
+	if only == soakName || only == flipName {
+		b.results = ""
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -119,7 +126,7 @@ func (b *bench) run(ctx context.Context, user string) error {
 	}
 	b.report.begin(b)
 	for _, g := range groups {
-		if !slices.Contains(b.only, g.name) && (len(b.only) > 0 || g.name == soakName) {
+		if !slices.Contains(b.only, g.name) && (len(b.only) > 0 || g.name == soakName || g.name == flipName) {
 			continue
 		}
 		say("measuring %s", g.name)

@@ -201,7 +201,7 @@ var Directives = []Directive{
 		Doc:   "Make missing mount points without an overlay: in the image that is served. Without this and without overlay, mounts need a directory in the image.",
 		Field: func(c *Config) any { return &c.EnableUnderlay }},
 	{Name: "require integrity", Kind: YesNo, Default: "no",
-		Doc:   "Run only images that are signed with a key known here and have a hash tree, by which all that is read of them is checked.",
+		Doc:   "Run, overlay and bind only images that are signed with a key known here and have a hash tree, by which all that is read of them is checked.",
 		Field: func(c *Config) any { return &c.RequireIntegrity }},
 	{Name: "tmp sandbox", Kind: YesNo, Default: "yes",
 		Doc:   "Allow extraction of an image to a temporary directory.",

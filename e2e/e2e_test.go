@@ -85,7 +85,7 @@ func params(t *testing.T) testscript.Params {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
 			"holders": holdersCommand, "serve": serveCommand, "registry": registryCommand, "library": libraryCommand, "web": webCommand,
-			"keyserver": keyserverCommand, "site": siteCommand,
+			"keyserver": keyserverCommand, "site": siteCommand, "hostile": hostileCommand,
 		},
 	}
 }

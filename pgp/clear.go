@@ -116,7 +116,7 @@ func VerifyClear(data []byte, find func(id uint64) []*Key, now time.Time) (_ *Si
 	_, _, err = openpgp.VerifyDetachedSignatureAndHash(keys[0].list(), bytes.NewReader(block.Bytes),
 		bytes.NewReader(raw), acceptedHashes, config)
 	if err != nil {
-		return nil, err
+		return nil, tooEarly(keys[0], sig, now, err)
 	}
 	if err := checkSigner(keys[0], sig); err != nil {
 		return nil, err
@@ -193,6 +193,20 @@ func checkSigner(k *Key, sig *packet.Signature) error {
 		}
 	}
 	return nil
+}
+
+// tooEarly is err, unless it comes from a key or a signature that begins to count
+// after now, which the library calls expired.
+func tooEarly(k *Key, sig *packet.Signature, now time.Time, err error) error {
+	for _, c := range k.list().KeysById(*sig.IssuerKeyId) {
+		if t := c.PublicKey.CreationTime; errors.Is(err, pgperrors.ErrKeyExpired) && t.After(now) {
+			return errors.New("openpgp: key not valid before " + t.UTC().Format(time.RFC3339))
+		}
+	}
+	if t := sig.CreationTime; errors.Is(err, pgperrors.ErrSignatureExpired) && t.After(now) {
+		return errors.New("openpgp: signature not valid before " + t.UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // hashName returns the name of h in a Hash header.

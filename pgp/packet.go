@@ -15,6 +15,7 @@ import (
 const (
 	MaxRingSize   = 32 << 20
 	maxPacketSize = 1 << 20
+	maxPackets    = 20000 // of one key; the least has two bytes
 )
 
 // The packet tags that matter here.
@@ -91,6 +92,9 @@ func packets(b []byte) ([]rawPacket, error) {
 	var list []rawPacket
 	for len(b) > 0 {
 		p, err := nextPacket(b)
+		if err == nil && len(list) == maxPackets {
+			err = fmt.Errorf("it has more than %d packets", maxPackets)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -284,7 +284,8 @@ func TestSC107_Times(t *testing.T) {
 		want string
 	}{
 		"key expired since": {born.Add(3 * time.Hour), "openpgp: key expired"},
-		"future signature":  {now.Add(-time.Minute), "openpgp: signature expired"},
+		"future signature":  {now.Add(-time.Minute), "openpgp: signature not valid before " + now.UTC().Format(time.RFC3339)},
+		"future key":        {born.Add(-time.Minute), "openpgp: key not valid before " + born.UTC().Format(time.RFC3339)},
 	} {
 		if _, err := VerifyClear(msg, ring.ByID, c.at); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, want %q", name, err, c.want)

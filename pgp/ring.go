@@ -10,6 +10,10 @@ import (
 // which may check signatures.
 const maxRescue = 64
 
+// maxEntries bounds the keys of a ring: each costs checks of signatures, and a
+// damaged one needs only a few bytes.
+const maxEntries = 10000
+
 // Ring is a keyring: keys in the order of the file, and whatever else was found.
 // Its methods are not safe for concurrent changes.
 type Ring struct {
@@ -51,6 +55,9 @@ func ParseRing(data []byte) (*Ring, error) {
 	r := &Ring{}
 	rescues := 0
 	for len(data) > 0 {
+		if len(r.entries) == maxEntries {
+			return nil, fmt.Errorf("keyring has more than %d entries", maxEntries)
+		}
 		n, broken := entryLen(data)
 		key, err := parseKey(data[:n])
 		if err != nil || broken {

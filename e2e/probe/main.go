@@ -19,7 +19,10 @@
 // that answers ENOSYS to the mount calls of Linux 5.2 and 5.12; "without calls" to
 // the other calls since Linux 5.3 as well.
 //
-// "flip A B" exchanges two files without an end, for races.
+// "flip A B" exchanges two files without an end, for races. "reread" reads the
+// files that its input names, one in a line, from the file system and not from
+// the kernel's cache, and prints a checksum or the error. "cost PROGRAM ..." runs a
+// program and prints what it took.
 //
 // It is static and uses neither os nor fmt, because package os raises the limit
 // of open files and opens descriptors of its own, which would be seen here.
@@ -61,6 +64,13 @@ func main() {
 		for { // two names change places until somebody ends it
 			unix.Renameat2(unix.AT_FDCWD, args[1], unix.AT_FDCWD, args[2], unix.RENAME_EXCHANGE)
 		}
+	}
+	if len(args) == 1 && args[0] == "reread" {
+		reread()
+		return
+	}
+	if len(args) > 1 && args[0] == "cost" {
+		syscall.Exit(cost(args[1:]))
 	}
 	if len(args) > 2 && args[0] == "without" {
 		without(args[1], args[2:])

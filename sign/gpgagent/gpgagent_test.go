@@ -68,10 +68,11 @@ func clearSign(t *testing.T, k *Key, text string, now time.Time) ([]byte, error)
 
 func TestRealAgent(t *testing.T) {
 	gpg := newGPG(t)
-	now := time.Now().Add(time.Second) // not before the key
+	var now time.Time
 	const text = `{"version":1}`
 	for _, algorithm := range []string{"rsa2048", "ed25519", "nistp256", "dsa2048"} {
 		gpg("--passphrase", "", "--quick-generate-key", algorithm, algorithm, "sign", "never")
+		now = time.Now().Add(time.Second) // not before the key
 		fp := fingerprint(t, gpg, algorithm)
 		k, err := Find(t.Context(), fp)
 		if err != nil {

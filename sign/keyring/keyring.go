@@ -137,10 +137,21 @@ func (k File) readIn(d *os.File) (*pgp.Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read keyring %q: %w", k.Path(), err)
 	}
-	for _, p := range r.Problems() {
+	k.warnOf(r.Problems())
+	return r, nil
+}
+
+// maxWarnings bounds the warnings about one ring.
+const maxWarnings = 10
+
+func (k File) warnOf(list []pgp.Problem) {
+	for i, p := range list {
+		if i == maxWarnings {
+			k.warn(fmt.Sprintf("%s: %d more entries of the keyring are not usable", k.Path(), len(list)-i))
+			return
+		}
 		k.warn(k.Path() + ": " + p.Error())
 	}
-	return r, nil
 }
 
 // check refuses a ring file that others may have written.
