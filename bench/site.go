@@ -24,7 +24,7 @@ func (b *bench) site(ctx context.Context) error {
 	defer os.RemoveAll(top)
 	image := filepath.Join(top, "image.sif")
 	for _, args := range [][]string{
-		{"chmod", "755", top}, {"make", "-s", "install-suid", "PREFIX=" + top, "DESTDIR="}, {"install", "-o", "root", "-m", "644", b.sif("gzip"), image},
+		{"chmod", "755", top}, {"make", "-s", "install-suid", "PREFIX=" + top, "SYSCONFDIR=" + top + "/etc", "LOCALSTATEDIR=" + top + "/var", "DESTDIR="}, {"install", "-o", "root", "-m", "644", b.sif("gzip"), image},
 		{"sed", "-i", "s/^shared loop devices = no/shared loop devices = yes/", filepath.Join(top, "etc/singularity/singularity.conf")},
 	} {
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
