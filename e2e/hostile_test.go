@@ -101,7 +101,7 @@ func bounded(ts *testscript.TestScript, h hostile, env string, argv ...string) s
 		"SINGULARITY_SYPGPDIR="+ts.Getenv("SINGULARITY_SYPGPDIR"), env)
 	c.Dir = ts.MkAbs(".")
 	out, err := c.CombinedOutput()
-	text := string(out[:min(len(out), 2000)])
+	text := string(out)
 	var cpu time.Duration
 	var memory int64 // KiB
 	cost := costLine.FindSubmatch(out)
@@ -110,7 +110,7 @@ func bounded(ts *testscript.TestScript, h hostile, env string, argv ...string) s
 		cpu = time.Duration(us) * time.Microsecond
 		memory, _ = strconv.ParseInt(string(cost[2]), 10, 64)
 	}
-	ts.Logf("%s: %v CPU, %d MiB: %s", h.name, cpu.Round(time.Millisecond), memory>>10, text)
+	ts.Logf("%s: %v CPU, %d MiB: %s", h.name, cpu.Round(time.Millisecond), memory>>10, text[:min(len(text), 2000)])
 	switch {
 	case ctx.Err() != nil:
 		ts.Fatalf("%s: %q did not end", h.name, argv)
