@@ -36,6 +36,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,15 @@ func Exec(p *plan.Plan, st entry.State, h Hooks) error {
 	return nil
 }
 
+// lostPoint tells that a mount point, which was open, was none any more: the kernel
+// looks names of a FUSE mount up anew at times, and what it had before is gone then
+// though the file system never changes. It was seen once in thousands of starts
+// on a busy shared mount.
+func lostPoint(err error) bool {
+	se := new(script.Error)
+	return errors.As(err, &se) && se.Errno == syscall.ENOENT && strings.HasPrefix(se.Label, "mount \"")
+}
+
 // Run carries p out in a child of the calling process and waits for its end.
 // The images are those that p numbers; the root, if it is one, comes first.
 func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
@@ -140,6 +150,10 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 			debugf(h, "no overlay over "+p.Root.Path+": "+se.Errno.Error())
 			c, err = start(p, images, h, false)
 		}
+	}
+	if c == nil && lostPoint(err) {
+		debugf(h, err.Error()+": once again")
+		c, err = start(p, images, h, !p.Root.NoPoints)
 	}
 	if c == nil && NoLayers(err) && p.DropTmpfs() {
 		warn(h, "Disabling --writable-tmpfs: "+err.Error()+" ("+p.Root.Path+")")
