@@ -51,22 +51,6 @@ func setuidWorks() bool {
 	return err == nil && strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
-// policyFormat is the format of an image as the administrator's directives call
-// it.
-func policyFormat(im *image.Image) string {
-	switch {
-	case im.Kind == image.Squashfs:
-		return conf.FormatSquashfs
-	case im.Kind == image.Ext3:
-		return conf.FormatExtfs
-	case im.Format == image.FormatEncrypted:
-		return conf.FormatEncrypted
-	case im.Kind == image.Sandbox:
-		return conf.FormatDir
-	}
-	return conf.FormatSIF
-}
-
 // kernelMounts tells whether it is worth asking the helper for a mount by the
 // kernel: the image is root's, and nothing is to be checked while it is read.
 func (s *starter) kernelMounts() bool {

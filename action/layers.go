@@ -73,7 +73,7 @@ func (s *starter) addRoot() error {
 // serve adds an image to those of the container.
 func (s *starter) serve(im *image.Image, p image.Part, fsys any, use plan.ImageUse, writable bool) *container.Served {
 	v := &container.Served{FS: fsys, File: im.File, Format: int(p.Format), Off: p.Off, Size: p.Size, Layer: use == plan.UseOverlay, Writable: writable,
-		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic, Policy: policyFormat(im)}
+		Tree: im.Trees[p.ID], Panic: s.o.IntegrityPanic, Policy: formatOf(im)}
 	if len(s.images.served) == 0 {
 		v.Hold = s.hold
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -213,9 +212,7 @@ func listServers(c *cobra.Command, f *remote.File, names []string, asJSON bool) 
 	}
 	slices.SortStableFunc(rows, func(a, b keyserverRow) int { return cmp.Compare(a.Remote, b.Remote) })
 	if asJSON {
-		e := json.NewEncoder(c.OutOrStdout())
-		e.SetIndent("", "  ")
-		return e.Encode(rows)
+		return writeTwoSpaces(c.OutOrStdout(), rows)
 	}
 	return writeServers(c.OutOrStdout(), f, rows)
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -327,9 +326,7 @@ func listRemotes(w io.Writer, f *remote.File, asJSON bool) error {
 	}
 	slices.SortFunc(rows, func(a, b remoteRow) int { return cmp.Compare(a.Name, b.Name) })
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(rows)
+		return writeTwoSpaces(w, rows)
 	}
 	mark := func(on bool, sign string) string {
 		if on {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,9 +46,7 @@ func newRemoteStatusCommand(log *action.Log) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				err = e.Encode(s)
+				err = writeTwoSpaces(c.OutOrStdout(), s)
 			} else {
 				err = writeStatus(c.OutOrStdout(), log, s)
 			}
