@@ -44,11 +44,12 @@ type starter struct {
 	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
-	conf   *conf.Config
-	image  *image.Image
-	files  image.Files
-	helper bool            // the setuid helper makes the container
-	hold   *container.Hold // of the shared mount; may be nil
+	conf    *conf.Config
+	image   *image.Image
+	files   image.Files
+	helper  bool            // the setuid helper makes the container
+	trusted bool            // the image is signed with a key of a keyring
+	hold    *container.Hold // of the shared mount; may be nil
 	// listSaid tells that the warning about the execution control list was given.
 	listSaid bool
 	// noFUSE is set if this process may not mount images itself.
