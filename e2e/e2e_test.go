@@ -38,13 +38,21 @@ func TestSite(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := params(t)
-	p.Dir = "testdata/site"
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("BARE", bare.Uid)
 		return setup(e)
 	}
-	testscript.Run(t, p)
+	// One after another, since they change the same files.
+	scripts, err := filepath.Glob("testdata/site/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	p.Dir = ""
+	for _, file := range scripts {
+		p.Files = []string{file}
+		t.Run("Script", func(t *testing.T) { testscript.Run(t, p) })
+	}
 }
 
 // params makes the images and says how scripts run.

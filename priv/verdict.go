@@ -84,7 +84,7 @@ func (v *Verdict) Encode() []byte {
 func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
 	c.verdict(v)
-	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && extent(v.Off, v.Size)
+	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && extent(v.Off, v.Size)
 	for _, b := range c.data {
 		ok = ok && b == 0
 	}
@@ -159,6 +159,15 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 	if st, err := stat(fds[programFD]); err != nil || st.Mode&0o7777 != 0o711 {
 		return nil, errors.New(fds[programFD].Name() + " must have mode 0711, so that nobody can trace it")
 	}
+	// Above all numbers that they get.
+	for n, f := range fds {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, programFD+1)
+		if err != nil {
+			return nil, err
+		}
+		fds[n] = os.NewFile(uintptr(fd), f.Name())
+		defer fds[n].Close()
+	}
 	if err := h.verifier(p, fds, []string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}); err != nil {
 		return nil, err
 	}
@@ -167,6 +176,7 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 		return nil, err
 	}
 	w.Close()
+	fds[verdictFD].Close()
 	answer, err := io.ReadAll(io.LimitReader(r, VerdictSize+1))
 	r.Close()
 	if wait(pid) != nil || err != nil {
@@ -208,11 +218,7 @@ func (h *helper) verifier(p *script.Script, fds map[int]*os.File, args []string)
 	}
 	// The answer's descriptor first: a failure is told there.
 	for _, n := range []int{verdictFD, 0, 2, imageFD, listFD, ringFD, programFD} {
-		fd, err := unix.FcntlInt(fds[n].Fd(), unix.F_DUPFD_CLOEXEC, programFD+1)
-		if err != nil {
-			return err
-		}
-		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(fd), script.Int(n), script.Int(n/programFD*unix.O_CLOEXEC))
+		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(int(fds[n].Fd())), script.Int(n), script.Int(n/programFD*unix.O_CLOEXEC))
 	}
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(programFD+1), script.Uint(1<<32-1), script.Int(0))
 	for _, l := range verifyLimits {
