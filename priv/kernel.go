@@ -86,12 +86,19 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 	return h.mountLoop(f, k, c)
 }
 
-// mounted gives a mount its number.
+// mounted gives a mount its number. Like all that have one it lies above the
+// numbers until then, so that none takes its place.
 func (h *helper) mounted(k *Kernel, c *checker, fd int, err error) error {
-	if err == nil {
-		h.fds[k.Mount] = fd
-		c.numbers[k.Mount], c.kernel = true, k.Mount
+	if err != nil {
+		return err
 	}
+	top := k.Mount
+	for n := range h.fds {
+		top = max(top, n)
+	}
+	defer unix.Close(fd)
+	h.fds[k.Mount], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, top+1)
+	c.numbers[k.Mount], c.kernel = true, k.Mount
 	return err
 }
 

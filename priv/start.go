@@ -37,7 +37,7 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if s.Kernel != nil {
 		err := h.mountKernel(s.Kernel, c)
 		if refused, ok := err.(*KernelError); ok && c.strict {
-			return nil, errors.New(refused.Error() + ", and " + strictly)
+			return nil, errors.New(refused.Error() + "; " + strictly)
 		}
 		if err != nil {
 			return nil, err
@@ -142,7 +142,7 @@ func (h *helper) images(s *Start, c *checker) error {
 }
 
 // strictly is why an image is refused that our own server would show.
-const strictly = "where the site limits which images may be used, or demands signatures, only those that the kernel mounts are"
+const strictly = "where the site limits images, or demands signatures, only one that the kernel mounts is started"
 
 func sif(format string) bool { return format == conf.FormatSIF || format == conf.FormatEncrypted }
 

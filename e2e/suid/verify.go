@@ -149,9 +149,16 @@ func self() string {
 		}
 	}
 	dump, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	fds, _ := os.ReadDir("/proc/self/fd")
+	var files []string
+	for fd := range 64 {
+		link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if name := filepath.Base(link); err == nil && !strings.HasPrefix(link, "anon_inode:") {
+			name, _, _ = strings.Cut(name, ":")
+			files = append(files, name)
+		}
+	}
 	var core unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_CORE, &core)
 	return strings.NewReplacer("0000000000000000", "0", "65534,65534,65534,65534", "nobody").Replace(strings.Join(out, " ")) +
-		fmt.Sprintf(" dumpable:%d fds:%d core:%d env:%q args:%d", dump, len(fds), core.Max, os.Environ(), len(os.Args))
+		fmt.Sprintf(" dumpable:%d core:%d env:%q args:%d files:%s", dump, core.Max, os.Environ(), len(os.Args), strings.Join(files, ","))
 }
