@@ -60,7 +60,8 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 		}
 	}
 	root, err := f.Primary()
-	if p, ok := root.Partition(); err != nil || !ok || p.FS != sif.FSSquashfs {
+	if p, ok := root.Partition(); err != nil || !ok || p.FS != sif.FSSquashfs || root.Off%512 != 0 {
+		v.Text = "it has no squashfs that the kernel can mount"
 		return v, nil
 	}
 	v.Off, v.Size = uint64(root.Off), uint64(root.Size)
@@ -73,7 +74,7 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	}
 	judged := Judge(ctx, f, o)
 	v.Text = string(judged.State) + " " + judged.Text
-	if t := judged.Tree(root.ID); t != nil && judged.State == verdict.Trusted {
+	if t := judged.Tree(root.ID); t != nil && judged.State == verdict.Trusted && root.Size%verity.BlockSize == 0 {
 		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
 	}
 	return v, nil
