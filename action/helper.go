@@ -22,7 +22,7 @@ func (s *starter) useHelper() bool {
 		return false
 	case !priv.Installed() || !setuidWorks():
 		return false
-	case (s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed()) && !s.kernelMay():
+	case s.demanded() && !s.kernelMay():
 		s.log.Verbose("Using a user namespace: the site demands signatures, and the kernel does not mount this image by a signed hash tree")
 		return false
 	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
@@ -33,6 +33,11 @@ func (s *starter) useHelper() bool {
 		return false
 	}
 	return true
+}
+
+// demanded tells whether the site demands a signature of the image.
+func (s *starter) demanded() bool {
+	return s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed()
 }
 
 // listed tells whether an execution control list must be asked.

@@ -45,7 +45,8 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 		return err
 	}
 	size := uint64(st.Size)
-	if k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off || !slices.Contains(c.images, [2]uint64{st.Dev, st.Ino}) {
+	// What has no name could have any.
+	if st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off || !slices.Contains(c.images, [2]uint64{st.Dev, st.Ino}) {
 		return errRequest
 	}
 	own, refused := rootsOwn(f, st)

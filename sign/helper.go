@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"singularity/conf/ecl"
@@ -26,8 +27,8 @@ type HelperSite struct {
 }
 
 // JudgeForHelper judges an image for the setuid helper, by the site's keyring
-// alone. Without a list an image that has no hash tree is not read: nothing of it
-// would be used.
+// alone. Without a list an image that has no hash tree is not read, since nothing of
+// it is used then. With one, all of an image is read whose tree is not used later.
 func JudgeForHelper(ctx context.Context, image *os.File, s HelperSite) *priv.Verdict {
 	v, err := s.judge(ctx, image)
 	if err != nil {
@@ -49,33 +50,38 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	if err != nil {
 		return nil, errors.New("cannot read the site's keyring: " + err.Error())
 	}
-	o := Options{Now: time.Now(), How: Lazy, Keyrings: []Keyring{{Origin: Global, Ring: ring}}}
-	if s.Full {
-		o.How = Full
-	}
+	o := Options{Now: time.Now(), How: Full, Keyrings: []Keyring{{Origin: Global, Ring: ring}}}
 	v := &priv.Verdict{OK: true}
+	root, err := f.Primary()
+	p, ok := root.Partition()
+	if ok = ok && err == nil && p.FS == sif.FSSquashfs && root.Off%512 == 0; ok {
+		v.Off, v.Size = uint64(root.Off), uint64(root.Size)
+	}
+	trees, _ := Trees(f)
+	ok = ok && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
+	if ok && !s.Full {
+		o.How = Lazy
+	}
 	if s.List != nil {
 		if v.Listed, err = s.ask(ctx, image, f, o); err != nil {
 			return nil, errors.New("while checking container image with ECL: " + err.Error())
 		}
 	}
-	root, err := f.Primary()
-	if p, ok := root.Partition(); err != nil || !ok || p.FS != sif.FSSquashfs || root.Off%512 != 0 {
-		v.Text = "it has no squashfs that the kernel can mount"
+	if !ok {
+		v.Text = "it has no hash tree of a squashfs"
 		return v, nil
 	}
-	v.Off, v.Size = uint64(root.Off), uint64(root.Size)
-	if trees, _ := Trees(f); len(trees) == 0 {
-		v.Text = "it has no hash tree"
-		return v, nil
-	}
-	if s.List != nil {
+	if v.Listed {
 		o.How = Lazy // all that Full reads was read
 	}
 	judged := Judge(ctx, f, o)
 	v.Text = string(judged.State) + " " + judged.Text
-	if t := judged.Tree(root.ID); t != nil && judged.State == verdict.Trusted && root.Size%verity.BlockSize == 0 {
+	switch t := judged.Tree(root.ID); {
+	case t != nil && judged.State == verdict.Trusted:
 		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
+	case v.Listed && !s.Full:
+		// The list trusted a tree that is not used.
+		return nil, errors.New("its hash tree cannot be used: " + v.Text)
 	}
 	return v, nil
 }

@@ -42,12 +42,17 @@ func TestJudgeForHelper(t *testing.T) {
 	}
 	odd := create(t, bigInputs()...)
 	odd.signTrees(t)
+	oddChanged := &storage{b: bytes.Clone(odd.b)}
 	changed := build(true)
 	root, err := changed.open(t).Primary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	changed.b[root.Off+5000] ^= 1
+	if root, err = oddChanged.open(t).Primary(); err != nil {
+		t.Fatal(err)
+	}
+	oddChanged.b[root.Off+5000] ^= 1
 	renamed := build(true)
 	copy(renamed.b[bytes.Index(renamed.b, []byte("inspect-metadata")):], "inspect-metadatb")
 	list := func(mode string, k *pgp.Key) string {
@@ -67,11 +72,13 @@ func TestJudgeForHelper(t *testing.T) {
 		{"trusted", build(true), alice(), "", false, true, true, false, "trusted Alice"},
 		{"foreign", build(true), bob(), "", false, true, false, false, "unknown"},
 		{"unsigned", build(false), alice(), "", false, true, false, false, "no hash tree"},
-		{"half a block at its end", odd, alice(), "", false, true, false, false, "trusted"},
+		{"half a block at its end", odd, alice(), "", false, true, false, false, "no hash tree"},
 		{"changed where the kernel looks later", changed, alice(), "", false, true, true, false, "trusted"},
 		{"changed, and all is read", changed, alice(), "", true, true, false, false, "refused"},
 		{"another name of an object", renamed, alice(), "", false, true, false, false, "refused"},
 		{"allowed by the list", build(true), alice(), list("whitelist", alice()), false, true, true, true, "trusted"},
+		{"a tree that is of no use, with a list", odd, alice(), list("whitelist", alice()), false, true, false, true, "no hash tree"},
+		{"the same, changed", oddChanged, alice(), list("whitelist", alice()), false, false, false, false, "ECL: image signature not valid"},
 		{"not on the list", build(true), alice(), list("whitelist", bob()), false, false, false, false, "ECL: image not signed by required"},
 		{"unsigned, with a list", build(false), alice(), list("blacklist", bob()), false, false, false, false, "ECL: image signature not valid"},
 		{"foreign, with a list", build(true), bob(), list("blacklist", alice()), false, false, false, false, "ECL: image signature not valid"},
