@@ -23,6 +23,7 @@ package advisory
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -192,3 +193,16 @@ func (db *DB) Info() Info { return db.info }
 
 // Record returns the advisory called id, nil if there is none.
 func (db *DB) Record(id string) *Record { return db.records[id] }
+
+// Follows tells whether data like i may take the place of data like old. It
+// refuses data whose newest record is older, and data that lacks a tenth of the
+// records: either would hide faults that were known.
+func (i Info) Follows(old Info) error {
+	switch {
+	case i.Newest.Before(old.Newest):
+		return fmt.Errorf("the new advisories go back in time: their newest is of %s, what is there is of %s", i.Newest.UTC().Format(time.RFC3339), old.Newest.UTC().Format(time.RFC3339))
+	case (i.Records+i.Withdrawn)*10 < (old.Records+old.Withdrawn)*9:
+		return fmt.Errorf("the new advisories are too few: %d, where %d are there", i.Records+i.Withdrawn, old.Records+old.Withdrawn)
+	}
+	return nil
+}

@@ -137,11 +137,11 @@ func TestLaterRecordCounts(t *testing.T) {
 
 func TestSeverity(t *testing.T) {
 	for text, want := range map[string]Level{
-		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:                         Critical,
-		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:N/S:U/C:L/I:N/A:N"}]`:                         Low,
-		`"severity":[{"type":"CVSS_V4","score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}]`:      Critical,
-		`"severity":[{"type":"Ubuntu","score":"medium"}]`:                                                                Medium,
-		`"database_specific":{"severity":"MODERATE"}`:                                                                    Medium,
+		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}]`:                          Critical,
+		`"severity":[{"type":"CVSS_V3","score":"CVSS:3.0/AV:L/AC:H/PR:N/UI:N/S:U/C:L/I:N/A:N"}]`:                          Low,
+		`"severity":[{"type":"CVSS_V4","score":"CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:H/VA:H/SC:N/SI:N/SA:N"}]`:       Critical,
+		`"severity":[{"type":"Ubuntu","score":"medium"}]`:                                                                 Medium,
+		`"database_specific":{"severity":"MODERATE"}`:                                                                     Medium,
 		`"severity":[{"type":"CVSS_V3","score":"nonsense"}],"database_specific":{"severity":["LIST"],"urgency":"high**"}`: High,
 		`"summary":"x"`: Unknown,
 	} {
