@@ -35,6 +35,8 @@ func (r *reader) visit(e image.Entry) error {
 	switch parent := path.Base(dir); {
 	case isSystem(e.Path):
 		r.databases = append(r.databases, e)
+	case name == "rpmdb.sqlite-wal":
+		r.wal = &e
 	case dir == "var/lib/dpkg/info/" && strings.HasSuffix(name, ".list"):
 		r.lists = append(r.lists, e)
 	case name == "METADATA" && strings.HasSuffix(parent, ".dist-info"),

@@ -13,7 +13,7 @@
 // databases of rpm are decoded by a library that was not made for hostile
 // bytes: Read belongs in a process of its own (cli and server start one).
 //
-// Files: sbom.go (types, the walk), system.go (dpkg, apk), rpm.go, language.go
+// Files: sbom.go (types, the walk), system.go (dpkg, apk), rpm.go, wal.go, language.go
 // (Go, Python, npm, cargo), owner.go (which system package owns a file), purl.go
 // (names across formats), cyclonedx.go, spdx.go.
 package sbom
@@ -82,6 +82,7 @@ type reader struct {
 	full  bool
 	// databases are those of package managers, lists the files of dpkg's packages.
 	databases, lists []image.Entry
+	wal              *image.Entry // write-ahead log of rpm's database
 	// owned are the files whose owner is asked for, in the form of usrPath.
 	owned map[string]string
 }
