@@ -24,12 +24,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"singularity/action"
+	"singularity/catalog"
 	"singularity/cli/prompt"
 	"singularity/cli/unlock"
 	"singularity/container"
 	containernet "singularity/container/network"
 	"singularity/container/shell"
-	"singularity/sbom/catalog"
 )
 
 // Main runs singularity-cli with argv and returns its exit status.

@@ -17,10 +17,10 @@ import (
 
 	"singularity/action"
 	"singularity/advisory"
+	"singularity/catalog"
 	"singularity/conf"
 	"singularity/image"
 	"singularity/sbom"
-	"singularity/sbom/catalog"
 	"singularity/sif"
 )
 
@@ -194,11 +194,16 @@ func inventoryOf(ctx context.Context, im *image.Image) (*sbom.Inventory, error) 
 		}
 		return inv, err
 	}
+	return catalogSelf(ctx, im.File)
+}
+
+// catalogSelf lists the packages of the image f by this program.
+func catalogSelf(ctx context.Context, f *os.File) (*sbom.Inventory, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return catalog.Read(ctx, self, im.File)
+	return catalog.Read(ctx, self, f)
 }
 
 var errNoBill = errors.New("it has no bill of materials")
