@@ -66,18 +66,27 @@ func (b *Builder) load(ctx context.Context, path string) error {
 		return err
 	}
 	defer f.Close()
-	switch name := strings.ToLower(path); {
-	case strings.HasSuffix(name, ".zip"):
+	return b.loadFile(ctx, filepath.Base(path), f)
+}
+
+// loadFile reads an archive of records, or one file of them.
+func (b *Builder) loadFile(ctx context.Context, name string, f *os.File) error {
+	switch lower := strings.ToLower(name); {
+	case strings.HasSuffix(lower, ".zip"):
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
 		return b.loadZip(ctx, f, st.Size())
-	case strings.HasSuffix(name, ".tar"):
+	case strings.HasSuffix(lower, ".tar"):
 		return b.loadTar(ctx, f)
-	case strings.HasSuffix(name, ".tar.gz"), strings.HasSuffix(name, ".tgz"):
+	case strings.HasSuffix(lower, ".tar.gz"), strings.HasSuffix(lower, ".tgz"):
 		z, err := gzip.NewReader(f)
 		if err != nil {
 			return err
 		}
 		return b.loadTar(ctx, z)
-	case strings.HasSuffix(name, ".tar.zst"):
+	case strings.HasSuffix(lower, ".tar.zst"):
 		z, err := zstd.NewReader(f, zstd.WithDecoderMaxMemory(256<<20))
 		if err != nil {
 			return err
@@ -85,7 +94,18 @@ func (b *Builder) load(ctx context.Context, path string) error {
 		defer z.Close()
 		return b.loadTar(ctx, z)
 	}
-	return b.read(filepath.Base(path), f)
+	return b.read(name, f)
+}
+
+// isArchive tells whether name is that of an archive of records.
+func isArchive(name string) bool {
+	lower := strings.ToLower(filepath.Base(name))
+	for _, ext := range []string{".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst"} {
+		if strings.HasSuffix(lower, ext) {
+			return !strings.HasPrefix(lower, ".")
+		}
+	}
+	return false
 }
 
 func (b *Builder) loadDir(ctx context.Context, dir string) error {
@@ -101,7 +121,7 @@ func (b *Builder) loadDir(ctx context.Context, dir string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !d.Type().IsRegular() || !isRecord(path) {
+		if !d.Type().IsRegular() || !isRecord(path) && !isArchive(path) {
 			return nil
 		}
 		f, err := root.Open(path)
@@ -109,7 +129,10 @@ func (b *Builder) loadDir(ctx context.Context, dir string) error {
 			return err
 		}
 		defer f.Close()
-		return b.read(path, f)
+		if err := b.loadFile(ctx, path, f); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
 	})
 }
 
