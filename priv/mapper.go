@@ -68,19 +68,13 @@ func (d *mapped) spec() []byte {
 	return append(append(b, d.params...), 0)
 }
 
-func mapperCall(p *script.Script, control *os.File, what string, nr int, b []byte) script.Slot {
-	return p.Call(what, unix.SYS_IOCTL, script.Int(int(control.Fd())), script.Int(nr), p.Bytes(b))
-}
-
 // openMapper opens the device mapper if it has dm-verity, else it returns nil.
 func openMapper() *os.File {
 	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
 	if err != nil {
 		return nil
 	}
-	p := &script.Script{}
-	mapperCall(p, control, "ask for dm-verity", unix.DM_GET_TARGET_VERSION, (&mapped{name: "verity"}).request(0))
-	if p.Here() != nil {
+	if script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: "verity"}).request(0)) != nil {
 		control.Close()
 		return nil
 	}
@@ -139,17 +133,20 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	create := d.request(unix.DM_PERSISTENT_DEV_FLAG)
 	binary.NativeEndian.PutUint64(create[headDev:], unix.Mkdev(0, d.minor))
 	p := &script.Script{}
+	ask := func(what string, nr int, b []byte) script.Slot {
+		return p.Call(what, unix.SYS_IOCTL, script.Int(int(control.Fd())), script.Int(nr), p.Bytes(b))
+	}
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), p.Words([]uint64{1<<64 - 1}), script.Int(0), script.Int(8))
 	p.Call("become root's", unix.SYS_SETRESUID, script.Int(0), script.Int(0), script.Int(0))
 	limit(p, unix.RLIMIT_CPU, 1<<64-1)
-	mapperCall(p, control, "make a device of "+d.kind, unix.DM_DEV_CREATE, create)
-	p.SkipFail(mapperCall(p, control, "load the table", unix.DM_TABLE_LOAD, d.table()), 3)
-	p.SkipFail(mapperCall(p, control, "begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
+	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
+	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
+	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
 	fd := p.Call("open it", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str(d.path()), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 	p.SkipFail(fd, 1)
 	p.Optional(p.Call("hand it over", unix.SYS_DUP3, fd.Arg(), script.Int(int(dev.Fd())), script.Int(unix.O_CLOEXEC)))
-	mapperCall(p, control, "have it removed", unix.DM_DEV_REMOVE, d.request(unix.DM_DEFERRED_REMOVE))
+	ask("have it removed", unix.DM_DEV_REMOVE, d.request(unix.DM_DEFERRED_REMOVE))
 	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
 	pid, err := p.Fork(unix.CLONE_FILES, int(dev.Fd()))
 	if err == nil {
@@ -168,28 +165,17 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 // check reads back what the device is, and that it is the one that is open.
 func (d *mapped) check(control, dev *os.File) error {
 	b := d.request(unix.DM_STATUS_TABLE_FLAG)
-	p := &script.Script{}
-	mapperCall(p, control, "read back the table", unix.DM_TABLE_STATUS, b)
-	if err := p.Here(); err != nil {
-		return err
-	}
 	st, err := stat(dev)
-	if err != nil {
+	if err := errors.Join(err, script.Ioctl(control.Fd(), unix.DM_TABLE_STATUS, b)); err != nil {
 		return err
 	}
 	word := func(off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
 	const want = unix.DM_READONLY_FLAG | unix.DM_ACTIVE_PRESENT_FLAG | unix.DM_DEFERRED_REMOVE
 	const never = unix.DM_SUSPEND_FLAG | unix.DM_INACTIVE_PRESENT_FLAG | unix.DM_BUFFER_FULL_FLAG
-	at, spec := int(word(headStart)), d.spec()
-	ok := st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == binary.NativeEndian.Uint64(b[headDev:]) && word(headFlags)&(want|never) == want &&
-		word(headTargets) == 1 && at >= mapperHead && at <= len(b)-len(spec)
-	// But for the words that only an answer has.
-	if ok {
-		clear(b[at+16 : at+24])
-		ok = bytes.Equal(b[at:at+len(spec)], spec)
+	clear(b[mapperHead+16 : mapperHead+24]) // what only an answer has
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == binary.NativeEndian.Uint64(b[headDev:]) && word(headFlags)&(want|never) == want &&
+		word(headTargets) == 1 && word(headStart) == mapperHead && bytes.HasPrefix(b[mapperHead:], d.spec()) {
+		return nil
 	}
-	if !ok {
-		return errors.New("it is not as it was configured")
-	}
-	return nil
+	return errors.New("it is not as it was configured")
 }

@@ -130,7 +130,7 @@ const (
 // verdict, or a status that is not 0: a refusal.
 func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 	flags, err := unix.FcntlInt(image.Fd(), unix.F_GETFL, 0)
-	if err != nil || flags&(unix.O_ACCMODE|unix.O_PATH) != unix.O_RDONLY {
+	if err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return nil, errors.New("the image is not open for reading alone")
 	}
 	r, w, err := os.Pipe()
