@@ -81,8 +81,10 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 		return h.mounted(k, c, fd, err)
 	case refused != nil:
 		return refused
+	case mapper == nil && (h.conf.RequireIntegrity || k.Tree):
+		return &KernelError{"the kernel has no dm-verity"}
 	case h.conf.RequireIntegrity || k.Tree:
-		return &KernelError{"no key of the site's ring signed it with a hash tree, or the kernel has no dm-verity: " + v.Text}
+		return &KernelError{"no key of the site's ring signed it with a hash tree: " + v.Text}
 	}
 	return h.mountLoop(f, k, c)
 }

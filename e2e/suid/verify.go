@@ -21,7 +21,7 @@ import (
 func verify(args []string) {
 	runtime.LockOSThread()
 	seen, attached, signalled, opened, failed := 0, 0, 0, 0, 0
-	for range 20 {
+	for range 10 {
 		cmd := exec.Command(args[0], args[1:]...)
 		check(cmd.Start())
 		done := make(chan error)
@@ -150,7 +150,7 @@ func self() string {
 	}
 	dump, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	var files []string
-	for fd := range 7 { // above are those of the Go runtime
+	for fd := range 6 { // above are those of the Go runtime
 		link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 		if name := filepath.Base(link); err == nil && !strings.HasPrefix(link, "anon_inode:") {
 			name, _, _ = strings.Cut(name, ":")
