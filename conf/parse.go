@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,7 +27,7 @@ func (e *SyntaxError) Error() string { return "line " + strconv.Itoa(e.Line) + "
 func Default() *Config {
 	c := defaults()
 	for i := range Directives {
-		if d := &Directives[i]; d.Kind == List && d.Name != "" {
+		if d := &Directives[i]; d.Kind == List {
 			*d.Field(c).(*[]string) = SplitList(d.Default)
 		}
 	}
@@ -39,7 +40,7 @@ func defaults() *Config {
 	c := new(Config)
 	for i := range Directives {
 		d := &Directives[i]
-		if d.Name == "" || d.Kind == List {
+		if d.Kind == List {
 			continue
 		}
 		if err := d.set(c, d.Default); err != nil {
@@ -181,7 +182,7 @@ func (d *Directive) set(c *Config, value string) error {
 		}
 		*field.(*int64) = n
 	case Choice:
-		if !contains(d.Allowed, value) {
+		if !slices.Contains(d.Allowed, value) {
 			return fmt.Errorf("%q is not one of %s", value, strings.Join(d.Allowed, ", "))
 		}
 		*field.(*string) = value
@@ -217,15 +218,6 @@ func ParseSize(s string) (int64, bool) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	return n << shift, err == nil && n > 0 && n <= (1<<62)>>shift
-}
-
-func contains(words []string, word string) bool {
-	for _, w := range words {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }
 
 // SplitList splits value at commas and leaves out empty words.
