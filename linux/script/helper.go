@@ -18,6 +18,9 @@ type launchData struct{}
 //go:nosplit
 func launch(*launchData) syscall.Errno { return syscall.ENOSYS }
 
+//go:nosplit
+func endOthers() {}
+
 func findEnvironment() {}
 
 //go:nosplit

@@ -3,6 +3,8 @@ package script
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // split forks for the steps OpInit and OpLeave. It returns in the child, or
@@ -32,18 +34,10 @@ func split(op uint8, arg uintptr) syscall.Errno {
 // The name of process 1, as other programs of this kind call it.
 var initName = [16]byte{'s', 'i', 'n', 'i', 't'}
 
-// All signals, and SIGCHLD alone, as masks.
-var (
-	allSignals  = ^uint64(0)
-	childSignal = uint64(1) << (syscall.SIGCHLD - 1)
-)
+// allSignals is the mask of them.
+var allSignals = ^uint64(0)
 
-const (
-	prSetName     = 15
-	waitAll       = 0x40000000 // __WALL
-	sysCloseRange = 436
-	kernelSent    = 0x80 // SI_KERNEL, of a signal that a terminal's key made
-)
+const kernelSent = 0x80 // SI_KERNEL, of a signal that a terminal's key made
 
 // sigInfo is siginfo_t: number, error, code.
 type sigInfo struct {
@@ -67,7 +61,7 @@ var (
 //go:nosplit
 func reapAll(child, how uintptr) {
 	stay := how&initStays != 0
-	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
+	syscall.RawSyscall(syscall.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&initName)), 0)
 	wipeEnvironment()
 	if !stay {
 		// Security: /proc/1/exe is our program on the host. Root of the user
@@ -78,7 +72,7 @@ func reapAll(child, how uintptr) {
 	}
 	// The descriptors of the start must not stay open here: the launcher
 	// waits for their end, and a reader for that of a pipe.
-	syscall.RawSyscall(sysCloseRange, 3, 1<<32-1, 0)
+	syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
 	ending := false
 	for {
 		sig, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&caught)), 0, 8, 0, 0)
@@ -100,39 +94,13 @@ func reapAll(child, how uintptr) {
 	}
 }
 
-// Process 1 waits politeRounds times politePause for the others to end.
-const politeRounds = 100
-
-var politePause = syscall.Timespec{Nsec: 100e6}
-
-// endOthers asks all other processes to end and waits for that: programs that
-// serve file systems write what they hold.
-//
-//go:norace
-//go:nosplit
-func endOthers() {
-	syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGTERM), 0, 0, 0, 0)
-	for range politeRounds {
-		for {
-			pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, syscall.WNOHANG|waitAll, 0, 0, 0)
-			if e == syscall.ECHILD {
-				return
-			}
-			if e != 0 || pid == 0 {
-				break
-			}
-		}
-		syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&childSignal)), 0, uintptr(unsafe.Pointer(&politePause)), 8, 0, 0)
-	}
-}
-
 // reap waits for every child that has ended.
 //
 //go:norace
 //go:nosplit
 func reap(child, how uintptr, ending bool) {
 	for {
-		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), syscall.WNOHANG|waitAll, 0, 0, 0)
+		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), unix.WNOHANG|unix.WALL, 0, 0, 0)
 		if e == syscall.ECHILD && ending {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}

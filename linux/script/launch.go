@@ -5,6 +5,8 @@ package script
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // launchData is what OpLaunch needs.
@@ -112,4 +114,33 @@ func prepare(l *launchData) syscall.Errno {
 		return e
 	}
 	return 0
+}
+
+// Process 1 waits politeRounds times politePause for the others to end.
+const politeRounds = 100
+
+// childSignal is the mask of SIGCHLD alone.
+var childSignal = uint64(1) << (syscall.SIGCHLD - 1)
+
+var politePause = syscall.Timespec{Nsec: 100e6}
+
+// endOthers asks all other processes to end and waits for that: programs that
+// serve file systems write what they hold.
+//
+//go:norace
+//go:nosplit
+func endOthers() {
+	syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGTERM), 0, 0, 0, 0)
+	for range politeRounds {
+		for {
+			pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, unix.WNOHANG|unix.WALL, 0, 0, 0)
+			if e == syscall.ECHILD {
+				return
+			}
+			if e != 0 || pid == 0 {
+				break
+			}
+		}
+		syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&childSignal)), 0, uintptr(unsafe.Pointer(&politePause)), 8, 0, 0)
+	}
 }
