@@ -129,6 +129,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newRegistryCommand(log),
 		newRemoteCommand(log),
 		newRunHelpCommand(log),
+		newRunsCommand(log),
 		newSBOMCommand(log),
 		newScanCommand(log),
 		newSearchCommand(log),
