@@ -289,7 +289,7 @@ func alive(r Record) bool {
 	return err == nil && t == r.Ticks
 }
 
-// ticks is when the process pid began, in clock ticks since the start of the
+// ticks is when the living process pid began, in clock ticks since the start of the
 // system.
 func ticks(pid int) (uint64, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -300,6 +300,9 @@ func ticks(pid int) (uint64, error) {
 	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if len(f) < 20 {
 		return 0, syscall.EINVAL
+	}
+	if f[0] == "Z" || f[0] == "X" { // dead, and nobody has asked how it ended
+		return 0, syscall.ESRCH
 	}
 	return strconv.ParseUint(f[19], 10, 64)
 }
