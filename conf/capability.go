@@ -44,11 +44,11 @@ func LoadCapabilities(file string, open func(string) (*os.File, error)) (*Capabi
 
 // ReadCapabilities reads {"users": {NAME: [CAP...]}, "groups": {...}}.
 func ReadCapabilities(f io.Reader) (*Capabilities, error) {
-	text, err := readAll(f, maxCapability)
+	text, err := ReadAll(f, maxCapability)
 	if err != nil {
 		return nil, err
 	}
-	r := jsonread.New(text)
+	r := jsonread.New(string(text))
 	lists := func(m *map[string][]string) {
 		if r.Null() {
 			return

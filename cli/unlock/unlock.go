@@ -23,6 +23,7 @@ import (
 
 	"singularity/action"
 	"singularity/cli/prompt"
+	"singularity/conf"
 	"singularity/gocryptfs"
 	"singularity/host"
 	"singularity/image"
@@ -95,9 +96,9 @@ func readPEM(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, luks.MaxPEMSize+1))
-	if err == nil && len(text) > luks.MaxPEMSize {
-		err = fmt.Errorf("%s is too large for a key", path)
+	text, err := conf.ReadAll(f, luks.MaxPEMSize)
+	if err != nil {
+		err = fmt.Errorf("cannot use %q as a key: %w", path, err)
 	}
 	return text, err
 }
