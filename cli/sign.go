@@ -116,6 +116,9 @@ func checkSelection(s sign.Selection) error {
 func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) error {
 	fail := func(err error) error { return explainSign(fmt.Errorf("failed to sign container: %w", err), path) }
 	now := time.Now()
+	if _, err := os.Stat(path); err != nil { // before the questions
+		return fail(err)
+	}
 	signer, done, err := o.signer(c, log, now)
 	if err != nil {
 		return fail(err)
