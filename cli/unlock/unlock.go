@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"singularity/action"
@@ -183,7 +184,11 @@ func (k Source) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionReade
 	defer clear(key)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	v, err := c.Unlock(ctx, key, Limits())
+	limits := luks.Limits{Keys: secret.Alloc}
+	if slices.ContainsFunc(c.Slots, func(s luks.Slot) bool { return s.KDF.Cost() > 0 }) {
+		limits = Limits() // takes a millisecond to find out
+	}
+	v, err := c.Unlock(ctx, key, limits)
 	if err != nil {
 		return nil, nil, err
 	}
