@@ -46,11 +46,11 @@ func LoadCapabilities(file string, open func(string) (*os.File, error)) (*Capabi
 
 // ReadCapabilities reads {"users": {NAME: [CAP...]}, "groups": {...}}.
 func ReadCapabilities(f io.Reader) (*Capabilities, error) {
-	text, err := readAll(f, maxCapability)
+	text, err := ReadAll(f, maxCapability)
 	if err != nil {
 		return nil, err
 	}
-	c, r := &Capabilities{}, &jsonLists{text: text}
+	c, r := &Capabilities{}, &jsonLists{text: string(text)}
 	r.list("{", "}", func(member string) {
 		m, ok := map[string]*map[string][]string{"users": &c.Users, "groups": &c.Groups}[member]
 		if !ok || *m != nil {
