@@ -71,7 +71,7 @@ func ReadCapabilities(f io.Reader) (*Capabilities, error) {
 			})
 		})
 	})
-	if !utf8.ValidString(text) || r.token() != "" {
+	if !utf8.Valid(text) || r.token() != "" {
 		r.fail("text goes on behind the end, or is not UTF-8")
 	}
 	return c, r.err
