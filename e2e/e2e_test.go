@@ -38,21 +38,24 @@ func TestSite(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := params(t)
+	p.Dir = "testdata/site"
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("BARE", bare.Uid)
 		return setup(e)
 	}
-	// One after another, since they change the same files.
-	scripts, err := filepath.Glob("testdata/site/*.txtar")
-	if err != nil || len(scripts) == 0 {
-		t.Fatal("no scripts", err)
-	}
-	p.Dir = ""
-	for _, file := range scripts {
-		p.Files = []string{file}
-		t.Run("Script", func(t *testing.T) { testscript.Run(t, p) })
-	}
+	testscript.RunT(oneByOne{t}, p)
+}
+
+// oneByOne runs scripts one after another: they change the same files.
+type oneByOne struct{ *testing.T }
+
+func (oneByOne) Parallel() {}
+
+func (oneByOne) Verbose() bool { return testing.Verbose() }
+
+func (o oneByOne) Run(name string, f func(testscript.T)) {
+	o.T.Run(name, func(t *testing.T) { f(oneByOne{t}) })
 }
 
 // params makes the images and says how scripts run.

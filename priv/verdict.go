@@ -210,7 +210,7 @@ var verifyLimits = [...][2]uint64{
 // descriptors.
 func (h *helper) verifier(p *script.Script, fds map[int]*os.File, args []string) error {
 	uid, gid := nobody, nobody
-	if f := find(users, func(f []string) bool { return f[0] == verifyUser }); f != nil {
+	if f := find(users, 0, verifyUser); f != nil {
 		uid, _ = strconv.Atoi(f[2])
 		gid, _ = strconv.Atoi(f[3])
 	}
