@@ -25,8 +25,8 @@ func (s *starter) useHelper() bool {
 	case s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed():
 		s.log.Verbose("Using a user namespace: the setuid helper checks no signatures")
 		return false
-	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
-		s.log.Verbose("Using a user namespace: the setuid helper makes no instances, FUSE mounts and joined networks")
+	case len(o.FuseMount) > 0 || o.NetnsPath != "":
+		s.log.Verbose("Using a user namespace: the setuid helper makes no FUSE mounts and joined networks")
 		return false
 	case networked(o):
 		s.log.Verbose("Using a user namespace: the setuid helper makes no network but none")

@@ -421,7 +421,10 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if err := s.native(); err != nil {
 		return 0, err
 	}
-	dir, err := image.OpenDir("/proc/" + strconv.Itoa(i.PID) + "/root")
+	running := &container.Running{FD: i.FD(), PID: i.PID}
+	// What the record says decides who is asked, and nothing else.
+	s.helper = !i.UserNS && os.Getuid() != 0
+	dir, err := s.rootOf(running)
 	if err != nil && i.Wait(0) {
 		return 0, noInstance(name)
 	}
@@ -446,7 +449,7 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	}
 	switch {
 	case !i.UserNS:
-		r.IDs.Mode = plan.HostIDs
+		r.IDs.Mode, r.IDs.Helper = plan.HostIDs, s.helper
 	case c.Ranges:
 		r.IDs.Mode = plan.Ranges
 	}
@@ -461,11 +464,25 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
-	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, hooks)
+	ws, err := container.Join(p, running, hooks)
 	if err != nil {
 		return 0, StartError(err)
 	}
 	return container.Exit(ws), nil
+}
+
+// rootOf opens the root directory of a running instance.
+func (s *starter) rootOf(r *container.Running) (image.Files, error) {
+	path := "/proc/" + strconv.Itoa(r.PID) + "/root"
+	if s.helper {
+		dir, err := r.RootDir()
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		path = "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
+	}
+	return image.OpenDir(path)
 }
 
 func noInstance(name string) error {

@@ -92,18 +92,12 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}
-	fds := []int{b.errfd, ready}
+	fds := b.descriptors(b.errfd, ready)
 	for _, d := range devs {
 		if d != nil {
 			fds = append(fds, d.fd)
 		}
 	}
-	for _, f := range slices.Concat(b.h.Procs, b.h.Stdio[:]) {
-		if f != nil && f.Fd() > 2 {
-			fds = append(fds, int(f.Fd()))
-		}
-	}
-	fds = append(fds, b.keep...)
 	for _, img := range images {
 		fds = append(fds, int(img.File.Fd()))
 		req.Images = append(req.Images, priv.Image{FD: int(img.File.Fd()), Format: img.Policy})
@@ -120,8 +114,25 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if b.kernel() {
 		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD}
 	}
-	slices.Sort(fds)
-	a, err := priv.Ask(&priv.Request{Verb: priv.StartVerb, FDs: slices.Compact(fds), Start: req})
+	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
+}
+
+// descriptors are those that every script may use, and others.
+func (b *builder) descriptors(others ...int) []int {
+	fds := append(others, b.keep...)
+	for _, f := range slices.Concat(b.h.Procs, b.h.Stdio[:]) {
+		if f != nil && f.Fd() > 2 {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	return fds
+}
+
+// ask makes a request and returns the id of the process that was made.
+func (b *builder) ask(r *priv.Request) (int, error) {
+	slices.Sort(r.FDs)
+	r.FDs = slices.Compact(r.FDs)
+	a, err := priv.Ask(r)
 	switch {
 	case err != nil:
 		return 0, err

@@ -86,19 +86,22 @@ func send(fd int, r *Request) error {
 const maxAnswer = 1 << 16
 
 func answer(fd int) (*Answer, error) {
-	b := make([]byte, maxAnswer)
-	got := 0
+	b, rights := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4))
+	got, file := 0, 0
 	for got < len(b) {
-		n, err := unix.Read(fd, b[got:])
+		n, nr, _, _, err := unix.Recvmsg(fd, b[got:], rights, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
 			continue
+		}
+		if fds, _ := parseRights(rights[:max(nr, 0)]); len(fds) == 1 {
+			file = fds[0]
 		}
 		if n <= 0 || err != nil {
 			break
 		}
 		got += n
 	}
-	c, a := &codec{data: b[:got], reading: true}, new(Answer)
+	c, a := &codec{data: b[:got], reading: true}, &Answer{FD: file}
 	if c.answer(a); c.bad || len(c.data) > 0 {
 		return nil, errors.New(Name + " gave no answer")
 	}

@@ -13,6 +13,8 @@ type Verb uint8
 // Request with what it needs, and a function that reads and writes that field.
 const (
 	StartVerb Verb = iota + 1 // a container
+	JoinVerb                  // a process in a container that runs
+	RootVerb                  // the root directory of such a container
 )
 
 // maxRequest bounds a request, in bytes: the kernel takes arguments and
@@ -30,6 +32,7 @@ type Request struct {
 	// with it, in that order. They are above 2 and below maxNumber.
 	FDs   []int
 	Start *Start
+	Join  *Join // of RootVerb too
 }
 
 // maxNumber is above every number of a descriptor.
