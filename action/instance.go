@@ -356,6 +356,10 @@ func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error)
 // record describes the instance whose first process is pid.
 func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instance.Record, error) {
 	begin, err := instance.StartTime(pid)
+	if err != nil && s.helper && errors.Is(err, os.ErrNotExist) {
+		return nil, Fatal(errors.New("cannot start an instance through the setuid helper: /proc is mounted with hidepid, which hides its process"),
+			"an administrator can mount /proc with hidepid=0, or with gid= of a group that you are in; with --userns it is not hidden")
+	}
 	if err != nil {
 		return nil, err
 	}

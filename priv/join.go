@@ -132,7 +132,7 @@ func (h *helper) made(number int) (*running, error) {
 		return nil, errRequest
 	}
 	pid := field("/proc/self/fdinfo/"+strconv.Itoa(pidfd), "Pid:")
-	if len(pid) != 1 {
+	if len(pid) != 1 || pid[0] == "-1" {
 		return nil, errors.New("the process has ended, or is none")
 	}
 	dir := "/proc/" + pid[0]
