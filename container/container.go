@@ -75,6 +75,9 @@ type Hooks struct {
 	// one of root's, which the container has no rights over. It is the caller's to
 	// close.
 	Netns *os.File
+	// NetID is the same for the setuid helper: the name of a network namespace that
+	// it made for the caller.
+	NetID string
 	// Attach, if not nil, gives the container's own network namespace its devices.
 	// It is called while the process pid waits in that namespace. It cannot be
 	// used together with Netns.

@@ -42,7 +42,7 @@ func CanHelp(p *plan.Plan) bool {
 	if u := p.Upper(); u != nil && u.Kind != plan.TmpfsLayer {
 		return false
 	}
-	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot && p.NetnsPath == ""
+	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot
 }
 
 // kernel tells whether the helper is asked for a kernel's mount of the root.
@@ -88,7 +88,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Steps: list}
+	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: b.h.NetID, NetnsPath: b.p.NetnsPath, Steps: list}
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}

@@ -27,8 +27,9 @@
 //
 // Files: priv.go (Main, verbs), codec.go and request.go (requests), check.go (the
 // steps that are allowed), start.go (a container), kernel.go (mounts by the
-// kernel), join.go (containers that run), names.go (users and groups), ask.go (the
-// other side).
+// kernel), join.go (containers that run), network.go (networks of the
+// administrator), names.go (users and groups), ask.go (the other side). The program
+// that keeps networks is priv/keeper.
 package priv
 
 import (
@@ -60,6 +61,7 @@ var verbs = [...]struct {
 	{StartVerb, (*codec).start, (*helper).start},
 	{JoinVerb, (*codec).join, (*helper).join},
 	{RootVerb, (*codec).process, (*helper).root},
+	{NetVerb, (*codec).nets, (*helper).network},
 }
 
 // helper is what a verb has.

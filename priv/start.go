@@ -41,7 +41,11 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.clone(s, drop)
+	net, err := h.netns(s)
+	if err != nil {
+		return nil, err
+	}
+	return h.clone(s, drop, net)
 }
 
 func (h *helper) checker(steps *script.Listing) *checker {
@@ -193,11 +197,19 @@ func sniff(f *os.File, mode uint32, format string) error {
 }
 
 // clone makes the process of the container, a child of the caller's process.
-func (h *helper) clone(s *Start, drop int) (*Answer, error) {
+func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 	p := &script.Script{}
+	var spaces []int
+	if net != nil {
+		defer net.Close()
+		spaces = h.place([]*os.File{net})
+	}
 	h.descriptors(p)
 	permitted := h.become(p, s.Caps)
 	ownMounts(p, permitted)
+	for _, n := range spaces {
+		h.joinNet(p, n, permitted)
+	}
 	if s.PID {
 		if err := unix.Unshare(unix.CLONE_NEWPID); err != nil {
 			return nil, err

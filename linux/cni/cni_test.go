@@ -192,18 +192,6 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-func TestOwned(t *testing.T) {
-	s := &Site{State: "/s"}
-	if p, err := s.Owned(1000, "u1000-ab"); err != nil || p != "/s/u1000-ab/net" {
-		t.Error(p, err)
-	}
-	for _, bad := range []string{"", "u100-ab", "u10000-ab", "u1000-../x", "u1000", "../u1000-ab"} {
-		if p, err := s.Owned(1000, bad); err == nil {
-			t.Errorf("%q leads to %s", bad, p)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(bridge)
 	for _, file := range []string{"00_bridge", "10_ptp", "20_ipvlan", "30_macvlan", "40_fakeroot"} {
