@@ -26,7 +26,7 @@ import (
 func main() {
 	attacks := map[string]func([]string){
 		"argc": argc, "request": request, "steps": steps, "trace": trace, "signals": signals, "limits": limits, "kernel": kernel, "sniff": sniff,
-		"join": join, "stopped": stopped,
+		"join": join, "net": net, "stopped": stopped,
 	}
 	attack := attacks[os.Args[1]]
 	if attack == nil {

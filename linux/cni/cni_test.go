@@ -244,3 +244,21 @@ func FuzzArgs(f *testing.F) {
 		}
 	})
 }
+
+// TestRoom: an ordinary user has so many networks at a time, whoever else has some.
+func TestRoom(t *testing.T) {
+	s := &Site{State: t.TempDir()}
+	for i := range maxRecords {
+		if err := s.room(1000); err != nil {
+			t.Fatalf("with %d: %v", i, err)
+		}
+		for _, name := range []string{"u1000-", "u10000-", "u0-"} {
+			if err := os.Mkdir(s.State+"/"+name+string(rune('0'+i)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s.room(1000) == nil || s.room(10000) == nil || s.room(100) != nil || s.room(0) != nil {
+		t.Error("the wrong users have room")
+	}
+}

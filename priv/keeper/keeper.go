@@ -81,7 +81,12 @@ func settle() error {
 		limit uint64
 	}{{unix.RLIMIT_CPU, none}, {unix.RLIMIT_FSIZE, none}, {unix.RLIMIT_DATA, none}, {unix.RLIMIT_AS, none}, {unix.RLIMIT_RSS, none}, {unix.RLIMIT_NPROC, none},
 		{unix.RLIMIT_LOCKS, none}, {unix.RLIMIT_MEMLOCK, 8 << 20}, {unix.RLIMIT_STACK, 8 << 20}, {unix.RLIMIT_NOFILE, 1024}, {unix.RLIMIT_CORE, 0}} {
-		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.limit, Max: l.limit}); err != nil {
+		err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: l.limit, Max: l.limit})
+		if err == unix.EPERM { // root of this host has no CAP_SYS_RESOURCE
+			var old unix.Rlimit
+			err = errors.Join(unix.Getrlimit(l.which, &old), unix.Setrlimit(l.which, &unix.Rlimit{Cur: old.Max, Max: old.Max}))
+		}
+		if err != nil {
 			return err
 		}
 	}
