@@ -25,9 +25,6 @@ func (s *starter) useHelper() bool {
 	case s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed():
 		s.log.Verbose("Using a user namespace: the setuid helper checks no signatures")
 		return false
-	case len(o.FuseMount) > 0:
-		s.log.Verbose("Using a user namespace: the setuid helper makes no FUSE mounts of programs")
-		return false
 	case !s.helpedNetwork():
 		s.log.Verbose("Using a user namespace: the setuid helper makes no network but those that singularity.conf allows the user")
 		return false

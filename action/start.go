@@ -153,7 +153,7 @@ func (s *starter) start(path string) (int, error) {
 	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
 	if err == nil && s.helper && !container.CanHelp(p) {
-		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file, and no program in its containers serves a file system")
 		s.facts.Host.Helper, s.facts.Host.NetRights = false, plan.NetRights{}
 		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
 	}

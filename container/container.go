@@ -301,7 +301,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
 	var pid int
 	if b.helper {
-		if pid, err = b.askHelper(images, devs, ready[1]); err != nil {
+		if pid, err = b.askHelper(images, slices.Concat(devs, b.fuse), ready[1]); err != nil {
 			return nil, err
 		}
 		closeFD(ready[1])

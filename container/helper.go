@@ -36,13 +36,18 @@ func (e *helperError) Unwrap() error { return e.step }
 const kernelFD = 1000
 
 // CanHelp tells whether the setuid helper can carry p out: no program of the
-// system has to mount in the container's namespaces, and no directory is the
-// writable layer of an overlay.
+// system has to mount in the container's namespaces, none in the container serves
+// a file system, and no directory is the writable layer of an overlay.
 func CanHelp(p *plan.Plan) bool {
+	for i := range p.Fuse {
+		if !p.Fuse[i].Host {
+			return false
+		}
+	}
 	if u := p.Upper(); u != nil && u.Kind != plan.TmpfsLayer {
 		return false
 	}
-	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot
+	return !p.Programs() && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot
 }
 
 // kernel tells whether the helper is asked for a kernel's mount of the root.
