@@ -187,7 +187,7 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 		}
 		return nil, Fatal(errors.New(v.Text), hint)
 	}
-	if v.Listed && !s.listSaid {
+	if v.Listed && !s.listSaid && !s.helper {
 		s.listSaid = true
 		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
 	}
@@ -208,6 +208,7 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 func (s *starter) take(v *verdict.Verdict) {
 	switch v.State {
 	case verdict.Trusted:
+		s.trusted = true
 		s.log.Verbose("Image signed by " + v.Text)
 	case verdict.Unknown:
 		s.log.Verbose("The origin of the image is not proven: " + v.Text)

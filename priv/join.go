@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,8 +67,10 @@ func (h *helper) join(r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer runtime.KeepAlive(in) // or the collector closes its files
-	numbers := h.place(in.spaces)
+	numbers, err := h.place(in.spaces)
+	if err != nil {
+		return nil, err
+	}
 	p := &script.Script{}
 	h.descriptors(p)
 	permitted := h.become(p, j.Caps)
@@ -92,19 +93,22 @@ func (h *helper) root(r *Request) (*Answer, error) {
 	return &Answer{file: in.root}, nil
 }
 
-// place numbers files of the helper for a script, above all that the request has.
-func (h *helper) place(files []*os.File) (numbers []int) {
-	n := maxNumber
+// place moves files above all numbers of the request, where a script finds them: a
+// number of the request must not become one of them before it is used.
+func (h *helper) place(files []*os.File) (numbers []int, err error) {
+	top := socketFD
+	for n := range h.fds {
+		top = max(top, n)
+	}
 	for _, f := range files {
-		for n--; ; n-- {
-			if _, taken := h.fds[n]; !taken {
-				break
-			}
+		n, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, top+1)
+		if err != nil {
+			return nil, err
 		}
-		h.fds[n] = int(f.Fd())
+		h.fds[n] = n
 		numbers = append(numbers, n)
 	}
-	return numbers
+	return numbers, nil
 }
 
 // running is a container that the helper made, as open files: nothing of it can

@@ -180,8 +180,8 @@ func (h *helper) netns(s *Start) (*os.File, error) {
 }
 
 // joinNet adds the change to a network namespace.
-func (h *helper) joinNet(p *script.Script, number int, permitted uint64) {
+func (h *helper) joinNet(p *script.Script, fd int, permitted uint64) {
 	setCaps(p, capMounts, permitted, 0)
-	p.Call("join the network namespace", unix.SYS_SETNS, script.Int(number), script.Int(unix.CLONE_NEWNET))
+	p.Call("join the network namespace", unix.SYS_SETNS, script.Int(fd), script.Int(unix.CLONE_NEWNET))
 	setCaps(p, 0, permitted, 0)
 }
