@@ -38,6 +38,7 @@ func TestSite(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := params(t)
+	p.Dir = "testdata/site"
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("BARE", bare.Uid)

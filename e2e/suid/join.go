@@ -79,11 +79,13 @@ func join(args []string) {
 		// With descriptors of the caller's own at every number that the helper may use.
 		crowded := joinRequest(fd, joinLook)
 		null := crowded.Join.Report
-		for n := 60; len(crowded.FDs) < 60; n-- {
+		for n := 4; n < 60; n++ {
 			if n == fd || n == null {
 				continue
 			}
-			check(unix.Dup3(null, n, unix.O_CLOEXEC))
+			if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err != nil {
+				check(unix.Dup3(null, n, unix.O_CLOEXEC))
+			}
 			crowded.FDs = append(crowded.FDs, n)
 		}
 		fmt.Println("joined", ask(crowded))
