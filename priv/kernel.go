@@ -65,12 +65,12 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 		which = "list"
 	}
 	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) {
-		if v, err = h.verify(f, how, which); err != nil {
-			return err
-		}
+		v, err = h.verify(f, how, which)
 		switch {
-		case !v.OK:
-			return errors.New(v.Text)
+		case err != nil && c.strict:
+			return err
+		case err != nil:
+			return &KernelError{err.Error()}
 		case k.Off != v.Off || k.Size != v.Size:
 			return &KernelError{"it is not the squashfs of the image's root partition"}
 		}

@@ -141,14 +141,11 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 	defer w.Close()
 	p := &script.Script{}
 	fds := map[int]*os.File{verdictFD: w, imageFD: image}
-	for fd, path := range map[int]string{0: "/dev/null", 2: "/dev/null", listFD: conf.Dir() + "/ecl.toml", ringFD: conf.Dir() + "/global-pgp-public",
+	for fd, path := range map[int]string{0: "", 2: "", listFD: conf.Dir() + "/ecl.toml", ringFD: conf.Dir() + "/global-pgp-public",
 		programFD: conf.Prefix + "/libexec/singularity/bin/starter-verify"} {
-		f, err := os.Open(path)
-		if fd > imageFD {
-			f, err = conf.OpenOwned(path)
-		}
-		if fd == ringFD && errors.Is(err, os.ErrNotExist) {
-			f, err = os.Open("/dev/null") // it has no keys
+		f, err := conf.OpenOwned(path)
+		if path == "" || fd == ringFD && errors.Is(err, os.ErrNotExist) {
+			f, err = os.Open("/dev/null") // a ring without keys, too
 		}
 		if err != nil {
 			return nil, err
@@ -182,7 +179,11 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 	if wait(pid) != nil || err != nil {
 		return nil, errVerdict
 	}
-	return decodeVerdict(answer)
+	v, err := decodeVerdict(answer)
+	if err == nil && !v.OK {
+		err = errors.New(v.Text)
+	}
+	return v, err
 }
 
 // wait waits until a child has ended with status 0.

@@ -63,7 +63,7 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 		o.How = Lazy
 	}
 	if s.List != nil {
-		if v.Listed, err = s.ask(ctx, image, f, o); err != nil {
+		if v.Listed, err = s.ask(ctx, image, f, ring, o); err != nil {
 			return nil, errors.New("while checking container image with ECL: " + err.Error())
 		}
 	}
@@ -87,7 +87,7 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 }
 
 // ask asks the list, as Site.ask does.
-func (s *HelperSite) ask(ctx context.Context, image *os.File, f *sif.File, o Options) (bool, error) {
+func (s *HelperSite) ask(ctx context.Context, image *os.File, f *sif.File, ring *pgp.Ring, o Options) (bool, error) {
 	text, err := io.ReadAll(io.LimitReader(s.List, ecl.MaxSize+1))
 	if err != nil {
 		return false, err
@@ -99,7 +99,7 @@ func (s *HelperSite) ask(ctx context.Context, image *os.File, f *sif.File, o Opt
 	if !c.Activated {
 		return false, nil
 	}
-	return true, obey(ctx, image, f, c, func() (*pgp.Ring, error) { return o.Keyrings[0].Ring, nil }, o, s.Caller)
+	return true, obey(ctx, image, f, c, func() (*pgp.Ring, error) { return ring, nil }, o, s.Caller)
 }
 
 func readRing(f *os.File) (*pgp.Ring, error) {

@@ -87,7 +87,7 @@ func TestJudgeForHelper(t *testing.T) {
 		{"no list", build(true), alice(), "activated", false, false, false, false, "cannot use ecl.toml"},
 		{"no image", &storage{b: []byte("hsqs")}, alice(), "", false, false, false, false, "s"},
 	} {
-		site := HelperSite{Full: c.full, Ring: file(t, keyrings(t, c.key)[0].Ring.Bytes())}
+		site := HelperSite{Full: c.full, Ring: file(t, keyrings(t, c.key)[0].Ring.(*pgp.Ring).Bytes())}
 		if c.list != "" {
 			site.List = file(t, []byte(c.list))
 		}
