@@ -26,6 +26,7 @@ build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-cli
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity-unlock
 	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/starter-verify
+	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/starter-network
 	$(BUILD) -tags starter -ldflags '-s -w $(SUIDENTRY) $(X)' -o $(BIN)/ ./cmd/starter-suid
 	$(BUILD) -ldflags '-s -w $(X)' -o $(BIN)/ ./cmd/singularity-server
 

@@ -25,11 +25,8 @@ func (s *starter) useHelper() bool {
 	case s.demanded() && !s.kernelMay():
 		s.log.Verbose("Using a user namespace: the site demands signatures, and the kernel does not mount this image by a signed hash tree")
 		return false
-	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
-		s.log.Verbose("Using a user namespace: the setuid helper makes no instances, FUSE mounts and joined networks")
-		return false
-	case networked(o):
-		s.log.Verbose("Using a user namespace: the setuid helper makes no network but none")
+	case !s.helpedNetwork():
+		s.log.Verbose("Using a user namespace: the setuid helper makes no network but those that singularity.conf allows the user")
 		return false
 	}
 	return true

@@ -154,8 +154,8 @@ func (s *starter) start(path string) (int, error) {
 	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
 	if err == nil && s.helper && (!container.CanHelp(p) || len(s.images.served) > 1 && s.demanded()) {
-		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file, and where signatures are demanded it takes one image")
-		s.facts.Host.Helper = false
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file, no program in its containers serves a file system, and where signatures are demanded it takes one image")
+		s.facts.Host.Helper, s.facts.Host.NetRights = false, plan.NetRights{}
 		s.sayListed(s.image.Kind == image.SIF && s.listed())
 		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
 	}

@@ -75,6 +75,9 @@ type Hooks struct {
 	// one of root's, which the container has no rights over. It is the caller's to
 	// close.
 	Netns *os.File
+	// NetID is the same for the setuid helper: the name of a network namespace that
+	// it made for the caller.
+	NetID string
 	// Attach, if not nil, gives the container's own network namespace its devices.
 	// It is called while the process pid waits in that namespace. It cannot be
 	// used together with Netns.
@@ -298,7 +301,7 @@ func start(p *plan.Plan, images []*Served, h Hooks, overlay bool) (*child, error
 	defer runtime.KeepAlive(b) // the child may work with the memory of the script
 	var pid int
 	if b.helper {
-		if pid, err = b.askHelper(images, devs, ready[1]); err != nil {
+		if pid, err = b.askHelper(images, slices.Concat(devs, b.fuse), ready[1]); err != nil {
 			return nil, err
 		}
 		closeFD(ready[1])

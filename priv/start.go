@@ -21,10 +21,8 @@ const capBounding = 1 << unix.CAP_SETPCAP
 // start makes a container.
 func (h *helper) start(r *Request) (*Answer, error) {
 	s := r.Start
-	c := &checker{Listing: s.Steps, conf: h.conf, uid: h.uid, gid: h.gid, pid: s.PID, kernel: -1, numbers: map[int]bool{}}
-	for n := range h.fds {
-		c.numbers[n] = true
-	}
+	c := h.checker(s.Steps)
+	c.pid = s.PID
 	if !c.numbers[s.Report] {
 		return nil, errRequest
 	}
@@ -50,7 +48,19 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.clone(s, drop)
+	net, err := h.netns(s)
+	if err != nil {
+		return nil, err
+	}
+	return h.clone(s, drop, net)
+}
+
+func (h *helper) checker(steps *script.Listing) *checker {
+	c := &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, numbers: map[int]bool{}}
+	for n := range h.fds {
+		c.numbers[n] = true
+	}
+	return c
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -193,24 +203,35 @@ func sniff(f *os.File, mode uint32, format string) error {
 }
 
 // clone makes the process of the container, a child of the caller's process.
-func (h *helper) clone(s *Start, drop int) (*Answer, error) {
+func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 	p := &script.Script{}
-	h.descriptors(p)
 	permitted := h.become(p, s.Caps)
-	m := p.NewMaker(s.Steps)
-	for i := range s.Steps.Steps {
-		m.Add(permitted)
-		if i == drop {
-			finish(p, s.Caps, permitted, h.uid, h.gid)
-		}
+	if net != nil {
+		defer net.Close()
+		h.joinNet(p, int(net.Fd()), permitted)
 	}
-	p.Number()
+	h.descriptors(p)
+	ownMounts(p, permitted)
 	if s.PID {
 		if err := unix.Unshare(unix.CLONE_NEWPID); err != nil {
 			return nil, err
 		}
 	}
-	pid, err := p.Fork(unix.CLONE_PARENT, s.Report)
+	return h.carryOut(p, s.Steps, permitted, drop, s.Report, func() { finish(p, s.Caps, permitted, h.uid, h.gid) })
+}
+
+// carryOut makes a child of the caller's process that goes through the steps, and
+// at the mark through those that giveUp adds.
+func (h *helper) carryOut(p *script.Script, steps *script.Listing, permitted uint64, drop, report int, giveUp func()) (*Answer, error) {
+	m := p.NewMaker(steps)
+	for i := range steps.Steps {
+		m.Add(permitted)
+		if i == drop {
+			giveUp()
+		}
+	}
+	p.Number()
+	pid, err := p.Fork(unix.CLONE_PARENT, report)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +247,9 @@ func (h *helper) descriptors(p *script.Script) {
 	}
 	slices.Sort(numbers)
 	for _, n := range numbers {
+		if h.fds[n] == n { // it was placed
+			continue
+		}
 		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
 	}
 	from := 3
@@ -238,18 +262,23 @@ func (h *helper) descriptors(p *script.Script) {
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
 }
 
-// become makes the process the caller's, without an effective capability, in a
-// mount namespace of its own, and returns the capabilities that it can raise.
+// become makes the process the caller's, without an effective capability, and
+// returns the capabilities that it can raise.
 //
 // Security (SC-010): all of it is read back in the process itself.
 func (h *helper) become(p *script.Script, caps uint64) uint64 {
 	permitted := capMounts | capChroot | capBounding | capNetwork | capOverlay | caps
 	h.take(p, h.uid)
+	setCaps(p, 0, permitted, 0)
+	return permitted
+}
+
+// ownMounts gives the process a mount namespace of its own.
+func ownMounts(p *script.Script, permitted uint64) {
 	setCaps(p, capMounts, permitted, 0)
 	p.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
 	p.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), p.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	setCaps(p, 0, permitted, 0)
-	return permitted
 }
 
 // take makes the process that of a user, without an effective capability.

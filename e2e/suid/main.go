@@ -30,6 +30,7 @@ func main() {
 	}
 	attacks := map[string]func([]string){
 		"argc": argc, "request": request, "steps": steps, "trace": trace, "signals": signals, "limits": limits, "kernel": kernel, "sniff": sniff, "verify": verify,
+		"join": join, "net": net, "stopped": stopped,
 		"descriptors": descriptors, "arm": arm, "timers": timers, "killed": killed, "corrupt": corrupt, "policy": policy, "granted": granted, "swap": swap, "plain": plain, "look": look, "waiting": waiting,
 	}
 	attack := attacks[os.Args[1]]
