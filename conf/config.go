@@ -19,6 +19,7 @@ type Config struct {
 	// Mounts.
 	MountProc, MountSys, MountDevpts, MountHome, MountTmp, MountHostFS, MountSlave bool
 	UserBindControl, EnableFusemount, TmpSandbox, RequireIntegrity                 bool
+	RunRecords                                                                     string
 	MountDev, EnableOverlay, EnableUnderlay, MemoryFSType                          string
 	BindPaths                                                                      []string
 	SessiondirMaxSize                                                              int64
@@ -104,6 +105,7 @@ var Directives = []Directive{
 	{Name: "enable overlay", Kind: Choice, Default: "try", Field: func(c *Config) any { return &c.EnableOverlay }, Allowed: []string{"yes", "no", "try"}},
 	{Name: "enable underlay", Kind: Choice, Default: "yes", Field: func(c *Config) any { return &c.EnableUnderlay }, Allowed: []string{"yes", "no", "preferred"}},
 	{Name: "require integrity", Kind: YesNo, Default: "no", Field: func(c *Config) any { return &c.RequireIntegrity }},
+	{Name: "run records", Kind: AbsPath, Field: func(c *Config) any { return &c.RunRecords }},
 	{Name: "tmp sandbox", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.TmpSandbox }},
 	{Name: "sessiondir max size", Kind: Number, Default: "64", Field: func(c *Config) any { return &c.SessiondirMaxSize }},
 	{Name: "memory fs type", Kind: Choice, Default: "tmpfs", Field: func(c *Config) any { return &c.MemoryFSType }, Allowed: []string{"tmpfs", "ramfs"}},

@@ -44,6 +44,7 @@ var Texts = []Text{
 	{Name: "enable overlay", Doc: "Use the kernel's overlay: always, never, or where it works. A directory has no mount points made without it."},
 	{Name: "enable underlay", Doc: "Make missing mount points without an overlay: in the image that is served. Without this and without overlay, mounts need a directory in the image."},
 	{Name: "require integrity", Doc: "Run, overlay and bind only images that are signed with a key known here and have a hash tree, by which all that is read of them is checked."},
+	{Name: "run records", Doc: "A directory of root's with mode 1733, in which every start leaves a record of who runs which image; see singularity runs. Empty: no records."},
 	{Name: "tmp sandbox", Doc: "Allow extraction of an image to a temporary directory."},
 	{Name: "sessiondir max size", Doc: "Size of the session directory in MiB."},
 	{Name: "memory fs type", Doc: "File system of what a container keeps in memory. A ramfs has no limit of size."},
