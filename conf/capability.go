@@ -46,11 +46,11 @@ func LoadCapabilities(file string, open func(string) (*os.File, error)) (*Capabi
 
 // ReadCapabilities reads {"users": {NAME: [CAP...]}, "groups": {...}}.
 func ReadCapabilities(f io.Reader) (*Capabilities, error) {
-	text, err := readAll(f, maxCapability)
+	text, err := ReadAll(f, maxCapability)
 	if err != nil {
 		return nil, err
 	}
-	c, r := &Capabilities{}, &jsonLists{text: text}
+	c, r := &Capabilities{}, &jsonLists{text: string(text)}
 	r.list("{", "}", func(member string) {
 		m, ok := map[string]*map[string][]string{"users": &c.Users, "groups": &c.Groups}[member]
 		if !ok || *m != nil {
@@ -71,7 +71,7 @@ func ReadCapabilities(f io.Reader) (*Capabilities, error) {
 			})
 		})
 	})
-	if !utf8.ValidString(text) || r.token() != "" {
+	if !utf8.Valid(text) || r.token() != "" {
 		r.fail("text goes on behind the end, or is not UTF-8")
 	}
 	return c, r.err

@@ -145,11 +145,11 @@ func realRoot() bool {
 	return err != nil || strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
-// readAll reads the whole of a file of at most limit bytes.
-func readAll(f io.Reader, limit int64) (string, error) {
+// ReadAll reads the whole of a file of at most limit bytes.
+func ReadAll(f io.Reader, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
 		err = errors.New("it is larger than " + fmt.Sprint(limit) + " bytes")
 	}
-	return string(text), err
+	return text, err
 }

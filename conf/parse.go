@@ -83,13 +83,13 @@ func configError(path string, err error) error {
 // Read reads the text of a singularity.conf. A line that cannot be used gives a
 // *SyntaxError.
 func Read(r io.Reader) (*Config, error) {
-	data, err := readAll(r, maxFileSize)
+	data, err := ReadAll(r, maxFileSize)
 	if err != nil {
 		return nil, err
 	}
 	c := defaults()
 	p := parser{config: c, seen: make([]int, len(Directives))}
-	rest, line, n, more := data, "", 0, true
+	rest, line, n, more := string(data), "", 0, true
 	for more {
 		line, rest, more = strings.Cut(rest, "\n")
 		n++
