@@ -74,17 +74,16 @@ type Service interface {
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
 func (s *Server) services(ctx context.Context) ([]Service, error) {
-	var err error
-	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, s.signers); err != nil {
-		return nil, err
-	}
-	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
-		return nil, err
-	}
 	_, name, _ := strings.Cut(s.config.URL, "://")
 	changes, err := translog.Open(ctx, s.store.Records, name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
+	}
+	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, changes, s.signers); err != nil {
+		return nil, err
+	}
+	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
+		return nil, err
 	}
 	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
 	if err != nil {
@@ -94,8 +93,9 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 }
 
 // openLibrary opens the library as the configuration says.
-func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
-	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
+func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, changes *translog.Log,
+	signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
+	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{Log: changes, URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
 		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
 }
 

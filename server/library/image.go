@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"singularity/api"
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -117,7 +118,13 @@ func (s *Service) getImage(w http.ResponseWriter, r *http.Request) error {
 	if !i.Value.Uploaded && s.allowContainer(ctx, auth.Create, &k.Value) != nil {
 		return auth.From(ctx).NotFound()
 	}
-	route.Data(w, i.Value.answer(s.withDownloads(&k.Value)))
+	a := api.Envelope[api.Image]{Data: i.Value.answer(s.withDownloads(&k.Value))}
+	if !ref.isHash() {
+		if a.Proof, err = s.proof(w, r, &k.Value, ref.arch, ref.tag); err != nil {
+			return err
+		}
+	}
+	route.JSON(w, http.StatusOK, a)
 	return nil
 }
 

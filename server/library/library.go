@@ -22,7 +22,8 @@
 //
 //   - model.go: the records; name.go: references and texts
 //   - tree.go, edit.go: entities, collections, containers
-//   - image.go, tag.go: images and tags; content.go: what a SIF says of itself
+//   - image.go, tag.go: images and tags, log.go: what is written down of these
+//   - content.go: what a SIF says of itself
 //   - upload.go, presign.go, download.go: bytes in and out
 //   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
@@ -41,6 +42,7 @@ import (
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
+	"singularity/server/translog"
 )
 
 // Options of the service.
@@ -51,6 +53,8 @@ type Options struct {
 	PartSize int64         // of an upload in parts; 64 MiB by default
 	Undo     time.Duration // how long a deleted image can be restored; 7 days by default
 	NoDelete bool          // nothing is deleted, by nobody
+	// Log has a line for every tag that moves; nil: none is kept.
+	Log *translog.Log
 	// Fingerprints tells by whose keys an image is signed, of those that are
 	// known and valid. Without it no image has a known signer.
 	Fingerprints func(ctx context.Context, r io.ReaderAt, size int64) ([]string, error)

@@ -115,12 +115,16 @@ func (s *Service) SetTag(ctx context.Context, id, tag, digest string, sif bool) 
 		}
 		k.OCITags[tag] = digest
 		for arch := range k.Tags {
-			if !sif {
-				delete(k.Tags[arch], tag)
+			if sif || k.Tags[arch][tag] == "" {
+				continue
+			}
+			delete(k.Tags[arch], tag)
+			if err := s.logGone(ctx, k, arch, tag); err != nil {
+				return err
 			}
 		}
 		k.UpdatedAt = s.now().UTC()
-		return nil
+		return s.logMove(ctx, k, "", tag, digest)
 	})
 	s.auth.Audit(ctx, "tag.set", k.Value.path()+":"+tag, err, map[string]string{"manifest": digest})
 	return err
@@ -150,6 +154,9 @@ func (s *Service) DropTags(ctx context.Context, id string, match func(tag, diges
 				return route.Errorf(http.StatusForbidden, "the tag %q is immutable", tag)
 			}
 			delete(k.OCITags, tag)
+			if err := s.logGone(ctx, k, "", tag); err != nil {
+				return err
+			}
 			n++
 		}
 		return nil
