@@ -34,6 +34,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -85,7 +86,7 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
 		return nil, err
 	}
-	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
+	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes, Changing: s.lib.KeyChanging})
 	if err != nil {
 		return nil, err
 	}
@@ -205,9 +206,12 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { ended <- public.Serve(listener) }()
 	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
-	swept := make(chan struct{})
-	go func() { defer close(swept); s.sweep(sweeping) }()
-	defer func() { stopSweeping(); <-swept }()
+	var tidying sync.WaitGroup
+	tidying.Go(func() { s.sweep(sweeping) })
+	tidying.Go(func() {
+		s.lib.Rejudge(sweeping, func(err error) { s.log.Error("cannot look at the images of a changed key", "error", err.Error()) })
+	})
+	defer func() { stopSweeping(); tidying.Wait() }()
 	s.ready.Store(true)
 	s.log.Info("ready", "url", s.config.URL, "internal", s.internal.Addr().String())
 	select {

@@ -21,9 +21,10 @@
 // one object, and end.
 //
 //   - model.go: the records; name.go: references and texts
-//   - tree.go, edit.go: entities, collections, containers
+//   - tree.go, edit.go: entities, collections, containers; grants.go: who may do
+//     what there
 //   - image.go, tag.go: images and tags, log.go: what is written down of these
-//   - content.go: what a SIF says of itself
+//   - content.go, signers.go: what a SIF says of itself
 //   - upload.go, presign.go, download.go: bytes in and out
 //   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
@@ -72,6 +73,7 @@ type Service struct {
 	images      *store.Collection[image]
 	uploads     *store.Collection[upload]
 	condemned   *store.Collection[condemned]
+	rejudged    *store.Collection[rejudge]
 
 	key     []byte // of presigned addresses
 	tallies tallies
@@ -84,6 +86,9 @@ type Service struct {
 	mu        sync.Mutex
 	downloads map[string]int64 // not yet in the records, by container
 	swept     time.Time
+	changing  map[string]*changing // keys, by their fingerprints
+	changes   int64                // of keys
+	rejudging chan struct{}
 }
 
 // Holder tells whether somebody else than an image needs a content.
@@ -100,7 +105,7 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	if o.Undo == 0 {
 		o.Undo = 7 * 24 * time.Hour
 	}
-	s := &Service{o: o, auth: a, blobs: b, now: time.Now, downloads: map[string]int64{}}
+	s := &Service{o: o, auth: a, blobs: b, now: time.Now, downloads: map[string]int64{}, changing: map[string]*changing{}, rejudging: make(chan struct{}, 1)}
 	if err := s.openRecords(ctx, r); err != nil {
 		return nil, fmt.Errorf("cannot open the library: %w", err)
 	}
@@ -134,10 +139,16 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) error {
 	if s.containers, err = store.Open(ctx, r, "library_containers", store.Options[container]{Indexes: containerIndexes}); err != nil {
 		return err
 	}
-	if s.images, err = store.Open(ctx, r, "library_images", store.Options[image]{Indexes: imageIndexes}); err != nil {
+	if s.images, err = store.Open(ctx, r, "library_images", store.Options[image]{Version: 1, Indexes: imageIndexes}); err != nil {
 		return err
 	}
 	if s.uploads, err = store.Open(ctx, r, "library_uploads", store.Options[upload]{Indexes: uploadIndexes, Expires: func(u *upload) time.Time { return u.Expires }}); err != nil {
+		return err
+	}
+	if s.rejudged, err = store.Open(ctx, r, "library_rejudged", store.Options[rejudge]{}); err != nil {
+		return err
+	}
+	if err := s.loadRejudged(ctx); err != nil {
 		return err
 	}
 	s.condemned, err = store.Open(ctx, r, "library_condemned", store.Options[condemned]{Expires: func(c *condemned) time.Time { return c.Expires }})
@@ -170,6 +181,9 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /v1/images/{ref...}", Handler: f(s.getImage)},
 		{Pattern: "GET /v1/inspect/{ref...}", Handler: f(s.inspectImage)},
 		{Pattern: "GET /v1/signers/{fingerprint}/images", Handler: f(s.signedBy), Class: route.Search},
+		{Pattern: "GET /v1/grants/{path...}", Handler: f(s.listGrants)},
+		{Pattern: "PUT /v1/grants/{path...}", Handler: f(s.setGrant)},
+		{Pattern: "DELETE /v1/grants/{path...}", Handler: f(s.deleteGrant)},
 		{Pattern: "GET /v1/latest", Handler: f(s.latest), Class: route.Search},
 		{Pattern: "DELETE /v1/images/{ref...}", Handler: f(s.deleteImage)},
 		{Pattern: "POST /v1/images", Handler: f(s.createImage), Class: route.Push},

@@ -208,7 +208,7 @@ var imageIndexes = []store.Index[image]{
 		if !i.there() {
 			return nil
 		}
-		return i.Content.Signers
+		return slices.Concat(i.Content.Signers, i.Fingerprints)
 	}},
 	{Name: "newest", Of: func(i *image) []string {
 		if !i.there() {

@@ -173,7 +173,7 @@ func (s *Service) AddSIF(ctx context.Context, id, sha256 string) error {
 	if err != nil {
 		return err
 	}
-	c, prints, err := s.examine(ctx, sha256)
+	c, j, err := s.examine(ctx, sha256)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (s *Service) AddSIF(ctx context.Context, id, sha256 string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.publish(ctx, i.Key, c, prints)
+	_, err = s.publish(ctx, i.Key, c, j)
 	return err
 }
 

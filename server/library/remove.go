@@ -105,7 +105,7 @@ func (s *Service) restoreImage(w http.ResponseWriter, r *http.Request) error {
 	if k, err = s.containers.Get(ctx, k.Key); err != nil {
 		return err
 	}
-	route.Data(w, i.Value.answer(&k.Value))
+	route.Data(w, s.shown(&i.Value, &k.Value))
 	return nil
 }
 
