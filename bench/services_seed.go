@@ -138,7 +138,7 @@ func (s *site) addImages(ctx context.Context, blobs store.Blobs, lib *library.Se
 	errs := make([]error, containers)
 	for n := range containers {
 		all.Go(func() {
-			k, err := lib.Ensure(ctx, fmt.Sprintf("bench/many/c%d", n))
+			k, err := lib.Ensure(ctx, fmt.Sprintf("many%d/images/c", n)) // an entity counts its bytes one image at a time
 			for i, sum := range sums {
 				if err == nil {
 					err = lib.AddSIF(ctx, k.ID, sum)
