@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,6 +29,10 @@ import (
 	"singularity/sif"
 )
 
+// real is how many keys and images come as users send them. The others are copies
+// of their records under other ids: to send all would take most of an hour.
+const real = 5_000
+
 // filled makes a storage with so many keys and images, or takes that of an earlier
 // run; only the token is new.
 func (b *bench) filled(ctx context.Context, count int) (*site, error) {
@@ -51,6 +56,9 @@ func (b *bench) filled(ctx context.Context, count int) (*site, error) {
 	if fresh {
 		say("and with %d keys", count)
 		if err := s.addKeys(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.multiply(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -113,7 +121,7 @@ func (s *site) open(ctx context.Context, fresh bool) error {
 func (s *site) addImages(ctx context.Context, blobs store.Blobs, lib *library.Service) error {
 	containers := 100
 	var sums []string
-	for n := range s.count / containers {
+	for n := range real / containers {
 		var image bytes.Buffer
 		f, err := os.CreateTemp("", "bench-*.sif")
 		if err != nil {
@@ -162,12 +170,12 @@ func (s *site) addKeys(ctx context.Context) error {
 	}
 	defer p.stop()
 	const each, clients = 5, 16
-	ids := make([]string, s.count)
+	ids := make([]string, real)
 	var all sync.WaitGroup
 	errs := make([]error, clients)
 	for c := range clients {
 		all.Go(func() {
-			for n := c * each; n < s.count && errs[c] == nil; n += clients * each {
+			for n := c * each; n < real && errs[c] == nil; n += clients * each {
 				errs[c] = s.sendKeys(ctx, ids[n:n+each], n)
 			}
 		})
@@ -176,7 +184,52 @@ func (s *site) addKeys(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return os.WriteFile(s.path("keys.list"), []byte(strings.Join(ids, "\n")), 0o644)
+	s.keys = ids
+	return nil
+}
+
+// multiply copies the records of keys and images.
+func (s *site) multiply(ctx context.Context) error {
+	db, err := sql.Open("sqlite", "file:"+s.path("data/records.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	list := s.keys
+	for n := 1; n < s.count/real; n++ {
+		for _, c := range []struct{ collection, also, digits string }{{"keys", "substr(key, 33)", "%04X"}, {"library_images", "json_extract(CAST(data AS TEXT), '$.hash')", "%04x"}} {
+			for _, text := range []string{
+				"DROP TABLE IF EXISTS temp.base",
+				`CREATE TEMP TABLE base AS SELECT key, ` + c.also + ` AS also FROM record WHERE coll = ?1 ORDER BY id LIMIT ?3`,
+				`INSERT OR IGNORE INTO record (coll, key, rev, expires, data) SELECT coll, ` + renamed("key") + `, rev, expires,
+					CAST(replace(replace(CAST(data AS TEXT), key, ` + renamed("key") + `), also, ` + renamed("also") + `) AS BLOB) FROM record JOIN temp.base USING (key) WHERE coll = ?1`,
+				`INSERT OR IGNORE INTO entry (coll, ix, value, key, uniq) SELECT coll, ix, replace(replace(value, key, ` + renamed("key") + `), also, ` + renamed("also") + `), ` + renamed("key") + `, uniq
+					FROM entry INDEXED BY entry_key JOIN temp.base USING (key) WHERE coll = ?1`,
+			} {
+				if _, err := tx.ExecContext(ctx, text, c.collection, fmt.Sprintf(c.digits, n), real); err != nil {
+					return err
+				}
+			}
+		}
+		for _, id := range s.keys {
+			list = append(list, id[:12]+fmt.Sprintf("%04x", n))
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return os.WriteFile(s.path("keys.list"), []byte(strings.Join(list, "\n")), 0o644)
+}
+
+// renamed is a text with other digits at its end.
+func renamed(column string) string {
+	return "substr(" + column + ", 1, length(" + column + ") - 4) || ?2"
 }
 
 // sendKeys makes keys and sends them in one block.
@@ -194,7 +247,7 @@ func (s *site) sendKeys(ctx context.Context, ids []string, first int) error {
 		if err != nil {
 			return err
 		}
-		ids[i] = fmt.Sprintf("%x", e.PrimaryKey.KeyId)
+		ids[i] = fmt.Sprintf("%016x", e.PrimaryKey.KeyId)
 	}
 	if err := w.Close(); err != nil {
 		return err

@@ -17,7 +17,6 @@ import (
 	"io"
 	"io/fs"
 	"math/big"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -330,6 +329,6 @@ func makeSIF(path string, size int64) error {
 		return err
 	}
 	_, err = sif.Create(f, sif.CreateOptions{}, sif.Input{Type: sif.DataPartition, Group: 1, Extra: sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: runtime.GOARCH}.Extra(),
-		Data: io.LimitReader(mathrand.NewChaCha8([32]byte{}), size-partOff)})
+		Data: io.LimitReader(rand.Reader, size-partOff)})
 	return errors.Join(err, f.Close())
 }

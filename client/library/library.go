@@ -13,7 +13,7 @@
 // If it has a transparency log, it must prove by it what a tag means (package
 // translog); one that had a log before must have it still.
 //
-// Files: library.go (calls, lookup, download, delete, search), push.go, log.go.
+// Files: library.go (calls, lookup, download, delete, search), push.go, list.go, log.go.
 package library
 
 import (
