@@ -29,9 +29,9 @@ import (
 	"singularity/sif"
 )
 
-// real is how many keys and images come as users send them. The others are copies
+// sent is how many keys and images come as users send them. The others are copies
 // of their records under other ids: to send all would take most of an hour.
-const real = 5_000
+const sent = 5_000
 
 // filled makes a storage with so many keys and images, or takes that of an earlier
 // run; only the token is new.
@@ -42,7 +42,7 @@ func (b *bench) filled(ctx context.Context, count int) (*site, error) {
 			return nil, err
 		}
 	}
-	fresh := !exists(s.path("keys.list"))
+	fresh := !exists(s.path("sent"))
 	if fresh {
 		os.RemoveAll(s.path("data"))
 		say("filling a storage with %d images", count)
@@ -58,6 +58,11 @@ func (b *bench) filled(ctx context.Context, count int) (*site, error) {
 		if err := s.addKeys(ctx); err != nil {
 			return nil, err
 		}
+		if err := os.WriteFile(s.path("sent"), nil, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	if !exists(s.path("keys.list")) {
 		if err := s.multiply(ctx); err != nil {
 			return nil, err
 		}
@@ -121,7 +126,7 @@ func (s *site) open(ctx context.Context, fresh bool) error {
 func (s *site) addImages(ctx context.Context, blobs store.Blobs, lib *library.Service) error {
 	containers := 100
 	var sums []string
-	for n := range real / containers {
+	for n := range sent / containers {
 		var image bytes.Buffer
 		f, err := os.CreateTemp("", "bench-*.sif")
 		if err != nil {
@@ -170,27 +175,22 @@ func (s *site) addKeys(ctx context.Context) error {
 	}
 	defer p.stop()
 	const each, clients = 5, 16
-	ids := make([]string, real)
 	var all sync.WaitGroup
 	errs := make([]error, clients)
 	for c := range clients {
 		all.Go(func() {
-			for n := c * each; n < real && errs[c] == nil; n += clients * each {
-				errs[c] = s.sendKeys(ctx, ids[n:n+each], n)
+			for n := c * each; n < sent && errs[c] == nil; n += clients * each {
+				errs[c] = s.sendKeys(ctx, n, each)
 			}
 		})
 	}
 	all.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	s.keys = ids
-	return nil
+	return errors.Join(errs...)
 }
 
 // multiply copies the records of keys and images.
 func (s *site) multiply(ctx context.Context) error {
-	db, err := sql.Open("sqlite", "file:"+s.path("data/records.db"))
+	db, err := sql.Open("sqlite", "file:"+s.path("data/records.db")+"?_pragma=cache_size(-1000000)&_pragma=synchronous(OFF)&_pragma=temp_store(2)")
 	if err != nil {
 		return err
 	}
@@ -201,8 +201,12 @@ func (s *site) multiply(ctx context.Context) error {
 		return err
 	}
 	defer tx.Rollback()
-	list := s.keys
-	for n := 1; n < s.count/real; n++ {
+	real, err := texts(ctx, tx, "SELECT lower(substr(key, 25)) FROM record WHERE coll = 'keys'")
+	if err != nil {
+		return err
+	}
+	list := real
+	for n := 1; n < s.count/len(real); n++ {
 		for _, c := range []struct{ collection, also, digits string }{{"keys", "substr(key, 33)", "%04X"}, {"library_images", "json_extract(CAST(data AS TEXT), '$.hash')", "%04x"}} {
 			for _, text := range []string{
 				"DROP TABLE IF EXISTS temp.base",
@@ -212,12 +216,12 @@ func (s *site) multiply(ctx context.Context) error {
 				`INSERT OR IGNORE INTO entry (coll, ix, value, key, uniq) SELECT coll, ix, replace(replace(value, key, ` + renamed("key") + `), also, ` + renamed("also") + `), ` + renamed("key") + `, uniq
 					FROM entry INDEXED BY entry_key JOIN temp.base USING (key) WHERE coll = ?1`,
 			} {
-				if _, err := tx.ExecContext(ctx, text, c.collection, fmt.Sprintf(c.digits, n), real); err != nil {
+				if _, err := tx.ExecContext(ctx, text, c.collection, fmt.Sprintf(c.digits, n), len(real)); err != nil {
 					return err
 				}
 			}
 		}
-		for _, id := range s.keys {
+		for _, id := range real {
 			list = append(list, id[:12]+fmt.Sprintf("%04x", n))
 		}
 	}
@@ -227,19 +231,36 @@ func (s *site) multiply(ctx context.Context) error {
 	return os.WriteFile(s.path("keys.list"), []byte(strings.Join(list, "\n")), 0o644)
 }
 
+func texts(ctx context.Context, tx *sql.Tx, query string) ([]string, error) {
+	rows, err := tx.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		list = append(list, text)
+	}
+	return list, rows.Err()
+}
+
 // renamed is a text with other digits at its end.
 func renamed(column string) string {
 	return "substr(" + column + ", 1, length(" + column + ") - 4) || ?2"
 }
 
 // sendKeys makes keys and sends them in one block.
-func (s *site) sendKeys(ctx context.Context, ids []string, first int) error {
+func (s *site) sendKeys(ctx context.Context, first, count int) error {
 	var text bytes.Buffer
 	w, err := armor.Encode(&text, openpgp.PublicKeyType, nil)
 	if err != nil {
 		return err
 	}
-	for i := range ids {
+	for i := range count {
 		e, err := openpgp.NewEntity(fmt.Sprint("User ", first+i), "", fmt.Sprintf("user%d@example.org", first+i), &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
 		if err == nil {
 			err = e.Serialize(w)
@@ -247,7 +268,6 @@ func (s *site) sendKeys(ctx context.Context, ids []string, first int) error {
 		if err != nil {
 			return err
 		}
-		ids[i] = fmt.Sprintf("%016x", e.PrimaryKey.KeyId)
 	}
 	if err := w.Close(); err != nil {
 		return err

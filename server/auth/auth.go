@@ -52,21 +52,23 @@ type Options struct {
 
 // Service is the accounts of one installation.
 type Service struct {
-	o        Options
-	accounts *store.Collection[Account]
-	grants   *store.Collection[Grant]
-	tokens   *store.Collection[token]
-	sessions *store.Collection[session]
-	links    *store.Collection[link]
-	devices  *store.Collection[device]
-	flows    *store.Collection[flow]
-	audits   *store.Collection[Event]
+	o          Options
+	accounts   *store.Collection[Account]
+	grants     *store.Collection[Grant]
+	tokens     *store.Collection[token]
+	sessions   *store.Collection[session]
+	links      *store.Collection[link]
+	devices    *store.Collection[device]
+	flows      *store.Collection[flow]
+	assurances *store.Collection[assurance]
+	audits     *store.Collection[Event]
 
 	hashing   chan struct{}
 	guesses   *guesses
 	providers map[string]*provider
 	now       func() time.Time
 	used      sync.Map // token id -> when its use was last noted
+	confirmed sync.Map // account id -> *confirmation
 	nothing   string   // the hash of a password that nobody has
 }
 
@@ -118,6 +120,7 @@ func (s *Service) open(ctx context.Context, r store.Records) (err error) {
 		store.Index[link]{Name: "user", Of: func(l *link) []string { return []string{l.User} }})
 	open(ctx, r, "devices", &s.devices, fail, func(d *device) time.Time { return d.Expires },
 		store.Index[device]{Name: "code", Unique: true, Of: func(d *device) []string { return []string{d.UserCode} }})
+	open(ctx, r, "assurances", &s.assurances, fail, nil)
 	open(ctx, r, "flows", &s.flows, fail, func(f *flow) time.Time { return f.Expires })
 	open(ctx, r, "audit", &s.audits, fail, func(e *Event) time.Time { return e.Forget },
 		store.Index[Event]{Name: "actor", Of: func(e *Event) []string { return []string{e.Actor} }},
