@@ -207,15 +207,8 @@ func (s *site) multiply(ctx context.Context) error {
 	}
 	list := real
 	for n := 1; n < s.count/len(real); n++ {
-		for _, c := range []struct{ collection, also, digits string }{{"keys", "substr(key, 33)", "%04X"}, {"library_images", "json_extract(CAST(data AS TEXT), '$.hash')", "%04x"}} {
-			for _, text := range []string{
-				"DROP TABLE IF EXISTS temp.base",
-				`CREATE TEMP TABLE base AS SELECT key, ` + c.also + ` AS also FROM record WHERE coll = ?1 ORDER BY id LIMIT ?3`,
-				`INSERT OR IGNORE INTO record (coll, key, rev, expires, data) SELECT coll, ` + renamed("key") + `, rev, expires,
-					CAST(replace(replace(CAST(data AS TEXT), key, ` + renamed("key") + `), also, ` + renamed("also") + `) AS BLOB) FROM record JOIN temp.base USING (key) WHERE coll = ?1`,
-				`INSERT OR IGNORE INTO entry (coll, ix, value, key, uniq) SELECT coll, ix, replace(replace(value, key, ` + renamed("key") + `), also, ` + renamed("also") + `), ` + renamed("key") + `, uniq
-					FROM entry INDEXED BY entry_key JOIN temp.base USING (key) WHERE coll = ?1`,
-			} {
+		for _, c := range copied {
+			for _, text := range c.texts() {
 				if _, err := tx.ExecContext(ctx, text, c.collection, fmt.Sprintf(c.digits, n), len(real)); err != nil {
 					return err
 				}
@@ -248,9 +241,28 @@ func texts(ctx context.Context, tx *sql.Tx, query string) ([]string, error) {
 	return list, rows.Err()
 }
 
-// renamed is a text with other digits at its end.
-func renamed(column string) string {
-	return "substr(" + column + ", 1, length(" + column + ") - 4) || ?2"
+// copied are the collections of which records are copied, with what besides the key
+// has to be another text in each copy.
+var copied = []copies{{"keys", "substr(key, 33)", "%04X"}, {"library_images", "json_extract(CAST(data AS TEXT), '$.hash')", "%04x"}}
+
+type copies struct{ collection, also, digits string }
+
+// texts copy the first records of a collection, with their entries: ?1 is its name,
+// ?2 what the texts end with in the copy, ?3 how many records.
+func (c copies) texts() []string {
+	other := func(column string) string {
+		return "substr(" + column + ", 1, length(" + column + ") - 4) || ?2"
+	}
+	replaced := func(column string) string {
+		return "replace(replace(" + column + ", b.key, " + other("b.key") + "), b.also, " + other("b.also") + ")"
+	}
+	return []string{
+		"CREATE TEMP TABLE IF NOT EXISTS base_" + c.collection + " AS SELECT key, " + c.also + " AS also FROM record WHERE coll = ?1 ORDER BY id LIMIT ?3",
+		"INSERT OR IGNORE INTO record (coll, key, rev, expires, data) SELECT r.coll, " + other("b.key") + ", r.rev, r.expires, CAST(" + replaced("CAST(r.data AS TEXT)") + " AS BLOB) " +
+			"FROM temp.base_" + c.collection + " b CROSS JOIN record r ON r.coll = ?1 AND r.key = b.key",
+		"INSERT OR IGNORE INTO entry (coll, ix, value, key, uniq) SELECT e.coll, e.ix, " + replaced("e.value") + ", " + other("b.key") + ", e.uniq " +
+			"FROM temp.base_" + c.collection + " b CROSS JOIN entry e INDEXED BY entry_key ON e.coll = ?1 AND e.key = b.key",
+	}
 }
 
 // sendKeys makes keys and sends them in one block.
