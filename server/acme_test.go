@@ -159,6 +159,7 @@ func (p *pebbled) get(url string) ([]byte, error) {
 func TestACME(t *testing.T) {
 	c := Defaults()
 	c.Data, c.Listen, c.Internal, c.ACMEHosts = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0", "127.0.0.1:0", []string{"images.test"}
+	c.DialNetworks = []string{"127.0.0.0/8"}
 	c.ACMEDirectory, c.ACMEEmail = "https://127.0.0.1:1/dir", "admin@images.test"
 	if err := c.check(); err != nil {
 		t.Fatal(err)

@@ -155,7 +155,11 @@ func openAuth(ctx context.Context, c Config, r store.Records, audit *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	return auth.Open(ctx, r, auth.Options{URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
+	networks, err := prefixes(c.DialNetworks)
+	if err != nil {
+		return nil, err
+	}
+	return auth.Open(ctx, r, auth.Options{Networks: networks, URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
 		TokenLife: duration(c.TokenLife), TokenMaxLife: duration(c.TokenMaxLife), SessionLife: duration(c.SessionLife)})
 }
 

@@ -37,17 +37,18 @@ import (
 
 // Options of the service.
 type Options struct {
-	URL           string        // where browsers and clients find us: https://host[:port]
-	TokenLife     time.Duration // of a new token; 30 days by default
-	TokenMaxLife  time.Duration // the longest that somebody may ask for; a year
-	SessionLife   time.Duration // of a browser's log-in, at most; 7 days
-	SessionIdle   time.Duration // without a request; 24 hours
-	Secure        bool          // cookies are for https alone; off only on a loopback without TLS
-	Providers     []Provider    // log-in by OpenID Connect
-	HashesAtOnce  int           // how many passwords are hashed at a time; 2
-	GuessesPerMin int           // failed log-ins a minute from one address; 10
-	AuditLog      *slog.Logger  // a second copy of the record
-	HTTP          *http.Client  // to providers
+	URL           string         // where browsers and clients find us: https://host[:port]
+	TokenLife     time.Duration  // of a new token; 30 days by default
+	TokenMaxLife  time.Duration  // the longest that somebody may ask for; a year
+	SessionLife   time.Duration  // of a browser's log-in, at most; 7 days
+	SessionIdle   time.Duration  // without a request; 24 hours
+	Secure        bool           // cookies are for https alone; off only on a loopback without TLS
+	Providers     []Provider     // log-in by OpenID Connect
+	HashesAtOnce  int            // how many passwords are hashed at a time; 2
+	GuessesPerMin int            // failed log-ins a minute from one address; 10
+	AuditLog      *slog.Logger   // a second copy of the record
+	HTTP          *http.Client   // to providers; by default one of package dial
+	Networks      []netip.Prefix // that are not public and have a provider
 }
 
 // Service is the accounts of one installation.

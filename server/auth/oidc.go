@@ -5,20 +5,17 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"singularity/server/dial"
 	"singularity/server/route"
 	"singularity/server/store"
 )
@@ -75,44 +72,11 @@ func newProviders(o Options) (map[string]*provider, error) {
 		p.GroupsClaim, p.Title = orElse(p.GroupsClaim, "groups"), orElse(p.Title, p.Name)
 		client := o.HTTP
 		if client == nil {
-			client = ProviderClient(nil)
+			client = dial.Client(nil, o.Networks)
 		}
 		m[p.Name] = &provider{Provider: p, redirect: o.URL + "/auth/oidc/" + p.Name + "/callback", client: client}
 	}
 	return m, nil
-}
-
-// ProviderClient returns a client for calls to providers: it follows no redirect,
-// reads a bounded answer, and never connects to the link-local addresses where
-// clouds keep credentials (SC-155). More trusted roots come with tlsTransport.
-func ProviderClient(base *http.Transport) *http.Client {
-	if base == nil {
-		base = http.DefaultTransport.(*http.Transport).Clone()
-	}
-	d := &net.Dialer{Timeout: 10 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(address)
-		if err != nil || a.Addr().Unmap().IsLinkLocalUnicast() || a.Addr().Unmap().IsMulticast() || a.Addr().Unmap().IsUnspecified() {
-			return fmt.Errorf("no provider is at %s", address)
-		}
-		return nil
-	}}
-	base.DialContext, base.Proxy = d.DialContext, nil
-	return &http.Client{Transport: bounded{base}, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return errors.New("a provider must not redirect")
-	}}
-}
-
-type bounded struct{ base http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := b.base.RoundTrip(r)
-	if err == nil {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(res.Body, 1<<20), res.Body}
-	}
-	return res, err
 }
 
 // signatures are the ways to sign that we take, whatever a token says (SC-144).
