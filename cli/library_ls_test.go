@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"singularity/client/keyserver"
 )
 
 func TestLibraryPlace(t *testing.T) {
@@ -61,5 +66,51 @@ func TestLibraryList(t *testing.T) {
 	}
 	if err := libraryList(&out, o, "nobody"); err == nil || !strings.Contains(err.Error(), "there is no nobody in the library") {
 		t.Error(err)
+	}
+}
+
+// SC-138: offline, nothing is sent to a library, a key server or an endpoint, not
+// even a question for its name.
+func TestOffline(t *testing.T) {
+	t.Setenv("SINGULARITY_CONFIGDIR", t.TempDir())
+	t.Setenv("SINGULARITY_OFFLINE", "1")
+	connections := atomic.Int64{}
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	o := &libraryListOptions{fetchOptions: fetchOptions{library: s.URL, noHTTPS: true}}
+	client, err := o.open(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := (&serverOptions{urls: []string{s.URL}}).client(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := keyserver.ParseID("5994BE54C31CF1B5E1994F987C52CF6D055F072B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func() error{
+		"ls":     func() error { return libraryList(io.Discard, o, "lab") },
+		"find":   func() error { _, err := client.Find(t.Context(), "lab/tools/tool", "latest", "amd64"); return err },
+		"search": func() error { _, err := client.Search(t.Context(), "tool", "amd64", false); return err },
+		"delete": func() error { return client.Delete(t.Context(), "lab/tools/tool", "latest", "amd64") },
+		"key":    func() error { _, err := keys.Get(t.Context(), id); return err },
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "offline") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := o.complete("la"); len(got) > 0 {
+		t.Errorf("completed %q", got)
+	}
+	if n := connections.Load(); n > 0 {
+		t.Errorf("%d connections", n)
 	}
 }
