@@ -87,7 +87,9 @@ func (v *visit) start(address string) (func(), error) {
 	return func() { stop(); late(); os.RemoveAll(profile) }, v.do(chromedp.EmulateViewport(1280, 900))
 }
 
-func (v *visit) do(steps ...chromedp.Action[chromedp.Void]) error { return chromedp.Do(v.ctx, steps...) }
+func (v *visit) do(steps ...chromedp.Action[chromedp.Void]) error {
+	return chromedp.Do(v.ctx, steps...)
+}
 
 // click presses what leads to another page.
 func (v *visit) click(selector string) error {
