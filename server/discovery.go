@@ -16,6 +16,12 @@ import (
 // apiVersion is the version of the library protocol: tags know architectures.
 const apiVersion = "2.0.0"
 
+// found are the calls of discovery, for the pages.
+type found struct{ routes []route.Route }
+
+// Routes are the calls.
+func (f found) Routes() []route.Route { return f.routes }
+
 // discovery are the calls by which clients find the services, and what each says
 // of itself.
 func (s *Server) discovery() []route.Route {

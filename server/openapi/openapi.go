@@ -161,7 +161,7 @@ var parameters = regexp.MustCompile(`\{([a-z_]+)(?:\.\.\.)?\}`)
 var parameterTexts = map[string]string{
 	"entity": "a user, group or another owner", "collection": "a collection", "container": "a container; on pages with :TAG or :sha256.HEX", "fingerprint": "40 hexadecimal digits", "id": "an id that an answer gave",
 	"ref": "ENTITY/COLLECTION/CONTAINER:TAG, or :sha256.HEX, or an id", "name": "a name", "group": "the name of a group", "part": "the number of a part, from 1", "path": "the rest of the path", "address": "a mail address",
-	"provider": "the name of a log-in provider", "digest": "sha256:HEX", "reference": "a tag or a digest", "upload": "an id that an answer gave", "subject": "the name of an account",
+	"provider": "the name of a log-in provider", "digest": "sha256:HEX", "reference": "a tag or a digest", "upload": "an id that an answer gave", "robot": "the name of a robot",
 }
 
 func (o Operation) describe(s *schemas) object {

@@ -97,6 +97,9 @@ type (
 		Result string            `json:"result"`
 		More   map[string]string `json:"more,omitempty"`
 	}
+	dryRun struct {
+		DryRun bool `json:"dryRun,omitempty"`
+	}
 	userID struct {
 		Text    string    `json:"text"`
 		Created time.Time `json:"created,omitzero"`
@@ -212,6 +215,8 @@ var administration = []Operation{
 	{Pattern: "POST /v1/admin/users", Tag: "administration", Summary: "Make a user, with a one-time link", Scope: "admin", In: newPerson{}, Data: linked{}, Refuse: []int{409}},
 	{Pattern: "PATCH /v1/admin/users/{name}", Tag: "administration", Summary: "Change, disable or delete an account", Scope: "admin", In: personEdit{}, Data: person{}, Refuse: []int{409}},
 	{Pattern: "POST /v1/admin/users/{name}/link", Tag: "administration", Summary: "Make a one-time link to set a password", Scope: "admin", Data: linked{}},
+	{Pattern: "GET /v1/admin/system", Tag: "administration", Summary: "How the server is: version, storage, space, certificate", Scope: "admin", Data: api.System{}},
+	{Pattern: "POST /v1/admin/gc", Tag: "administration", Summary: "Free what nobody needs any more, or with dryRun tell how much that is", Scope: "admin", In: dryRun{}, Data: api.Collected{}, Refuse: []int{409}},
 	{Pattern: "GET /v1/admin/audit", Tag: "administration", Summary: "Who did what, the newest first", Scope: "admin", Query: append([]Param{{Name: "actor", Text: "who did it"}, {Name: "action", Text: "what"}, {Name: "object", Text: "to what"}}, paging...), Data: []event{}, Paged: true},
 }
 

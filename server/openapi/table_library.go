@@ -31,8 +31,9 @@ type (
 		Quota          int64  `json:"quota,omitempty"` // by administrators
 	}
 	collectionEdit struct {
-		Description string `json:"description,omitempty"`
-		Private     bool   `json:"private,omitempty"`
+		Description     string `json:"description,omitempty"`
+		FullDescription string `json:"fullDescription,omitempty"`
+		Private         bool   `json:"private,omitempty"`
 	}
 	containerEdit struct {
 		Description     string         `json:"description,omitempty"`
