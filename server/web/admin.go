@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"singularity/api"
@@ -27,13 +28,28 @@ func administrator(ctx context.Context) error {
 	return c.RequireAdmin()
 }
 
+// span writes a time that has passed as people say it.
+func span(d time.Duration) string {
+	for _, u := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if n := int(d / u.length); n > 1 {
+			return strconv.Itoa(n) + " " + u.name + "s"
+		} else if n == 1 {
+			return "1 " + u.name
+		}
+	}
+	return "moments"
+}
+
 // admin shows how the server is, and what was done last.
 func (s *Service) admin(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	v := struct {
 		page.Frame
 		System  api.System
-		Up      time.Duration
+		Up      string
 		Full    int64 // percent of the disk
 		Soon    bool  // the certificate ends
 		Events  []auth.Event
@@ -48,7 +64,7 @@ func (s *Service) admin(w http.ResponseWriter, r *http.Request) error {
 	if v.System, err = get[api.System](s, ctx, "/v1/admin/system"); err != nil {
 		return err
 	}
-	v.Up = time.Since(v.System.Started).Round(time.Minute)
+	v.Up = span(time.Since(v.System.Started))
 	if v.System.DiskSize > 0 {
 		v.Full = 100 - v.System.DiskFree*100/v.System.DiskSize
 	}
