@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/browser"
-	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -47,6 +47,7 @@ func (v *site) enter() {
 // makes a token, without a mouse.
 func TestKeyboard(t *testing.T) {
 	v := start(t)
+	v.quick = true
 	v.logIn()
 	v.makeToken()
 	v.makeCollection()
@@ -107,7 +108,10 @@ func (v *site) until(expression string) {
 // by hand.
 func TestWithoutScripts(t *testing.T) {
 	v := start(t)
-	if _, err := chromedp.Call(v.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+	v.quick = true
+	// There is one script, and the policy lets no other run.
+	blocked := network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{URLPattern: v.url + "/static/page.js*", Block: true}}}
+	if _, err := chromedp.Call(v.ctx, network.SetBlockedURLs, blocked); err != nil {
 		t.Fatal(err)
 	}
 	v.logIn()
