@@ -14,6 +14,7 @@ import (
 
 	"singularity/server/auth"
 	"singularity/server/conformance"
+	"singularity/server/openapi"
 )
 
 // broken is a server like ours that breaks some rules.
@@ -151,6 +152,52 @@ func proxied(t *testing.T, r *running, number int, change func(*http.Response)) 
 	return front.URL
 }
 
+// described holds each answer that passes against the description, strictly: what
+// is sent and not described is a fault of the table.
+type described struct {
+	http.RoundTripper
+	t    *testing.T
+	mux  *http.ServeMux
+	rows map[string]openapi.Operation
+	seen map[string]bool
+}
+
+func newDescribed(t *testing.T, to http.RoundTripper) *described {
+	d := &described{to, t, http.NewServeMux(), map[string]openapi.Operation{}, map[string]bool{}}
+	for _, o := range openapi.Operations() {
+		if o.As == "" {
+			d.mux.HandleFunc(o.Pattern, func(http.ResponseWriter, *http.Request) {})
+			d.rows[o.Pattern] = o
+		}
+	}
+	return d
+}
+
+func (d *described) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := d.RoundTripper.RoundTrip(r)
+	if err != nil || !strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+		return res, err
+	}
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(text))
+	_, pattern := d.mux.Handler(r)
+	o, ok := d.rows[pattern]
+	switch {
+	case !ok:
+	case res.StatusCode == o.Success():
+		d.seen[pattern] = true
+		if err := o.Check(text, true); err != nil {
+			d.t.Errorf("%s %s: %v in %.300s", r.Method, r.URL.Path, err, text)
+		}
+	case !slices.Contains(o.Refusals(), res.StatusCode):
+		d.t.Errorf("%s %s: the status %d is not described", r.Method, r.URL.Path, res.StatusCode)
+	}
+	return res, nil
+}
+
 // TestConformance: our server passes all checks, without one that is skipped, and
 // what was made is gone afterwards; a server that breaks a rule fails in the check
 // of that rule.
@@ -166,7 +213,8 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	results := conformance.Run(t.Context(), conformance.Options{URL: r.config.URL, Token: token, Client: r.client})
+	watched := newDescribed(t, r.client.Transport)
+	results := conformance.Run(t.Context(), conformance.Options{URL: r.config.URL, Token: token, Client: &http.Client{Transport: watched}})
 	for _, x := range results {
 		if x.Outcome != conformance.Pass && x.ID != "end" { // a key for an address of nobody cannot be proven to be one's own
 			t.Errorf("%s %s: %s", x.Outcome, x.ID, x.Detail)
@@ -175,8 +223,12 @@ func TestConformance(t *testing.T) {
 	if len(results) < 50 {
 		t.Errorf("%d checks", len(results))
 	}
-	if res, _ := r.get(t, "/v1/entities/alice/collections"); res.StatusCode != 200 {
-		t.Errorf("status %d", res.StatusCode)
+	if res, text := r.get(t, "/v1/entities/alice/collections"); res.StatusCode != 200 || strings.Contains(text, "conformance") {
+		t.Errorf("what the checks made is left: %d %s", res.StatusCode, text)
+	}
+	r.administer(t, watched)
+	if len(watched.seen) < 35 {
+		t.Errorf("only %d calls were held against the description", len(watched.seen))
 	}
 	for i, b := range brokenServers {
 		t.Run(b.name, func(t *testing.T) {
@@ -202,6 +254,46 @@ func TestConformance(t *testing.T) {
 	for _, x := range nobody {
 		if x.Outcome == conformance.Fail {
 			t.Errorf("without a token: %s: %s", x.ID, x.Detail)
+		}
+	}
+}
+
+// administer makes the calls that no client makes, but pages do.
+func (r *running) administer(t *testing.T, watched *described) {
+	t.Helper()
+	a, err := r.auth.AddAccount(t.Context(), auth.Account{Kind: auth.User, Name: "boss", Admin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, info, err := r.auth.AddToken(t.Context(), auth.Caller{ID: a.ID, Name: a.Name, Admin: true, Scopes: auth.Scopes}, a.ID, auth.NewToken{Name: "checks", Scopes: auth.Scopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []struct{ method, path, body string }{
+		{"POST", "/v1/groups", `{"name":"lab","description":"a laboratory"}`}, {"PUT", "/v1/groups/lab/members/alice", `{"role":"writer"}`}, {"GET", "/v1/groups/lab", ""}, {"DELETE", "/v1/groups/lab/members/alice", ""},
+		{"POST", "/v1/robots", `{"name":"night","belongsTo":"lab"}`}, {"GET", "/v1/robots", ""}, {"POST", "/v1/users/night/tokens", `{"name":"a","scopes":["library:read"],"days":1}`}, {"GET", "/v1/users/night/tokens", ""},
+		{"DELETE", "/v1/robots/night", ""}, {"GET", "/v1/users/boss/tokens", ""}, {"POST", "/v1/admin/users", `{"name":"bob"}`}, {"POST", "/v1/admin/users/bob/link", ""}, {"PATCH", "/v1/admin/users/bob", `{"disabled":true}`},
+		{"GET", "/v1/admin/users", ""}, {"GET", "/v1/admin/audit", ""}, {"GET", "/v1/admin/system", ""}, {"POST", "/v1/admin/gc", `{"dryRun":true}`}, {"POST", "/v1/admin/gc", ""}, {"GET", "/v1/entities", ""}, {"GET", "/v1/latest", ""},
+		{"GET", "/v1/keys", ""}, {"GET", "/v1/log/consistency?from=1", ""}, {"GET", "/v1/log/inclusion?index=0", ""}, {"GET", "/registry/token", ""}, {"DELETE", "/v1/users/boss/tokens/" + info.ID, ""},
+	} {
+		req, err := http.NewRequest(call.method, r.config.URL+call.path, strings.NewReader(call.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		res, err := (&http.Client{Transport: watched}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 200 {
+			t.Errorf("%s %s: %d %s", call.method, call.path, res.StatusCode, text)
+		}
+	}
+	if req, _ := http.NewRequest("POST", r.config.URL+"/v1/admin/gc", nil); req != nil {
+		if res, err := r.client.Do(req); err != nil || res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("nobody frees storage: %v %v", res, err)
 		}
 	}
 }

@@ -119,9 +119,10 @@ func hostileKey(t *testing.T) (string, string) {
 }
 
 // strangeBrowsers logs the administrator in with browsers that call themselves what
-// is in the corpus: the page of tokens lists them.
+// is in the corpus: the page of tokens lists them. A log-in costs time by design, so
+// some are enough.
 func (v *site) strangeBrowsers() {
-	for _, text := range corpus {
+	for _, text := range corpus[:10] {
 		jar, _ := cookiejar.New(nil)
 		req, err := http.NewRequest("POST", v.url+"/auth/login", strings.NewReader(url.Values{"name": {"admin"}, "password": {password}}.Encode()))
 		if err != nil {
