@@ -88,14 +88,15 @@ type (
 		External string `json:"external,omitempty"`
 	}
 	event struct {
-		At     time.Time         `json:"at"`
-		Actor  string            `json:"actor"`
-		Token  string            `json:"token,omitempty"`
-		Action string            `json:"action"`
-		Object string            `json:"object"`
-		From   string            `json:"from"`
-		Result string            `json:"result"`
-		More   map[string]string `json:"more,omitempty"`
+		At      time.Time         `json:"at"`
+		Actor   string            `json:"actor"`
+		Token   string            `json:"token,omitempty"`
+		Action  string            `json:"action"`
+		Object  string            `json:"object,omitempty"`
+		Result  string            `json:"result"`
+		From    string            `json:"from,omitempty"`
+		Request string            `json:"request,omitempty"`
+		Detail  map[string]string `json:"detail,omitempty"`
 	}
 	dryRun struct {
 		DryRun bool `json:"dryRun,omitempty"`
