@@ -12,6 +12,8 @@ import "time"
 type Envelope[T any] struct {
 	Data  T      `json:"data"`
 	Error *Error `json:"error,omitempty"`
+	// Proof is there if the caller asked for it and the server has a log.
+	Proof *LogProof `json:"proof,omitempty"`
 }
 
 // Error is the refusal of a service.

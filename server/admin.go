@@ -174,7 +174,7 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lib, err := openLibrary(ctx, c, s, nil, nil)
+			lib, err := openLibrary(ctx, c, s, nil, nil, nil)
 			if err != nil {
 				return err
 			}

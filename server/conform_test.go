@@ -270,7 +270,7 @@ func (r *running) administer(t *testing.T, watched *described) {
 		t.Fatal(err)
 	}
 	for _, call := range []struct{ method, path, body string }{
-		{"POST", "/v1/groups", `{"name":"lab","description":"a laboratory"}`}, {"PUT", "/v1/groups/lab/members/alice", `{"role":"writer"}`}, {"GET", "/v1/groups/lab", ""}, {"DELETE", "/v1/groups/lab/members/alice", ""},
+		{"POST", "/v1/groups", `{"name":"lab","description":"a laboratory"}`}, {"PUT", "/v1/groups/lab/members/alice", `{"role":"writer"}`}, {"GET", "/v1/groups", ""}, {"GET", "/v1/groups/lab", ""}, {"POST", "/v1/entities", `{"name":"boss"}`}, {"PUT", "/v1/grants/boss", `{"name":"lab","role":"reader","expires":"2100-01-01T00:00:00Z"}`}, {"GET", "/v1/grants/boss", ""}, {"DELETE", "/v1/grants/boss?name=lab", ""}, {"DELETE", "/v1/groups/lab/members/alice", ""},
 		{"POST", "/v1/robots", `{"name":"night","belongsTo":"lab"}`}, {"GET", "/v1/robots", ""}, {"POST", "/v1/users/night/tokens", `{"name":"a","scopes":["library:read"],"days":1}`}, {"GET", "/v1/users/night/tokens", ""},
 		{"DELETE", "/v1/robots/night", ""}, {"GET", "/v1/users/boss/tokens", ""}, {"POST", "/v1/admin/users", `{"name":"bob"}`}, {"POST", "/v1/admin/users/bob/link", ""}, {"PATCH", "/v1/admin/users/bob", `{"disabled":true}`},
 		{"GET", "/v1/admin/users", ""}, {"GET", "/v1/admin/audit", ""}, {"GET", "/v1/admin/system", ""}, {"POST", "/v1/admin/gc", `{"dryRun":true}`}, {"POST", "/v1/admin/gc", ""}, {"GET", "/v1/entities", ""}, {"GET", "/v1/latest", ""},

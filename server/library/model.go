@@ -68,6 +68,7 @@ type container struct {
 	Retention       *api.Retention               `json:"retention,omitempty"`
 	Tags            map[string]map[string]string `json:"tags,omitempty"`    // architecture, tag: image
 	OCITags         map[string]string            `json:"ociTags,omitempty"` // tag: digest of a manifest
+	Logged          map[string]logged            `json:"logged,omitempty"`  // by tagKey: the tag's line of the log
 	Downloads       int64                        `json:"downloads,omitempty"`
 	CreatedBy       string                       `json:"createdBy"`
 	CreatedAt       time.Time                    `json:"createdAt"`
@@ -209,7 +210,7 @@ var imageIndexes = []store.Index[image]{
 		if !i.there() {
 			return nil
 		}
-		return i.Content.Signers
+		return slices.Concat(i.Content.Signers, i.Fingerprints)
 	}},
 	{Name: "newest", Of: func(i *image) []string {
 		if !i.there() {

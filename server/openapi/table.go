@@ -61,6 +61,10 @@ type (
 		person
 		Members map[string]string `json:"members"` // names and roles
 	}
+	membership struct {
+		Name string `json:"name"`
+		Role string `json:"role"`
+	}
 	named struct {
 		Name        string `json:"name"`
 		Description string `json:"description,omitempty"`
@@ -165,6 +169,7 @@ var account = []Operation{
 	{Pattern: "POST /v1/robots", Tag: "account", Summary: "Make a robot", Scope: "account:write", In: named{}, Data: person{}, Refuse: []int{409}},
 	{Pattern: "DELETE /v1/robots/{name}", Tag: "account", Summary: "Delete a robot and its tokens", Scope: "account:write", Data: nothing{}},
 	{Pattern: "POST /v1/groups", Tag: "account", Summary: "Make a group, with the caller as its owner", Scope: "account:write", In: named{}, Data: person{}, Refuse: []int{409}},
+	{Pattern: "GET /v1/groups", Tag: "account", Summary: "Groups of the caller", Scope: "account:read", Data: []membership{}},
 	{Pattern: "GET /v1/groups/{group}", Tag: "account", Summary: "A group and its members, for members", Scope: "account:read", Data: group{}},
 	{Pattern: "PUT /v1/groups/{group}/members/{name}", Tag: "account", Summary: "Give somebody a role in a group", Scope: "account:write", In: role{}, Data: nothing{}, Refuse: []int{409}},
 	{Pattern: "DELETE /v1/groups/{group}/members/{name}", Tag: "account", Summary: "Take somebody out of a group, or leave it", Scope: "account:write", Data: nothing{}, Refuse: []int{409}},

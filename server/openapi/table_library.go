@@ -1,6 +1,10 @@
 package openapi
 
-import "singularity/api"
+import (
+	"time"
+
+	"singularity/api"
+)
 
 type (
 	newEntity struct {
@@ -43,6 +47,11 @@ type (
 		ImmutableTags   []string       `json:"immutableTags,omitempty"`
 		Retention       *api.Retention `json:"retention,omitempty"`
 	}
+	grantWish struct {
+		Name    string    `json:"name"`
+		Role    string    `json:"role"` // reader, writer, maintainer or owner
+		Expires time.Time `json:"expires,omitzero"`
+	}
 	retain struct {
 		Retention *api.Retention `json:"retention,omitempty"`
 		DryRun    bool           `json:"dryRun,omitempty"`
@@ -75,6 +84,9 @@ var library = []Operation{
 	{Pattern: "GET /v1/images/{ref...}", Tag: "library", Summary: "An image", Query: arch, Data: api.Image{}},
 	{Pattern: "GET /v1/inspect/{ref...}", Tag: "library", Summary: "What an image says of itself", Query: arch, Data: api.Inspection{}},
 	{Pattern: "GET /v1/signers/{fingerprint}/images", Tag: "library", Summary: "Images with a good signature of a key", Query: paging, Data: []api.Image{}, Paged: true},
+	{Pattern: "GET /v1/grants/{path...}", Tag: "library", Summary: "Who has a role at an owner, a collection or a container, for its owners", Scope: "library:manage", Data: []api.Grant{}},
+	{Pattern: "PUT /v1/grants/{path...}", Tag: "library", Summary: "Give a user, group or robot a role there", Scope: "library:manage", In: grantWish{}, Data: nothing{}},
+	{Pattern: "DELETE /v1/grants/{path...}", Tag: "library", Summary: "Take a role", Scope: "library:manage", Query: []Param{{Name: "name", Text: "whose", Required: true}}, Data: nothing{}},
 	{Pattern: "GET /v1/latest", Tag: "library", Summary: "The newest images", Query: paging, Data: []api.Image{}, Paged: true},
 	{Pattern: "DELETE /v1/images/{ref...}", Tag: "library", Summary: "Delete an image and its tags; it can be restored for some days", Scope: "library:delete", Query: arch, Data: nothing{}, Refuse: []int{405}},
 	{Pattern: "POST /v1/images/{id}/_restore", Tag: "library", Summary: "Bring a deleted image back", Scope: "library:delete", Data: api.Image{}, Refuse: []int{409}},
