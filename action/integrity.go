@@ -187,9 +187,8 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 		}
 		return nil, Fatal(errors.New(v.Text), hint)
 	}
-	if v.Listed && !s.listSaid {
-		s.listSaid = true
-		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
+	if v.Listed {
+		s.sayListed(!s.helper)
 	}
 	if id == 0 {
 		id, name = s.image.Root, "this one"
@@ -204,10 +203,20 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 	return v, nil
 }
 
+// sayListed warns once that the execution control list is a rule of the house, if
+// the helper does not make the container.
+func (s *starter) sayListed(warn bool) {
+	if warn && !s.listSaid {
+		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
+	}
+	s.listSaid = s.listSaid || warn
+}
+
 // take keeps the hash trees of v, and says what is known of the signer.
 func (s *starter) take(v *verdict.Verdict) {
 	switch v.State {
 	case verdict.Trusted:
+		s.trusted = true
 		s.log.Verbose("Image signed by " + v.Text)
 	case verdict.Unknown:
 		s.log.Verbose("The origin of the image is not proven: " + v.Text)
@@ -286,19 +295,25 @@ func (s *starter) runVerify(f *os.File, mode, list string, id uint32) (*verdict.
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(r, verdict.MaxSize+1))
-	var ws syscall.WaitStatus
-	for {
-		if _, waitErr := syscall.Wait4(pid, &ws, 0, nil); waitErr != syscall.EINTR {
-			break
+	reap := func() (ws syscall.WaitStatus) {
+		for {
+			if _, err := syscall.Wait4(pid, &ws, 0, nil); err != syscall.EINTR {
+				return ws
+			}
 		}
 	}
-	if ws.Signaled() {
-		return nil, errors.New("the check of the image's signature was interrupted")
+	var v *verdict.Verdict
+	if err == nil {
+		v, err = verdict.Decode(b)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		go reap() // it has said all: nobody waits for its end
+		return v, nil
 	}
-	return verdict.Decode(b)
+	if reap().Signaled() {
+		err = errors.New("the check of the image's signature was interrupted")
+	}
+	return nil, err
 }
 
 // startVerify starts the program, with the signals of this process as they were
@@ -315,9 +330,16 @@ func startVerify(f, w *os.File, argv []string) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{Dir: "/", Env: os.Environ(), Files: []uintptr{null.Fd(), w.Fd(), 2, f.Fd()},
+	env := os.Environ()
+	if argv[1] == integrityLazy && argv[4] == listNo {
+		env = append([]string{"GOMAXPROCS=1"}, env...) // little work: more threads would take longer to start
+	}
+	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: []uintptr{null.Fd(), w.Fd(), 2, f.Fd()},
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
 	for _, path := range ProgramPaths(verifyProgram) {
+		if syscall.Access(path, 0) == syscall.ENOENT {
+			continue // a fork would be in vain
+		}
 		pid, err := syscall.ForkExec(path, argv, attr)
 		if err != syscall.ENOENT {
 			return pid, err

@@ -44,11 +44,12 @@ type starter struct {
 	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
-	conf   *conf.Config
-	image  *image.Image
-	files  image.Files
-	helper bool            // the setuid helper makes the container
-	hold   *container.Hold // of the shared mount; may be nil
+	conf    *conf.Config
+	image   *image.Image
+	files   image.Files
+	helper  bool            // the setuid helper makes the container
+	trusted bool            // the image is signed with a key of a keyring
+	hold    *container.Hold // of the shared mount; may be nil
 	// listSaid tells that the warning about the execution control list was given.
 	listSaid bool
 	// noFUSE is set if this process may not mount images itself.
@@ -152,9 +153,10 @@ func (s *starter) start(path string) (int, error) {
 	}
 	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
-	if err == nil && s.helper && !container.CanHelp(p) {
-		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
+	if err == nil && s.helper && (!container.CanHelp(p) || len(s.images.served) > 1 && s.demanded()) {
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file, and where signatures are demanded it takes one image")
 		s.facts.Host.Helper = false
+		s.sayListed(s.image.Kind == image.SIF && s.listed())
 		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
 	}
 	for _, n := range notes {
@@ -531,10 +533,16 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	s.networkHooks(&hooks)
-	if s.started != nil {
-		hooks.Started = func(pid int) error { return s.started(pid, p) }
+	record := &runRecord{s: s}
+	hooks.Started = func(pid int) error {
+		record.write()
+		if s.started == nil {
+			return nil
+		}
+		return s.started(pid, p)
 	}
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
+		record.write() // the program takes the place of this one
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
 	if len(s.images.served) > 0 && p.Upper() != nil {
@@ -549,6 +557,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		p.HostProc()
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
+	record.end()
 	end()
 	s.disconnect()
 	s.hot.End()

@@ -1,9 +1,12 @@
 package priv
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +38,11 @@ func (h *helper) start(r *Request) (*Answer, error) {
 		return nil, err
 	}
 	if s.Kernel != nil {
-		if err := h.mountKernel(s.Kernel, c); err != nil {
+		err := h.mountKernel(s.Kernel, c)
+		if refused, ok := err.(*KernelError); ok && c.strict {
+			return nil, errors.New(refused.Error() + "; " + strictly)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -77,23 +84,14 @@ func (h *helper) granted(caps uint64) error {
 
 // capBits is the set that a word of capability.json means.
 func capBits(word string) uint64 {
-	word = strings.ToUpper(word)
-	if word == "ALL" || word == "CAP_ALL" {
+	if strings.EqualFold(word, "ALL") || strings.EqualFold(word, "CAP_ALL") {
 		return 1<<64 - 1
 	}
-	for i, name := range strings.Fields(capNames) {
-		if strings.TrimPrefix(word, "CAP_") == name {
-			return 1 << i
-		}
+	if n := conf.CapNumber(word); n >= 0 {
+		return 1 << n
 	}
 	return 0
 }
-
-// capNames lists the capabilities in the order of their numbers.
-const capNames = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE " +
-	"NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT " +
-	"SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG " +
-	"WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 
 // images checks the images against the limits, each by its descriptor, which is
 // what is used later (SC-011, SC-007).
@@ -101,10 +99,12 @@ func (h *helper) images(s *Start, c *checker) error {
 	if len(s.Images) == 0 {
 		return errRequest
 	}
-	c.strict = h.conf.Limited()
-	if h.conf.RequireIntegrity {
-		return errors.New("singularity.conf says: require integrity, which the setuid helper cannot check")
+	var err error
+	if c.listed, err = listed(); err != nil && s.sif() {
+		return err
 	}
+	c.listed = c.listed && s.sif()
+	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
 	for _, im := range s.Images {
 		f, err := h.file(im.FD)
 		if err != nil {
@@ -125,9 +125,9 @@ func (h *helper) images(s *Start, c *checker) error {
 		if err := h.conf.CheckImage(im.Format, of, lookup); err != nil {
 			return err
 		}
-		if im.Format == conf.FormatSIF || im.Format == conf.FormatEncrypted {
-			if err := noList(); err != nil {
-				return err
+		if h.conf.RequireIntegrity || c.listed && sif(im.Format) {
+			if s.Kernel == nil || s.Kernel.FD != im.FD || !sif(im.Format) {
+				return errors.New(strictly)
 			}
 		}
 		c.images = append(c.images, [2]uint64{st.Dev, st.Ino})
@@ -135,12 +135,21 @@ func (h *helper) images(s *Start, c *checker) error {
 	return nil
 }
 
-// noList makes sure that the execution control list lets every image run. Without
-// one nothing says so (SC-014), and an active one the helper cannot ask.
-func noList() error {
+// strictly is why an image is refused that our own server would show.
+const strictly = "where the site limits images, or demands signatures, only one that the kernel mounts is started"
+
+func sif(format string) bool { return format == conf.FormatSIF || format == conf.FormatEncrypted }
+
+func (s *Start) sif() bool {
+	return slices.ContainsFunc(s.Images, func(im Image) bool { return sif(im.Format) })
+}
+
+// listed tells whether the execution control list must be asked: unless it says no
+// more than that it is not activated. Without a list nothing says so (SC-014).
+func listed() (bool, error) {
 	f, err := conf.OpenOwned(conf.Dir() + "/ecl.toml")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	text := make([]byte, 4096)
@@ -154,10 +163,7 @@ func noList() error {
 			active = true
 		}
 	}
-	if active {
-		return errors.New("the execution control list is active, which the setuid helper cannot ask")
-	}
-	return nil
+	return active, nil
 }
 
 // sniff compares the format that is claimed with the first bytes of the file. It
@@ -237,19 +243,23 @@ func (h *helper) descriptors(p *script.Script) {
 //
 // Security (SC-010): all of it is read back in the process itself.
 func (h *helper) become(p *script.Script, caps uint64) uint64 {
-	prctl(p, unix.PR_SET_KEEPCAPS, 1)
-	uid := script.Int(h.uid)
-	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
 	permitted := capMounts | capChroot | capBounding | capNetwork | capOverlay | caps
-	prctl(p, unix.PR_SET_KEEPCAPS, 0)
-	prctl(p, unix.PR_SET_DUMPABLE, 0)
-	p.Want(prctl(p, unix.PR_GET_DUMPABLE, 0), 0)
-	sees(p, "user", unix.SYS_GETRESUID, h.uid)
+	h.take(p, h.uid)
 	setCaps(p, capMounts, permitted, 0)
 	p.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
 	p.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), p.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	setCaps(p, 0, permitted, 0)
 	return permitted
+}
+
+// take makes the process that of a user, without an effective capability.
+func (h *helper) take(p *script.Script, uid int) {
+	prctl(p, unix.PR_SET_KEEPCAPS, 1)
+	p.Call("change the user", unix.SYS_SETRESUID, script.Int(uid), script.Int(uid), script.Int(uid))
+	prctl(p, unix.PR_SET_KEEPCAPS, 0)
+	prctl(p, unix.PR_SET_DUMPABLE, 0)
+	p.Want(prctl(p, unix.PR_GET_DUMPABLE, 0), 0)
+	sees(p, "user", unix.SYS_GETRESUID, uid)
 }
 
 // finish gives up everything but caps, which were granted.
@@ -308,4 +318,60 @@ func setCaps(p *script.Script, effective, permitted, inheritable uint64) {
 	p.Call("read back the capabilities", unix.SYS_CAPGET, p.Words(head), p.Words(found))
 	p.Equal("see the capabilities set", found, 0, 1, data[0], data[1])
 	p.Equal("see the capabilities set", found, 2, 2, data[2], data[2])
+}
+
+// maxUsers bounds /etc/passwd and /etc/group, in bytes.
+const maxUsers = 16 << 20
+
+// find looks for the first line of a file like /etc/passwd whose field k is value.
+// A name service is not asked: who is not in the file is nobody here.
+func find(file string, k int, value string) []string {
+	f, err := conf.OpenOwned(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, maxUsers))
+	for lines.Scan() {
+		if fields := strings.Split(lines.Text(), ":"); len(fields) > 3 && fields[k] == value {
+			return fields
+		}
+	}
+	return nil
+}
+
+const (
+	users  = "/etc/passwd"
+	groups = "/etc/group"
+)
+
+// nameOf returns the name of a user or group, "" for nobody.
+func nameOf(file string, id int) string {
+	if f := find(file, 2, strconv.Itoa(id)); f != nil {
+		return f[0]
+	}
+	return ""
+}
+
+// homeOf is the home directory of a user, "" if none is known.
+func homeOf(uid int) string {
+	if f := find(users, 2, strconv.Itoa(uid)); len(f) > 5 {
+		return f[5]
+	}
+	return ""
+}
+
+// lookup finds the numbers of users and groups for the limits on images.
+var lookup = conf.Names{
+	User:  func(name string) (int, bool) { return idOf(users, name) },
+	Group: func(name string) (int, bool) { return idOf(groups, name) },
+}
+
+func idOf(file, name string) (int, bool) {
+	f := find(file, 0, name)
+	if f == nil {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(f[2], 10, 32)
+	return int(id), err == nil
 }
