@@ -90,7 +90,7 @@ func (r *Records) probeReplace(ctx context.Context, c *mongo.Collection, id stri
 		for range writers {
 			sum += <-won
 		}
-		
+
 		if sum > 1 {
 			return fmt.Errorf("cannot use this MongoDB: of %d replacements of one revision at once it made %d, so that changes would be lost", writers, sum)
 		}

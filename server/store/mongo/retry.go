@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -35,7 +36,13 @@ func passes(err error) bool {
 	if errors.As(err, &s) && slices.ContainsFunc(passing, s.HasErrorCode) {
 		return true
 	}
-	return mongo.IsNetworkError(err) || mongo.IsTimeout(err)
+	if mongo.IsNetworkError(err) || mongo.IsTimeout(err) {
+		return true
+	}
+	// The driver has no type that is exported for these: a call that waited for a
+	// connection when another one broke, or for a server.
+	text := fmt.Sprint(err)
+	return strings.Contains(text, "connection pool for") || strings.Contains(text, "server selection error")
 }
 
 // try makes a call until it does not fail by a fault that passes. The context of

@@ -199,6 +199,8 @@ func (r *Records) Delete(ctx context.Context, collection, key string, rev int64)
 			return err
 		case now != nil && now.Exp > r.now().UnixMilli():
 			return store.ErrConflict
+		case now != nil: // it had expired, and is there yet
+			return store.ErrNotFound
 		case unsure && rev == 0:
 			return nil
 		case unsure:
