@@ -34,6 +34,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,7 +45,6 @@ import (
 	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
-	"singularity/server/store/embedded"
 	"singularity/server/translog"
 	"singularity/server/web"
 )
@@ -52,7 +52,7 @@ import (
 // Server is one running server.
 type Server struct {
 	config Config
-	store  *embedded.Store
+	store  *storage
 	ca     *authority
 	auth   *auth.Service
 	lib    *library.Service
@@ -86,6 +86,9 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
 	}
+	if s.store.shared {
+		changes.Share()
+	}
 	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
 	if err != nil {
 		return nil, err
@@ -94,9 +97,9 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 }
 
 // openLibrary opens the library as the configuration says.
-func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
+func openLibrary(ctx context.Context, c Config, s *storage, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
 	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
-		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
+		NoDelete: c.LibraryNoDelete, Fingerprints: signers, Shared: s.shared})
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go
@@ -112,7 +115,7 @@ func Open(ctx context.Context, c Config, out, logs io.Writer) (*Server, error) {
 
 func (s *Server) open(ctx context.Context, out io.Writer) error {
 	var err error
-	if s.store, err = embedded.Open(s.config.Data); err != nil {
+	if s.store, err = openStorage(ctx, &s.config, true); err != nil {
 		return err
 	}
 	if s.ca, err = openAuthority(s.config.Data); err != nil {
@@ -132,7 +135,7 @@ func (s *Server) open(ctx context.Context, out io.Writer) error {
 	if s.audit, err = openAudit(s.config); err != nil {
 		return err
 	}
-	if s.auth, err = openAuth(ctx, s.config, s.store.Records, slog.New(slog.NewJSONHandler(s.audit, nil))); err != nil {
+	if s.auth, err = openAuth(ctx, s.config, s.store, slog.New(slog.NewJSONHandler(s.audit, nil))); err != nil {
 		return err
 	}
 	if err := s.mount(ctx); err != nil {
@@ -149,12 +152,12 @@ func openAudit(c Config) (*reopened, error) {
 }
 
 // openAuth opens the accounts as the configuration says.
-func openAuth(ctx context.Context, c Config, r store.Records, audit *slog.Logger) (*auth.Service, error) {
+func openAuth(ctx context.Context, c Config, s *storage, audit *slog.Logger) (*auth.Service, error) {
 	providers, err := c.providers()
 	if err != nil {
 		return nil, err
 	}
-	return auth.Open(ctx, r, auth.Options{URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
+	return auth.Open(ctx, s.Records, auth.Options{URL: c.URL, Shared: s.shared, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
 		TokenLife: duration(c.TokenLife), TokenMaxLife: duration(c.TokenMaxLife), SessionLife: duration(c.SessionLife)})
 }
 
@@ -163,6 +166,11 @@ func (s *Server) mount(ctx context.Context) error {
 	limits, err := newRates(&s.config)
 	if err != nil {
 		return err
+	}
+	if s.store.shared {
+		if limits.shared, err = openBuckets(ctx, s.store.Records); err != nil {
+			return err
+		}
 	}
 	proxies, err := prefixes(s.config.TrustedProxies)
 	if err != nil {
@@ -204,12 +212,17 @@ func (s *Server) Run(ctx context.Context) error {
 	ended := make(chan error, 2)
 	go func() { ended <- public.Serve(listener) }()
 	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
+	notices, err := openNotices(ctx, s.store.Records)
+	if err != nil {
+		return err
+	}
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
-	swept := make(chan struct{})
-	go func() { defer close(swept); s.sweep(sweeping) }()
-	defer func() { stopSweeping(); <-swept }()
+	var beside sync.WaitGroup
+	beside.Go(func() { s.sweep(sweeping) })
+	beside.Go(func() { s.watch(sweeping, notices) })
+	defer func() { stopSweeping(); beside.Wait() }()
 	s.ready.Store(true)
-	s.log.Info("ready", "url", s.config.URL, "internal", s.internal.Addr().String())
+	s.log.Info("ready", "url", s.config.URL, "listen", s.public.Addr().String(), "internal", s.internal.Addr().String())
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("cannot go on serving: %w", err)
@@ -252,7 +265,7 @@ func (s *Server) sweep(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
-		if n, err := s.store.Records.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if n, err := s.store.sweep(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("cannot remove what has expired", "error", err.Error())
 		} else if n > 0 {
 			s.log.Debug("swept", "records", n)

@@ -51,6 +51,7 @@ type Options struct {
 	PartSize int64         // of an upload in parts; 64 MiB by default
 	Undo     time.Duration // how long a deleted image can be restored; 7 days by default
 	NoDelete bool          // nothing is deleted, by nobody
+	Shared   bool          // other processes have the same records
 	// Fingerprints tells by whose keys an image is signed, of those that are
 	// known and valid. Without it no image has a known signer.
 	Fingerprints func(ctx context.Context, r io.ReaderAt, size int64) ([]string, error)
@@ -68,6 +69,7 @@ type Service struct {
 	images      *store.Collection[image]
 	uploads     *store.Collection[upload]
 	condemned   *store.Collection[condemned]
+	usages      *store.Collection[usage] // if Shared
 
 	key     []byte // of presigned addresses
 	tallies tallies
@@ -135,6 +137,11 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) error {
 	}
 	if s.uploads, err = store.Open(ctx, r, "library_uploads", store.Options[upload]{Indexes: uploadIndexes, Expires: func(u *upload) time.Time { return u.Expires }}); err != nil {
 		return err
+	}
+	if s.o.Shared {
+		if s.usages, err = store.Open(ctx, r, "library_usages", store.Options[usage]{}); err != nil {
+			return err
+		}
 	}
 	s.condemned, err = store.Open(ctx, r, "library_condemned", store.Options[condemned]{Expires: func(c *condemned) time.Time { return c.Expires }})
 	return err
