@@ -25,7 +25,7 @@ import (
 
 func newAdmin() *cobra.Command {
 	admin := &cobra.Command{Use: "admin", Short: "Look after the data directory, also while the server runs"}
-	admin.AddCommand(newBackup(), newRestore(), newCheck(), newGC(), newLink(), newCertificate())
+	admin.AddCommand(newBackup(), newRestore(), newCheck(), newGC(), newLink(), newCertificate(), newMigrate())
 	return admin
 }
 

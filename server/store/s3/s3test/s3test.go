@@ -31,7 +31,7 @@ import (
 // Who may use it.
 const (
 	AccessKey = "AKIATESTS"
-	SecretKey = "a secret of the tests"
+	SecretKey = "a-secret-of-the-tests"
 	Bucket    = "images"
 )
 
