@@ -140,42 +140,70 @@ func openNotices(ctx context.Context, r store.Records) (n notices, err error) {
 // movingKey is the one key of that collection.
 const movingKey = "now"
 
-// watch opens and closes the gate as a migration wants it, and tells it so. An
+// watcher opens and closes the gate as a migration wants it, and tells it so. An
 // embedded storage has one server, which its lock shows: it writes nothing while
 // no migration runs.
-func (s *Server) watch(ctx context.Context, n notices) {
-	id, closed := store.NewID(), ""
-	var told time.Time
+type watcher struct {
+	*Server
+	notices
+	id     string
+	closed string // the migration that runs
+	told   time.Time
+}
+
+func (w *watcher) run(ctx context.Context) {
 	tick := time.NewTicker(movingTick)
 	defer tick.Stop()
 	for {
-		m, err := n.moving.Get(ctx, movingKey)
-		switch {
-		case err == nil:
-			if s.store.gate.close() && closed != m.Value.By {
-				closed, told = m.Value.By, time.Time{}
-				s.log.Warn("a migration runs: no changes are taken", "moved", m.Value.Moved)
-			}
-		case missing(err):
-			if closed != "" {
-				s.log.Warn("changes are taken again")
-			}
-			closed = ""
-			s.store.gate.open()
-		default:
-			s.log.Error("cannot ask for a migration", "error", err.Error())
-		}
-		if (s.store.shared || closed != "") && time.Since(told) > processTick {
-			p := process{Closed: closed, Until: time.Now().Add(processLife).UTC()}
-			if err := put(ctx, n.processes, id, p); err == nil {
-				told = time.Now()
-			}
-		}
 		select {
 		case <-ctx.Done():
-			n.processes.Delete(context.WithoutCancel(ctx), id, 0)
+			w.processes.Delete(context.WithoutCancel(ctx), w.id, 0)
 			return
 		case <-tick.C:
+			if err := w.look(ctx); err != nil && ctx.Err() == nil {
+				w.log.Error("cannot ask for a migration", "error", err.Error())
+			}
 		}
 	}
+}
+
+// look says that this server is there before it asks whether a migration runs: so
+// either it sees the migration, or that sees the server.
+func (w *watcher) look(ctx context.Context) error {
+	if w.store.shared {
+		if err := w.tell(ctx); err != nil {
+			return err
+		}
+	}
+	m, err := w.moving.Get(ctx, movingKey)
+	switch {
+	case missing(err):
+		if w.closed != "" {
+			w.log.Warn("changes are taken again")
+		}
+		w.closed = ""
+		w.store.gate.open()
+		return nil
+	case err != nil:
+		return err
+	}
+	if w.store.gate.close() && w.closed != m.Value.By {
+		w.closed, w.told = m.Value.By, time.Time{}
+		w.log.Warn("a migration runs: no changes are taken", "moved", m.Value.Moved)
+	}
+	if w.closed == "" {
+		return nil // changes that had begun have not ended
+	}
+	return w.tell(ctx)
+}
+
+func (w *watcher) tell(ctx context.Context) error {
+	if time.Since(w.told) < processTick {
+		return nil
+	}
+	err := put(ctx, w.processes, w.id, process{Closed: w.closed, Until: time.Now().Add(processLife).UTC()})
+	if err == nil {
+		w.told = time.Now()
+	}
+	return err
 }

@@ -17,6 +17,8 @@
 //   - server.go: from start to stop; handler.go, limit.go: before every route
 //   - tls.go: certificates; internal.go, metrics.go: the internal listener
 //   - discovery.go: where clients find what; first.go: what a first start says
+//   - storage.go: where records and blobs are; shared.go: allowances of several
+//     servers; gate.go, migrate.go: how an installation moves to another storage
 package server
 
 import (
@@ -210,16 +212,19 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Warn("plain HTTP: whoever can read on this machine's loopback reads tokens")
 	}
 	ended := make(chan error, 2)
-	go func() { ended <- public.Serve(listener) }()
-	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
-	notices, err := openNotices(ctx, s.store.Records)
-	if err != nil {
+	moves := &watcher{Server: s, id: store.NewID()}
+	if moves.notices, err = openNotices(ctx, s.store.Records); err != nil {
 		return err
 	}
+	if err := moves.look(ctx); err != nil {
+		return err
+	}
+	go func() { ended <- public.Serve(listener) }()
+	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup
 	beside.Go(func() { s.sweep(sweeping) })
-	beside.Go(func() { s.watch(sweeping, notices) })
+	beside.Go(func() { moves.run(sweeping) })
 	defer func() { stopSweeping(); beside.Wait() }()
 	s.ready.Store(true)
 	s.log.Info("ready", "url", s.config.URL, "listen", s.public.Addr().String(), "internal", s.internal.Addr().String())
