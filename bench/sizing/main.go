@@ -10,10 +10,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -126,6 +127,13 @@ func steps(n int) []int {
 	return append(out, n)
 }
 
+// pick returns a number below n.
+func pick(n int) int {
+	var b [8]byte
+	rand.Read(b[:])
+	return int(binary.LittleEndian.Uint64(b[:])>>1) % n
+}
+
 const perContainer = 20
 
 func imageKey(i int) string { return fmt.Sprintf("%024x", i+1) }
@@ -195,7 +203,7 @@ func measure(n int, f func() error) (times, error) {
 func (s *simulation) report(ctx context.Context, n int, rate float64) error {
 	const calls = 300
 	get, err := measure(calls, func() error {
-		_, err := s.records.Get(ctx, "library_images", imageKey(rand.IntN(n)))
+		_, err := s.records.Get(ctx, "library_images", imageKey(pick(n)))
 		return err
 	})
 	if err != nil {
@@ -203,7 +211,7 @@ func (s *simulation) report(ctx context.Context, n int, rate float64) error {
 	}
 	list := func(index string, value func(int) string) (times, error) {
 		return measure(calls, func() error {
-			p, err := s.records.List(ctx, "library_images", store.Query{Index: index, Equal: value(rand.IntN(n)), Limit: 100})
+			p, err := s.records.List(ctx, "library_images", store.Query{Index: index, Equal: value(pick(n)), Limit: 100})
 			if err == nil && len(p.Docs) == 0 {
 				err = store.ErrNotFound
 			}
@@ -218,7 +226,7 @@ func (s *simulation) report(ctx context.Context, n int, rate float64) error {
 	if err != nil {
 		return err
 	}
-	next := 1<<40 + rand.IntN(1<<39)
+	next := 1<<40 + pick(1<<39)
 	one, err := measure(100, func() error {
 		next++
 		return s.insert(ctx, "library_images", imageKey(next), image(next))
@@ -266,7 +274,7 @@ func (s *simulation) size() (n int64) {
 // build is what the end of a build writes: an image of 4 MB in one part, its
 // records, a tag, and the lines of the audit record.
 func (s *simulation) build(ctx context.Context) error {
-	i := 1<<41 + rand.IntN(1<<40)
+	i := 1<<41 + pick(1<<40)
 	data := image(i)
 	if err := s.insert(ctx, "library_images", imageKey(i), data); err != nil {
 		return err
