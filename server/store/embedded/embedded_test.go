@@ -55,3 +55,30 @@ func TestOwn(t *testing.T) {
 		t.Errorf("a directory that others may read: %v", err)
 	}
 }
+
+// TestPlans: no statement that changes entries reads all of a collection.
+func TestPlans(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "data"))
+	for _, q := range []string{
+		"DELETE FROM entry INDEXED BY entry_key WHERE coll = 'a' AND key = 'b'",
+		"DELETE FROM entry INDEXED BY entry_key WHERE (coll, key) IN (SELECT coll, key FROM record WHERE expires <= 5 ORDER BY expires, id LIMIT 500)",
+		"UPDATE record SET rev = 1 WHERE coll = 'a' AND key = 'b'",
+		"SELECT r.key, r.expires FROM entry e JOIN record r ON r.coll = e.coll AND r.key = e.key WHERE e.coll = 'a' AND e.ix = 'b' AND e.value = 'c' AND e.key != 'd'",
+	} {
+		rows, err := s.Records.write.Query("EXPLAIN QUERY PLAN " + q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var plan string
+			if err := rows.Scan(&id, &parent, &unused, &plan); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(plan, "SCAN") || strings.Contains(plan, "entry") && !strings.Contains(plan, "key=?") && strings.HasPrefix(q, "DELETE") {
+				t.Errorf("%s: %s", q, plan)
+			}
+		}
+		rows.Close()
+	}
+}
