@@ -33,12 +33,13 @@ import (
 
 func main() {
 	n := flag.Int("n", 100_000, "images in the end")
+	have := flag.Int("have", 0, "images that the directory has already")
 	dir := flag.String("dir", "", "where to work (default: a new directory)")
 	uri := flag.String("mongodb-uri-file", "", "records in this MongoDB")
 	ca := flag.String("mongodb-ca-file", "", "authorities for it")
 	trial := flag.Bool("trial", false, "take a MongoDB that loses writes")
 	flag.Parse()
-	if err := run(context.Background(), *n, *dir, *uri, *ca, *trial); err != nil {
+	if err := run(context.Background(), *have, *n, *dir, *uri, *ca, *trial); err != nil {
 		fmt.Fprintln(os.Stderr, "sizing:", err)
 		os.Exit(1)
 	}
@@ -62,7 +63,7 @@ type simulation struct {
 	dir     string
 }
 
-func run(ctx context.Context, n int, dir, uri, ca string, trial bool) error {
+func run(ctx context.Context, have, n int, dir, uri, ca string, trial bool) error {
 	if dir == "" {
 		temp, err := os.MkdirTemp("", "singularity-sizing")
 		if err != nil {
@@ -99,8 +100,10 @@ func run(ctx context.Context, n int, dir, uri, ca string, trial bool) error {
 	s := &simulation{records: c.Records, blobs: st.Blobs, index: c.index, dir: dir}
 	fmt.Println("| images | bytes an image | inserts/s | get ms p50/p99 | by path | images of a container | one write | build's writes, 1 at a time | 8 at a time, builds/s |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|")
-	have := 0
 	for _, step := range steps(n) {
+		if step < have {
+			continue
+		}
 		begun := time.Now()
 		if err := s.fill(ctx, have, step); err != nil {
 			return err
