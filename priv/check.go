@@ -62,6 +62,7 @@ type checker struct {
 	gid     int
 	pid     bool
 	strict  bool         // every image must be one that was checked
+	listed  bool         // by the execution control list, too
 	numbers map[int]bool // of descriptors
 	kernel  int          // the number of the kernel's mount, or -1
 	images  [][2]uint64  // device and inode
@@ -432,7 +433,7 @@ func (c *checker) fsopen(i int) (bool, string) {
 	case "tmpfs", "devpts":
 	case "fuse":
 		if c.strict {
-			return false, "singularity.conf limits which images may be used, so only those that the kernel mounts, and directories, are"
+			return false, strictly
 		}
 	case "proc":
 		return c.pid, "it shows the processes of the host"

@@ -66,6 +66,8 @@ type Kernel struct {
 	FD        int // of the image
 	Off, Size uint64
 	Mount     int // the number that the mount gets
+	// Tree wants what is read checked by the hash tree, of root's images too.
+	Tree bool
 }
 
 var errRequest = errors.New("the request is not well formed")
@@ -127,6 +129,7 @@ func (c *codec) start(r *Request) {
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)
+		c.flag(&k.Tree)
 	})
 	c.listing(s.Steps)
 }
