@@ -19,7 +19,7 @@ ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 SUIDENTRY = $(if $(filter amd64,$(shell go env GOARCH)),-E starter_entry)
 BUILD   = go build -trimpath -buildvcs=false
 
-.PHONY: build demo demo-server test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test clean
+.PHONY: build demo demo-server test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test release release-test clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
@@ -82,6 +82,12 @@ package:
 
 package-test:
 	package/test
+
+release:
+	release/build
+
+release-test:
+	release/test
 
 clean:
 	rm -rf bin

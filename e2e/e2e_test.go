@@ -95,7 +95,7 @@ func params(t *testing.T) testscript.Params {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"pty": ptyCommand, "signal": signalCommand, "gone": goneCommand, "running": runningCommand, "nothing": nothingCommand,
-			"holders": holdersCommand, "serve": serveCommand, "registry": registryCommand, "library": libraryCommand, "web": webCommand,
+			"holders": holdersCommand, "serve": serveCommand, "registry": registryCommand, "library": libraryCommand, "replicas": replicasCommand, "web": webCommand,
 			"keyserver": keyserverCommand, "site": siteCommand, "hostile": hostileCommand,
 		},
 	}

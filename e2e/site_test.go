@@ -76,11 +76,24 @@ var (
 )
 
 func startSite(ts *testscript.TestScript, name string, flags []string) *runningSite {
+	said, _ := startServer(ts, name, flags)
+	s := &runningSite{ts: ts, host: siteAddress.FindStringSubmatch(said)[1], link: siteLink.FindString(said)}
+	ca, err := os.ReadFile(ts.MkAbs(name + "/data/tls/ca.pem"))
+	ts.Check(err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	s.tls = &tls.Config{RootCAs: pool}
+	return s
+}
+
+// startServer starts singularity-server with NAME/data and waits until it is
+// ready. It returns what it said to its administrator and what it logged.
+func startServer(ts *testscript.TestScript, name string, flags []string) (said, log string) {
 	data := ts.MkAbs(name + "/data")
 	ts.Check(os.MkdirAll(ts.MkAbs(name), 0o755))
 	cmd := exec.Command("singularity-server", append([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--stop-time", "1s", "--rate-free", "127.0.0.0/8"}, flags...)...)
-	said, logged := &output{}, &output{}
-	cmd.Stdout, cmd.Stderr = said, logged
+	out, logged := &output{}, &output{}
+	cmd.Stdout, cmd.Stderr = out, logged
 	ts.Check(cmd.Start())
 	ts.Defer(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
@@ -91,15 +104,9 @@ func startSite(ts *testscript.TestScript, name string, flags []string) *runningS
 	var why string
 	poll(ts, "singularity-server does not start", func() bool {
 		why = logged.String()
-		return strings.Contains(why, "msg=ready") && siteLink.MatchString(said.String())
+		return strings.Contains(why, "msg=ready") && siteLink.MatchString(out.String())
 	}, &why)
-	s := &runningSite{ts: ts, host: siteAddress.FindStringSubmatch(said.String())[1], link: siteLink.FindString(said.String())}
-	ca, err := os.ReadFile(data + "/tls/ca.pem")
-	ts.Check(err)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	s.tls = &tls.Config{RootCAs: pool}
-	return s
+	return out.String(), why
 }
 
 // siteMember is somebody in front of a browser.

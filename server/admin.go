@@ -25,7 +25,7 @@ import (
 
 func newAdmin() *cobra.Command {
 	admin := &cobra.Command{Use: "admin", Short: "Look after the data directory, also while the server runs"}
-	admin.AddCommand(newBackup(), newRestore(), newCheck(), newGC(), newLink(), newCertificate())
+	admin.AddCommand(newBackup(), newRestore(), newCheck(), newGC(), newLink(), newCertificate(), newMigrate())
 	return admin
 }
 
@@ -50,12 +50,20 @@ func attach(dir string) (*embedded.Store, error) {
 	return embedded.Attach(dir)
 }
 
+// attachWhole opens a data directory that has all records and blobs.
+func attachWhole(c *Config) (*embedded.Store, error) {
+	if c.Storage.Records != inDirectory || c.Storage.Blobs != inDirectory {
+		return nil, errors.New("cannot do that with MongoDB or S3: copy the database first and the bucket then, by their own tools")
+	}
+	return attach(c.Data)
+}
+
 func newBackup() *cobra.Command {
 	return verb("backup DIR", "Copy everything to a directory, while the server runs",
 		"backup makes DIR a data directory as this one is at one moment. If DIR holds an older backup, only what is new is copied. "+
 			"The copy holds the key of the own authority and the hashes of passwords: keep it as closed as the original.", 1,
 		func(ctx context.Context, cmd *cobra.Command, c Config, words []string) error {
-			s, err := attach(c.Data)
+			s, err := attachWhole(&c)
 			if err != nil {
 				return err
 			}
@@ -143,7 +151,7 @@ func say(w io.Writer, r embedded.Report, dir string) error {
 func newCheck() *cobra.Command {
 	cmd := verb("check", "Look for damage in the data directory", "check looks at records and indexes, and with --read-data at every byte of every blob. It changes nothing; its status is 1 if something is damaged.", 0,
 		func(ctx context.Context, cmd *cobra.Command, c Config, _ []string) error {
-			s, err := attach(c.Data)
+			s, err := attachWhole(&c)
 			if err != nil {
 				return err
 			}
@@ -165,7 +173,7 @@ func newCheck() *cobra.Command {
 func newGC() *cobra.Command {
 	cmd := verb("gc", "Free what nobody needs any more", "gc gives up uploads that began more than 24 hours ago, and removes records that have expired, images that can be restored no more, and contents that no image has.", 0,
 		func(ctx context.Context, cmd *cobra.Command, c Config, _ []string) error {
-			s, err := attach(c.Data)
+			s, err := openStorage(ctx, &c, false)
 			if err != nil {
 				return err
 			}
@@ -202,7 +210,7 @@ func newGC() *cobra.Command {
 func newLink() *cobra.Command {
 	return verb("link USER", "Make a one-time link to set a user's password", "link prints the address of a page on which USER, or an administrator who lost the password, sets a new one. It works once, for 24 hours.", 1,
 		func(ctx context.Context, cmd *cobra.Command, c Config, words []string) error {
-			s, err := attach(c.Data)
+			s, err := openStorage(ctx, &c, false)
 			if err != nil {
 				return err
 			}
@@ -212,7 +220,7 @@ func newLink() *cobra.Command {
 				return err
 			}
 			defer audit.Close()
-			accounts, err := openAuth(ctx, c, s.Records, slog.New(slog.NewJSONHandler(audit, nil)))
+			accounts, err := openAuth(ctx, c, s, slog.New(slog.NewJSONHandler(audit, nil)))
 			if err != nil {
 				return err
 			}

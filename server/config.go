@@ -22,8 +22,8 @@ import (
 	"singularity/server/auth"
 )
 
-// Config is the one file of the server. Every key but the list of providers is a
-// flag too, with dashes, and a variable SINGULARITY_SERVER_KEY; a flag is
+// Config is the one file of the server. Every key but the list of providers and
+// [storage] is a flag too, with dashes, and a variable SINGULARITY_SERVER_KEY; a flag is
 // stronger than a variable, and that than the file.
 type Config struct {
 	Data     string `toml:"data" help:"directory of everything that is kept, mode 0700"`
@@ -66,6 +66,7 @@ type Config struct {
 	LibraryNoDelete bool   `toml:"library_no_delete" help:"let nobody delete images"`
 	OpenKeys        bool   `toml:"open_keys" help:"take keys from anybody and let searches find every name in them; for networks where everybody is trusted"`
 
+	Storage   Storage          `toml:"storage"`
 	Providers []ProviderConfig `toml:"provider"`
 }
 
@@ -87,7 +88,8 @@ type ProviderConfig struct {
 func Defaults() Config {
 	return Config{Data: defaultData(), Listen: ":8443", Internal: "127.0.0.1:8444", MaxConnections: 10_000, StopTime: "60s", LogLevel: "info", LogFormat: "text",
 		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30, RateKeys: 600, RateKeyAdd: 30,
-		LibraryMaxImage: 50 << 30, LibraryUndo: "168h"}
+		LibraryMaxImage: 50 << 30, LibraryUndo: "168h",
+		Storage: Storage{Records: inDirectory, Blobs: inDirectory}}
 }
 
 func defaultData() string {
@@ -230,6 +232,9 @@ func set(v reflect.Value, name, text string) error {
 func (c *Config) check() error {
 	bad := func(key, format string, args ...any) error {
 		return fmt.Errorf("cannot use the setting %s: %s", key, fmt.Sprintf(format, args...))
+	}
+	if err := c.Storage.check(); err != nil {
+		return bad("[storage]", "%v", err)
 	}
 	if !filepath.IsAbs(c.Data) {
 		return bad("data", "%q is no absolute path", c.Data)

@@ -74,8 +74,10 @@ func (f *front) add(r route.Route) {
 		if r.ClassOf != nil {
 			class = r.ClassOf(req)
 		}
-		if err := f.rates.allow(w, class, c, route.Of(req.Context()).Addr); err != nil {
-			f.metrics.limited.Inc()
+		if err := f.rates.allow(req.Context(), w, class, c, route.Of(req.Context()).Addr); err != nil {
+			if w.Header().Get("Retry-After") != "" {
+				f.metrics.limited.Inc()
+			}
 			route.Refuse(w, req, err)
 			return
 		}

@@ -16,11 +16,10 @@ import (
 	"singularity/server/library"
 	"singularity/server/registry"
 	"singularity/server/route"
-	"singularity/server/store/embedded"
 )
 
 // collect frees what nobody needs any more, or tells what that is.
-func collect(ctx context.Context, s *embedded.Store, lib *library.Service, oci *registry.Service, dry bool) (api.Collected, error) {
+func collect(ctx context.Context, s *storage, lib *library.Service, oci *registry.Service, dry bool) (api.Collected, error) {
 	r := api.Collected{DryRun: dry}
 	var err error
 	if r.Uploads, r.UploadBytes, err = endUploads(ctx, s.Blobs, dry); err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"singularity/server/auth"
 	"singularity/server/route"
+	"singularity/server/store"
 )
 
 // rates counts requests: for each token, or for each address without one, since
@@ -20,6 +22,8 @@ type rates struct {
 	mu      sync.Mutex
 	buckets map[bucketKey]*bucket
 	now     func() time.Time
+	shared  *store.Collection[sharedBucket] // of several servers; nil for one
+	leases  map[bucketKey]*lease
 }
 
 type bucketKey struct {
@@ -47,14 +51,14 @@ const maxBuckets = 200_000
 
 func newRates(c *Config) (*rates, error) {
 	free, err := prefixes(c.RateFree)
-	return &rates{free: free, buckets: map[bucketKey]*bucket{}, now: time.Now, allowed: map[route.Class][2]int{
+	return &rates{free: free, buckets: map[bucketKey]*bucket{}, leases: map[bucketKey]*lease{}, now: time.Now, allowed: map[route.Class][2]int{
 		route.Normal: {c.RateAnonymous, c.RateUser}, route.Push: {c.RatePush, c.RatePush}, route.Search: {c.RateSearch, c.RateSearch}, route.Login: {c.RateLogin, c.RateLogin},
 		route.KeyID: {c.RateKeys, 2 * c.RateKeys}, route.KeyText: {c.RateKeys / 10, c.RateKeys / 10}, route.KeyAdd: {c.RateKeyAdd, c.RateKeyAdd},
 	}}, err
 }
 
 // allow returns a refusal if the caller has no request of that class left.
-func (l *rates) allow(w http.ResponseWriter, class route.Class, c auth.Caller, from netip.Addr) error {
+func (l *rates) allow(ctx context.Context, w http.ResponseWriter, class route.Class, c auth.Caller, from netip.Addr) error {
 	limits, counted := l.allowed[class]
 	if !counted || slices.ContainsFunc(l.free, func(p netip.Prefix) bool { return p.Contains(from) }) {
 		return nil
@@ -64,7 +68,11 @@ func (l *rates) allow(w http.ResponseWriter, class route.Class, c auth.Caller, f
 	if !c.Known() {
 		limit, who = limits[0], addressKey(from)
 	}
-	if wait := l.take(bucketKey{class, who}, float64(limit)); wait > 0 {
+	wait, err := l.take(ctx, bucketKey{class, who}, float64(limit))
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		return route.Errorf(http.StatusTooManyRequests, "too many requests: at most %d in %s", limit, span(class))
 	}
@@ -80,7 +88,14 @@ func addressKey(a netip.Addr) string {
 	return a.String()
 }
 
-func (l *rates) take(k bucketKey, limit float64) time.Duration {
+func (l *rates) take(ctx context.Context, k bucketKey, limit float64) (time.Duration, error) {
+	if l.shared != nil {
+		return l.takeShared(ctx, k, limit)
+	}
+	return l.takeOwn(k, limit), nil
+}
+
+func (l *rates) takeOwn(k bucketKey, limit float64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()

@@ -17,6 +17,8 @@
 //   - server.go: from start to stop; handler.go, limit.go: before every route
 //   - tls.go: certificates; internal.go, metrics.go: the internal listener
 //   - discovery.go: where clients find what; first.go: what a first start says
+//   - storage.go: where records and blobs are; shared.go: allowances of several
+//     servers; gate.go, migrate.go: how an installation moves to another storage
 package server
 
 import (
@@ -45,7 +47,6 @@ import (
 	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
-	"singularity/server/store/embedded"
 	"singularity/server/translog"
 	"singularity/server/web"
 )
@@ -53,7 +54,7 @@ import (
 // Server is one running server.
 type Server struct {
 	config Config
-	store  *embedded.Store
+	store  *storage
 	ca     *authority
 	auth   *auth.Service
 	lib    *library.Service
@@ -80,6 +81,9 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
 	}
+	if s.store.shared {
+		changes.Share()
+	}
 	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, changes, s.signers); err != nil {
 		return nil, err
 	}
@@ -96,10 +100,10 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 }
 
 // openLibrary opens the library as the configuration says.
-func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, changes *translog.Log,
+func openLibrary(ctx context.Context, c Config, s *storage, a *auth.Service, changes *translog.Log,
 	signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
 	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{Log: changes, URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
-		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
+		NoDelete: c.LibraryNoDelete, Fingerprints: signers, Shared: s.shared})
 }
 
 // Open opens the storage and the listeners of a server. Messages for people go
@@ -115,7 +119,7 @@ func Open(ctx context.Context, c Config, out, logs io.Writer) (*Server, error) {
 
 func (s *Server) open(ctx context.Context, out io.Writer) error {
 	var err error
-	if s.store, err = embedded.Open(s.config.Data); err != nil {
+	if s.store, err = openStorage(ctx, &s.config, true); err != nil {
 		return err
 	}
 	if s.ca, err = openAuthority(s.config.Data); err != nil {
@@ -135,7 +139,7 @@ func (s *Server) open(ctx context.Context, out io.Writer) error {
 	if s.audit, err = openAudit(s.config); err != nil {
 		return err
 	}
-	if s.auth, err = openAuth(ctx, s.config, s.store.Records, slog.New(slog.NewJSONHandler(s.audit, nil))); err != nil {
+	if s.auth, err = openAuth(ctx, s.config, s.store, slog.New(slog.NewJSONHandler(s.audit, nil))); err != nil {
 		return err
 	}
 	if err := s.mount(ctx); err != nil {
@@ -152,7 +156,7 @@ func openAudit(c Config) (*reopened, error) {
 }
 
 // openAuth opens the accounts as the configuration says.
-func openAuth(ctx context.Context, c Config, r store.Records, audit *slog.Logger) (*auth.Service, error) {
+func openAuth(ctx context.Context, c Config, s *storage, audit *slog.Logger) (*auth.Service, error) {
 	providers, err := c.providers()
 	if err != nil {
 		return nil, err
@@ -161,7 +165,7 @@ func openAuth(ctx context.Context, c Config, r store.Records, audit *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	return auth.Open(ctx, r, auth.Options{Networks: networks, URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
+	return auth.Open(ctx, s.Records, auth.Options{Shared: s.shared, Networks: networks, URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
 		TokenLife: duration(c.TokenLife), TokenMaxLife: duration(c.TokenMaxLife), SessionLife: duration(c.SessionLife)})
 }
 
@@ -170,6 +174,11 @@ func (s *Server) mount(ctx context.Context) error {
 	limits, err := newRates(&s.config)
 	if err != nil {
 		return err
+	}
+	if s.store.shared {
+		if limits.shared, err = openBuckets(ctx, s.store.Records); err != nil {
+			return err
+		}
 	}
 	proxies, err := prefixes(s.config.TrustedProxies)
 	if err != nil {
@@ -209,17 +218,25 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Warn("plain HTTP: whoever can read on this machine's loopback reads tokens")
 	}
 	ended := make(chan error, 2)
+	moves := &watcher{Server: s, id: store.NewID()}
+	if moves.notices, err = openNotices(ctx, s.store.Records); err != nil {
+		return err
+	}
+	if err := moves.look(ctx); err != nil {
+		return err
+	}
 	go func() { ended <- public.Serve(listener) }()
 	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
 	var tidying sync.WaitGroup
 	tidying.Go(func() { s.sweep(sweeping) })
+	tidying.Go(func() { moves.run(sweeping) })
 	tidying.Go(func() {
 		s.lib.Rejudge(sweeping, func(err error) { s.log.Error("cannot look at the images of a changed key", "error", err.Error()) })
 	})
 	defer func() { stopSweeping(); tidying.Wait() }()
 	s.ready.Store(true)
-	s.log.Info("ready", "url", s.config.URL, "internal", s.internal.Addr().String())
+	s.log.Info("ready", "url", s.config.URL, "listen", s.public.Addr().String(), "internal", s.internal.Addr().String())
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("cannot go on serving: %w", err)
@@ -262,7 +279,7 @@ func (s *Server) sweep(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
-		if n, err := s.store.Records.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if n, err := s.store.sweep(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("cannot remove what has expired", "error", err.Error())
 		} else if n > 0 {
 			s.log.Debug("swept", "records", n)

@@ -235,7 +235,7 @@ func TestRates(t *testing.T) {
 	now := time.Now()
 	l.now = func() time.Time { return now }
 	ok := func(c auth.Caller, from string) bool {
-		return l.allow(httptest.NewRecorder(), route.Normal, c, netip.MustParseAddr(from)) == nil
+		return l.allow(t.Context(), httptest.NewRecorder(), route.Normal, c, netip.MustParseAddr(from)) == nil
 	}
 	alice, other := auth.Caller{ID: "a", TokenID: "1"}, auth.Caller{ID: "a", TokenID: "2"}
 	if !ok(alice, "192.0.2.1") || !ok(other, "192.0.2.2") || ok(alice, "192.0.2.3") {

@@ -49,6 +49,7 @@ type Options struct {
 	AuditLog      *slog.Logger   // a second copy of the record
 	HTTP          *http.Client   // to providers; by default one of package dial
 	Networks      []netip.Prefix // that are not public and have a provider
+	Shared        bool           // other processes have the same records
 }
 
 // Service is the accounts of one installation.
@@ -127,6 +128,9 @@ func (s *Service) open(ctx context.Context, r store.Records) (err error) {
 		store.Index[Event]{Name: "actor", Of: func(e *Event) []string { return []string{e.Actor} }},
 		store.Index[Event]{Name: "action", Of: func(e *Event) []string { return []string{e.Action} }},
 		store.Index[Event]{Name: "object", Of: func(e *Event) []string { return []string{e.Object} }})
+	if s.o.Shared {
+		open(ctx, r, "guesses", &s.guesses.shared, fail, func(a *sharedAttempts) time.Time { return a.Forget })
+	}
 	return err
 }
 
@@ -152,6 +156,8 @@ type guesses struct {
 	mu    sync.Mutex
 	limit int
 	from  map[netip.Prefix]*attempts
+	// Of several processes; an attacker tries them in turn.
+	shared *store.Collection[sharedAttempts]
 }
 
 type attempts struct {
@@ -176,17 +182,26 @@ func network(a netip.Addr) netip.Prefix {
 	return p
 }
 
+var errGuesses = route.Errorf(http.StatusTooManyRequests, "too many failed log-ins from this address: try again in a minute")
+
 // check says whether the address may try.
 func (g *guesses) check(a netip.Addr, now time.Time) error {
+	if g.shared != nil {
+		return g.checkShared(a, now)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t, ok := g.from[network(a)]; ok && now.Sub(t.begun) < time.Minute && t.failed >= g.limit {
-		return route.Errorf(http.StatusTooManyRequests, "too many failed log-ins from this address: try again in a minute")
+		return errGuesses
 	}
 	return nil
 }
 
 func (g *guesses) failed(a netip.Addr, now time.Time) {
+	if g.shared != nil {
+		g.failedShared(a, now)
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t, ok := g.from[network(a)]

@@ -83,6 +83,11 @@ func (s *Service) FirstAdmin(ctx context.Context) (string, error) {
 	a, err := s.Account(ctx, "admin")
 	if isNotFound(err) {
 		a, err = s.AddAccount(ctx, Account{Kind: User, Name: "admin", RealName: "Administrator", Admin: true})
+		if err != nil { // another process may have made it at the same moment
+			if other, e := s.Account(ctx, "admin"); e == nil {
+				a, err = other, nil
+			}
+		}
 	}
 	if err != nil {
 		return "", err

@@ -2,12 +2,14 @@ package library
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/store"
 )
 
 // direct is up to which size an image comes in the answer itself. Larger ones
@@ -34,9 +36,31 @@ func (s *Service) download(w http.ResponseWriter, r *http.Request) error {
 	if i.Value.Content.Size <= direct {
 		return s.send(w, r, &i.Value)
 	}
-	w.Header().Set("Location", s.sign(http.MethodGet, "/data/image/"+i.Key, "", auth.From(ctx).ID, downloadLife))
+	address, err := s.outside(r, &i.Value)
+	if err != nil {
+		return err
+	}
+	if address == "" {
+		address = s.sign(http.MethodGet, "/data/image/"+i.Key, "", auth.From(ctx).ID, downloadLife)
+	}
+	w.Header().Set("Location", address)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
+}
+
+// outside is an address at the storage itself, if it has any for clients.
+//
+// Security: never for a request with a token or a cookie, which some clients send
+// along to the other host.
+func (s *Service) outside(r *http.Request, i *image) (string, error) {
+	if r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != "" {
+		return "", nil
+	}
+	address, err := s.blobs.Presign(r.Context(), store.Access{Method: http.MethodGet, Name: BlobName(i.Hash), Expires: downloadLife})
+	if errors.Is(err, store.ErrUnsupported) {
+		return "", nil
+	}
+	return address, err
 }
 
 func private(w http.ResponseWriter) {

@@ -55,7 +55,8 @@ type Options struct {
 	Undo     time.Duration // how long a deleted image can be restored; 7 days by default
 	NoDelete bool          // nothing is deleted, by nobody
 	// Log has a line for every tag that moves; nil: none is kept.
-	Log *translog.Log
+	Log    *translog.Log
+	Shared bool // other processes have the same records
 	// Fingerprints tells by whose keys an image is signed, of those that are
 	// known and valid. Without it no image has a known signer.
 	Fingerprints func(ctx context.Context, r io.ReaderAt, size int64) ([]string, error)
@@ -74,6 +75,7 @@ type Service struct {
 	uploads     *store.Collection[upload]
 	condemned   *store.Collection[condemned]
 	rejudged    *store.Collection[rejudge]
+	usages      *store.Collection[usage] // if Shared
 
 	key     []byte // of presigned addresses
 	tallies tallies
@@ -150,6 +152,11 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) error {
 	}
 	if err := s.loadRejudged(ctx); err != nil {
 		return err
+	}
+	if s.o.Shared {
+		if s.usages, err = store.Open(ctx, r, "library_usages", store.Options[usage]{}); err != nil {
+			return err
+		}
 	}
 	s.condemned, err = store.Open(ctx, r, "library_condemned", store.Options[condemned]{Expires: func(c *condemned) time.Time { return c.Expires }})
 	return err

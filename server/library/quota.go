@@ -11,7 +11,7 @@ import (
 )
 
 // tallies keeps what each entity has in use. The images say it; the number is
-// kept in memory, since this is the one process that changes them.
+// kept in memory if this is the one process that changes them, else in a record.
 type tallies struct {
 	mu sync.Mutex
 	of map[string]*tally
@@ -40,22 +40,29 @@ func (t *tally) load(ctx context.Context, s *Service, entity string) error {
 	if t.known {
 		return nil
 	}
-	t.bytes = 0
+	var err error
+	t.bytes, err = s.count(ctx, entity)
+	t.known = err == nil
+	return err
+}
+
+// count adds up what an entity has in use.
+func (s *Service) count(ctx context.Context, entity string) (int64, error) {
+	var bytes int64
 	for i, err := range s.images.All(ctx, store.Query{Index: "charged", Equal: entity}) {
 		if err != nil {
-			return err
+			return 0, err
 		}
-		t.bytes += i.Value.Content.Size
+		bytes += i.Value.Content.Size
 	}
 	for _, c := range s.counters {
 		n, err := c(ctx, entity)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		t.bytes += n
+		bytes += n
 	}
-	t.known = true
-	return nil
+	return bytes, nil
 }
 
 // charge carries out commit, which makes add bytes count for the entity, or
@@ -64,6 +71,9 @@ func (s *Service) charge(ctx context.Context, entity string, add int64, commit f
 	t := s.tallies.get(entity)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if s.o.Shared {
+		return s.chargeShared(ctx, entity, add, commit)
+	}
 	if err := t.load(ctx, s, entity); err != nil {
 		return err
 	}
@@ -106,6 +116,9 @@ func (s *Service) usage(ctx context.Context, entity string) (int64, error) {
 	t := s.tallies.get(entity)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if s.o.Shared {
+		return s.usageShared(ctx, entity)
+	}
 	err := t.load(ctx, s, entity)
 	return t.bytes, err
 }

@@ -30,7 +30,11 @@ func (l *Log) serveKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *Log) serveCheckpoint(w http.ResponseWriter, r *http.Request) {
-	_, signed := l.head()
+	_, signed, err := l.newest(r.Context())
+	if err != nil {
+		route.Refuse(w, r, err)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Write(signed)
@@ -67,7 +71,10 @@ func (l *Log) serveInclusion(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (l *Log) serveConsistency(w http.ResponseWriter, r *http.Request) error {
-	t, _ := l.head()
+	t, _, err := l.newest(r.Context())
+	if err != nil {
+		return err
+	}
 	from, err := number(r, "from", 0)
 	if err != nil {
 		return err
@@ -99,7 +106,10 @@ func (l *Log) serveTile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || t.L < 0 || t.H != tileHeight {
 		return route.Errorf(http.StatusBadRequest, "this is no name of a tile")
 	}
-	tree, _ := l.head()
+	tree, _, err := l.newest(r.Context())
+	if err != nil {
+		return err
+	}
 	if !within(t, tree.N) {
 		return store.ErrNotFound
 	}

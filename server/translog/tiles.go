@@ -18,7 +18,16 @@ func tileKey(t tlog.Tile) string { return fmt.Sprintf("%d/%016x", t.L, t.N) }
 // write that ended before its checkpoint, is of the same lines.
 func (l *Log) writeTile(ctx context.Context, t tlog.Tile, data []byte) error {
 	for {
-		_, err := l.tiles.Update(ctx, tileKey(t), func(old *tile) error { old.Hashes = data; return nil })
+		_, err := l.tiles.Update(ctx, tileKey(t), func(old *tile) error {
+			if len(old.Hashes) >= len(data) {
+				return errLonger
+			}
+			old.Hashes = data
+			return nil
+		})
+		if err == errLonger {
+			return nil
+		}
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -27,6 +36,8 @@ func (l *Log) writeTile(ctx context.Context, t tlog.Tile, data []byte) error {
 		}
 	}
 }
+
+var errLonger = errors.New("the tile is there")
 
 // readTile returns the first hashes of a tile.
 func (l *Log) readTile(ctx context.Context, t tlog.Tile) ([]byte, error) {

@@ -44,6 +44,7 @@ type Log struct {
 	signer  note.Signer
 	key     string
 	now     func() time.Time
+	shared  bool // other processes write too
 
 	waiting sync.Mutex
 	pending []*change
@@ -74,10 +75,11 @@ type head struct {
 }
 
 type change struct {
-	data  []byte
-	index int64
-	err   error
-	done  bool
+	data   []byte
+	index  int64
+	err    error
+	done   bool
+	stored bool // as the line with that index, be it in the tree or not
 }
 
 // maxLine is what the format of tiles can hold in a line.
@@ -102,7 +104,12 @@ func Open(ctx context.Context, r store.Records, name string) (*Log, error) {
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	return l, l.load(ctx)
+	for range maxTries {
+		if err = l.load(ctx); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	return l, err
 }
 
 func (l *Log) openKey(ctx context.Context, name string) error {
@@ -131,6 +138,10 @@ func (l *Log) openKey(ctx context.Context, name string) error {
 	return err
 }
 
+// Share has the log ask the store for the newest tree each time: another process
+// may have shown it to the same client.
+func (l *Log) Share() { l.shared = true }
+
 // Key returns the key by which checkpoints are verified.
 func (l *Log) Key() string { return l.key }
 
@@ -144,13 +155,15 @@ func (l *Log) load(ctx context.Context) error {
 		if h.Value.Signed, err = l.sign(tlog.Tree{N: 0, Hash: empty}); err != nil {
 			return err
 		}
-		h, err = l.heads.Insert(ctx, "head", h.Value)
+		if h, err = l.heads.Insert(ctx, "head", h.Value); errors.Is(err, store.ErrExists) {
+			h, err = l.heads.Get(ctx, "head") // another process began it at the same moment
+		}
 	}
 	if err != nil {
 		return err
 	}
 	if len(h.Value.Root) != tlog.HashSize {
-		return errors.New("the transparency log has no valid checkpoint")
+		return errHead
 	}
 	l.set(tlog.Tree{N: h.Value.Size, Hash: tlog.Hash(h.Value.Root)}, h.Value.Signed)
 	for {
@@ -186,6 +199,24 @@ func (l *Log) head() (tlog.Tree, []byte) {
 	return l.tree, l.signed
 }
 
+// newest returns the newest tree of all processes and its checkpoint.
+func (l *Log) newest(ctx context.Context) (tlog.Tree, []byte, error) {
+	if !l.shared {
+		t, signed := l.head()
+		return t, signed, nil
+	}
+	h, err := l.heads.Get(ctx, "head")
+	if err == nil && len(h.Value.Root) != tlog.HashSize {
+		err = errHead
+	}
+	if err != nil {
+		return tlog.Tree{}, nil, err
+	}
+	return tlog.Tree{N: h.Value.Size, Hash: tlog.Hash(h.Value.Root)}, h.Value.Signed, nil
+}
+
+var errHead = errors.New("the transparency log has no valid checkpoint")
+
 func lineKey(n int64) string { return fmt.Sprintf("%016x", n) }
 
 // Change writes down that a name of a kind means a digest from now on. When it
@@ -217,10 +248,17 @@ func (l *Log) Change(ctx context.Context, kind, name, digest string) (int64, err
 	return c.index, c.err
 }
 
+// maxTries bounds how often a process gives way to others.
+const maxTries = 100
+
 func (l *Log) append(ctx context.Context, batch []*change) {
 	err := l.store(ctx, batch)
-	if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict) {
-		// Another process wrote, or an earlier write failed half-way.
+	for range maxTries {
+		if !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrConflict) {
+			break
+		}
+		// Another process writes, or an earlier write failed half-way. Lines that
+		// are stored already get into the tree by load.
 		if err = l.load(ctx); err == nil {
 			err = l.store(ctx, batch)
 		}
@@ -234,12 +272,19 @@ func (l *Log) append(ctx context.Context, batch []*change) {
 
 func (l *Log) store(ctx context.Context, batch []*change) error {
 	var list [][]byte
-	for i, c := range batch {
-		c.index = l.tree.N + int64(i)
+	for _, c := range batch {
+		if c.stored {
+			continue
+		}
+		c.index = l.tree.N + int64(len(list))
 		if _, err := l.entries.Insert(ctx, lineKey(c.index), line{c.data}); err != nil {
 			return err
 		}
+		c.stored = true
 		list = append(list, c.data)
+	}
+	if len(list) == 0 {
+		return nil
 	}
 	return l.grow(ctx, list)
 }
@@ -327,7 +372,10 @@ func (l *Log) sign(t tlog.Tree) ([]byte, error) {
 // is above 0, that the tree goes on from the one of that size. Where there is
 // no such tree, the checkpoint alone tells the caller that lines were lost.
 func (l *Log) Prove(ctx context.Context, index, from int64) (api.LogProof, error) {
-	t, signed := l.head()
+	t, signed, err := l.newest(ctx)
+	if err != nil {
+		return api.LogProof{}, err
+	}
 	p := api.LogProof{Key: l.key, Checkpoint: string(signed), Index: index}
 	if index < 0 || index >= t.N || from < 0 {
 		return p, fmt.Errorf("%w: the log has %d lines", store.ErrNotFound, t.N)

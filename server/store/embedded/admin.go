@@ -150,7 +150,7 @@ func (b *Blobs) check(ctx context.Context, i store.Info, p *Report) error {
 // blobs that were there before them. A directory that holds an older copy gets
 // what it lacks. The store may be in use.
 func (s *Store) Copy(ctx context.Context, dir string) (blobs int, size int64, err error) {
-	if err := ownDir(dir); err != nil {
+	if err := OwnDir(dir); err != nil {
 		return 0, 0, err
 	}
 	to, err := OpenBlobs(dir)

@@ -38,7 +38,7 @@ var _ store.Blobs = (*Blobs)(nil)
 func OpenBlobs(dir string) (*Blobs, error) {
 	b := &Blobs{root: filepath.Join(dir, "blobs"), uploads: filepath.Join(dir, "uploads"), open: map[string]*upload{}, fault: func(string) error { return nil }}
 	for _, d := range []string{b.root, b.uploads} {
-		if err := ownDir(d); err != nil {
+		if err := OwnDir(d); err != nil {
 			return nil, err
 		}
 	}

@@ -36,7 +36,7 @@ var ErrLocked = errors.New("another server uses it")
 
 // Open opens or makes the storage in dir, for one server at a time.
 func Open(dir string) (*Store, error) {
-	if err := ownDir(dir); err != nil {
+	if err := OwnDir(dir); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -84,8 +84,8 @@ func (s *Store) Close() error {
 	return err
 }
 
-// ownDir makes dir, or checks that it is the caller's alone.
-func ownDir(dir string) error {
+// OwnDir makes dir, or checks that it is the caller's alone.
+func OwnDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the data directory %q: %w", dir, errors.Unwrap(err))
 	}
