@@ -49,6 +49,7 @@ type Group interface {
 type Network struct {
 	Facts  plan.NetFacts
 	Netns  *os.File            // as container.Hooks has them
+	ID     string              // container.Hooks.NetID
 	Attach func(pid int) error // the same
 	End    func() error        // undoes it
 }

@@ -22,17 +22,19 @@ func (s *starter) useHelper() bool {
 		return false
 	case !priv.Installed() || !setuidWorks():
 		return false
-	case s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed():
-		s.log.Verbose("Using a user namespace: the setuid helper checks no signatures")
+	case s.demanded() && !s.kernelMay():
+		s.log.Verbose("Using a user namespace: the site demands signatures, and the kernel does not mount this image by a signed hash tree")
 		return false
-	case s.instance != "" || len(o.FuseMount) > 0 || o.NetnsPath != "":
-		s.log.Verbose("Using a user namespace: the setuid helper makes no instances, FUSE mounts and joined networks")
-		return false
-	case networked(o):
-		s.log.Verbose("Using a user namespace: the setuid helper makes no network but none")
+	case !s.helpedNetwork():
+		s.log.Verbose("Using a user namespace: the setuid helper makes no network but those that singularity.conf allows the user")
 		return false
 	}
 	return true
+}
+
+// demanded tells whether the site demands a signature of the image.
+func (s *starter) demanded() bool {
+	return s.conf.RequireIntegrity || s.image.Kind == image.SIF && s.listed()
 }
 
 // listed tells whether an execution control list must be asked.
@@ -51,12 +53,27 @@ func setuidWorks() bool {
 	return err == nil && strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
-// kernelMounts tells whether it is worth asking the helper for a mount by the
-// kernel: the image is root's, and nothing is to be checked while it is read.
-func (s *starter) kernelMounts() bool {
+// kernelMay tells whether the helper can have the kernel mount the image, as far
+// as can be told without its rights: the image is root's, or has a hash tree and
+// the kernel has dm-verity.
+func (s *starter) kernelMay() bool {
+	if !s.conf.AllowKernelSquashfs || s.image.Format != image.FormatSquashfs {
+		return false
+	}
+	if s.image.HasTree() && s.o.Integrity != integrityOff || s.conf.RequireIntegrity {
+		return s.image.HasTree() && exists("/dev/mapper/control") && exists(conf.Dir()+"/global-pgp-public")
+	}
 	var st unix.Stat_t
-	return s.helper && s.conf.AllowKernelSquashfs && s.image.Format == image.FormatSquashfs && s.image.Trees[s.image.Root] == nil &&
-		unix.Fstat(int(s.image.File.Fd()), &st) == nil && st.Uid == 0 && st.Mode&0o022 == 0
+	return unix.Fstat(int(s.image.File.Fd()), &st) == nil && st.Uid == 0 && st.Mode&0o022 == 0
+}
+
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+
+// kernelMounts tells whether it is worth asking the helper for a mount by the
+// kernel. What is to be checked while it is read must have been signed with a
+// key that is known here.
+func (s *starter) kernelMounts() bool {
+	return s.helper && s.kernelMay() && (s.image.Trees[s.image.Root] == nil || s.trusted && !s.o.IntegrityPanic)
 }
 
 // granted are the capabilities that the administrator granted the caller.

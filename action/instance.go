@@ -65,6 +65,11 @@ func startInstance(v *Invocation, argv []string, ext Extensions, log *Log) (int,
 	if !instance.ValidName(name) {
 		return 0, Fatal(errors.New(name+" is not a valid instance name"), "letters, digits, dots, dashes and underscores are wanted")
 	}
+	if fd, err := unix.PidfdOpen(os.Getpid(), 0); err == unix.ENOSYS {
+		return 0, Fatal(errors.New("instances need Linux 5.3 or newer (pidfd_open)"), "")
+	} else if err == nil {
+		unix.Close(fd)
+	}
 	store, err := Store("")
 	if err != nil {
 		return 0, err
@@ -356,6 +361,10 @@ func instanceOf(b birth, ext Extensions, log *Log, status *os.File) (int, error)
 // record describes the instance whose first process is pid.
 func (s *starter) record(pid int, p *plan.Plan, store *instance.Store) (*instance.Record, error) {
 	begin, err := instance.StartTime(pid)
+	if err != nil && s.helper && errors.Is(err, os.ErrNotExist) {
+		return nil, Fatal(errors.New("cannot start an instance through the setuid helper: /proc is mounted with hidepid, which hides its process"),
+			"an administrator can mount /proc with hidepid=0, or with gid= of a group that you are in; with --userns it is not hidden")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -421,7 +430,10 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if err := s.native(); err != nil {
 		return 0, err
 	}
-	dir, err := image.OpenDir("/proc/" + strconv.Itoa(i.PID) + "/root")
+	running := &container.Running{FD: i.FD(), PID: i.PID}
+	// What the record says decides who is asked, and nothing else.
+	s.helper = !i.UserNS && os.Getuid() != 0
+	dir, err := s.rootOf(running)
 	if err != nil && i.Wait(0) {
 		return 0, noInstance(name)
 	}
@@ -446,7 +458,7 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	}
 	switch {
 	case !i.UserNS:
-		r.IDs.Mode = plan.HostIDs
+		r.IDs.Mode, r.IDs.Helper = plan.HostIDs, s.helper
 	case c.Ranges:
 		r.IDs.Mode = plan.Ranges
 	}
@@ -461,11 +473,25 @@ func join(verb string, o *plan.Options, name string, args []string, log *Log) (i
 	if hooks.Shell, err = s.ownShell(p); err != nil {
 		return 0, err
 	}
-	ws, err := container.Join(p, &container.Running{FD: i.FD(), PID: i.PID}, hooks)
+	ws, err := container.Join(p, running, hooks)
 	if err != nil {
 		return 0, StartError(err)
 	}
 	return container.Exit(ws), nil
+}
+
+// rootOf opens the root directory of a running instance.
+func (s *starter) rootOf(r *container.Running) (image.Files, error) {
+	path := "/proc/" + strconv.Itoa(r.PID) + "/root"
+	if s.helper {
+		dir, err := r.RootDir()
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		path = "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
+	}
+	return image.OpenDir(path)
 }
 
 func noInstance(name string) error {

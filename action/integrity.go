@@ -187,9 +187,8 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 		}
 		return nil, Fatal(errors.New(v.Text), hint)
 	}
-	if v.Listed && !s.listSaid {
-		s.listSaid = true
-		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
+	if v.Listed {
+		s.sayListed(!s.helper)
 	}
 	if id == 0 {
 		id, name = s.image.Root, "this one"
@@ -204,10 +203,20 @@ func (s *starter) judge(im *image.Image, id uint32, w wants) (*verdict.Verdict, 
 	return v, nil
 }
 
+// sayListed warns once that the execution control list is a rule of the house, if
+// the helper does not make the container.
+func (s *starter) sayListed(warn bool) {
+	if warn && !s.listSaid {
+		s.log.Warning("The execution control list is obeyed, but is no boundary without the setuid helper")
+	}
+	s.listSaid = s.listSaid || warn
+}
+
 // take keeps the hash trees of v, and says what is known of the signer.
 func (s *starter) take(v *verdict.Verdict) {
 	switch v.State {
 	case verdict.Trusted:
+		s.trusted = true
 		s.log.Verbose("Image signed by " + v.Text)
 	case verdict.Unknown:
 		s.log.Verbose("The origin of the image is not proven: " + v.Text)

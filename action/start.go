@@ -44,11 +44,12 @@ type starter struct {
 	group    string // the control group, if there is one
 	started  func(pid int, p *plan.Plan) error
 
-	conf   *conf.Config
-	image  *image.Image
-	files  image.Files
-	helper bool            // the setuid helper makes the container
-	hold   *container.Hold // of the shared mount; may be nil
+	conf    *conf.Config
+	image   *image.Image
+	files   image.Files
+	helper  bool            // the setuid helper makes the container
+	trusted bool            // the image is signed with a key of a keyring
+	hold    *container.Hold // of the shared mount; may be nil
 	// listSaid tells that the warning about the execution control list was given.
 	listSaid bool
 	// noFUSE is set if this process may not mount images itself.
@@ -152,9 +153,10 @@ func (s *starter) start(path string) (int, error) {
 	}
 	defer s.disconnect()
 	p, notes, err := plan.New(s.verb, o, s.args, &s.facts)
-	if err == nil && s.helper && !container.CanHelp(p) {
-		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file")
-		s.facts.Host.Helper = false
+	if err == nil && s.helper && (!container.CanHelp(p) || len(s.images.served) > 1 && s.demanded()) {
+		s.log.Verbose("Using a user namespace: the setuid helper writes to no overlay but one in memory, and to no image file, no program in its containers serves a file system, and where signatures are demanded it takes one image")
+		s.facts.Host.Helper, s.facts.Host.NetRights = false, plan.NetRights{}
+		s.sayListed(s.image.Kind == image.SIF && s.listed())
 		p, notes, err = plan.New(s.verb, o, s.args, &s.facts)
 	}
 	for _, n := range notes {

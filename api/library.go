@@ -73,11 +73,12 @@ type Collection struct {
 	Entity      string `json:"entity"` // its id
 	Private     bool   `json:"private"`
 
-	EntityName string    `json:"entityName,omitempty"`
-	Containers []string  `json:"containers,omitempty"` // their ids
-	CreatedBy  string    `json:"createdBy,omitempty"`
-	CreatedAt  time.Time `json:"createdAt,omitzero"`
-	UpdatedAt  time.Time `json:"updatedAt,omitzero"`
+	FullDescription string    `json:"fullDescription,omitempty"` // Markdown
+	EntityName      string    `json:"entityName,omitempty"`
+	Containers      []string  `json:"containers,omitempty"` // their ids
+	CreatedBy       string    `json:"createdBy,omitempty"`
+	CreatedAt       time.Time `json:"createdAt,omitzero"`
+	UpdatedAt       time.Time `json:"updatedAt,omitzero"`
 }
 
 // Container has images under tags.

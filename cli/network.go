@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"os"
 
 	"singularity/action"
 	"singularity/conf"
@@ -16,7 +17,7 @@ func network(n plan.Network, words []string, c *conf.Config, log *action.Log) (*
 		return nil, action.Fatal(err, networkHint(err))
 	}
 	log.Debug("network " + n.Names[0])
-	out := &action.Network{Facts: plan.NetFacts{IPs: made.IPs, Servers: made.Servers, Search: made.Search, Options: made.Options}, Netns: made.Netns, End: made.Close}
+	out := &action.Network{Facts: plan.NetFacts{IPs: made.IPs, Servers: made.Servers, Search: made.Search, Options: made.Options}, Netns: made.Netns, ID: made.ID, End: made.Close}
 	if n.Kind == plan.UserNet {
 		out.Attach = made.Join
 	}
@@ -26,6 +27,9 @@ func network(n plan.Network, words []string, c *conf.Config, log *action.Log) (*
 func makeNetwork(n plan.Network, words []string, c *conf.Config) (*containernet.Network, error) {
 	if n.Kind == plan.UserNet {
 		return containernet.Own(n.Names[0], words)
+	}
+	if os.Getuid() != 0 {
+		return containernet.AttachHelped(n.Names, words)
 	}
 	return containernet.Attach(c, n.Names, words)
 }

@@ -39,11 +39,13 @@ func (b *builder) openFuse(ready int) error {
 func (b *builder) mountFuse() {
 	ids := &b.p.IDs
 	options := []string{"rootmode", "40000", "user_id", itoa(ids.InsideUID), "group_id", itoa(ids.InsideGID)}
-	if ids.Mode != plan.SingleID {
+	if ids.Mode != plan.SingleID && !b.helper {
 		options = append(options, "allow_other", "", "default_permissions", "")
 	}
 	for i, d := range b.fuse {
-		b.openFuseDevice(d)
+		if !b.helper {
+			b.openFuseDevice(d)
+		}
 		d.fsopen = b.s.Call("make a FUSE file system", unix.SYS_FSOPEN, b.s.Str("fuse"), script.Int(unix.FSOPEN_CLOEXEC))
 		for k := 0; k < len(options); k += 2 {
 			b.config(d.fsopen, options[k], options[k+1])
@@ -93,9 +95,10 @@ const fuseFD = 3
 // start starts the programs of the host, and closes the devices here.
 func (fs *fusePrograms) start(b *builder, closeFD func(int)) error {
 	for i, d := range b.fuse {
-		// These descriptors were made in the table that the child shared.
-		syscall.Close(b.s.Result(d.fsopen))
-		syscall.Close(b.s.Result(d.mount))
+		if !b.helper { // these descriptors were made in the table that the child shared
+			syscall.Close(b.s.Result(d.fsopen))
+			syscall.Close(b.s.Result(d.mount))
+		}
 		if f := &b.p.Fuse[i]; f.Host {
 			if err := fs.run(b, f, d.fd); err != nil {
 				return err

@@ -36,13 +36,18 @@ func (e *helperError) Unwrap() error { return e.step }
 const kernelFD = 1000
 
 // CanHelp tells whether the setuid helper can carry p out: no program of the
-// system has to mount in the container's namespaces, and no directory is the
-// writable layer of an overlay.
+// system has to mount in the container's namespaces, none in the container serves
+// a file system, and no directory is the writable layer of an overlay.
 func CanHelp(p *plan.Plan) bool {
+	for i := range p.Fuse {
+		if !p.Fuse[i].Host {
+			return false
+		}
+	}
 	if u := p.Upper(); u != nil && u.Kind != plan.TmpfsLayer {
 		return false
 	}
-	return !p.Programs() && len(p.Fuse) == 0 && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot && p.NetnsPath == ""
+	return !p.Programs() && p.Root.Kind != plan.HostRoot && p.Root.Kind != plan.JoinedRoot
 }
 
 // kernel tells whether the helper is asked for a kernel's mount of the root.
@@ -88,22 +93,16 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Steps: list}
+	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: b.h.NetID, NetnsPath: b.p.NetnsPath, Steps: list}
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}
-	fds := []int{b.errfd, ready}
+	fds := b.descriptors(b.errfd, ready)
 	for _, d := range devs {
 		if d != nil {
 			fds = append(fds, d.fd)
 		}
 	}
-	for _, f := range slices.Concat(b.h.Procs, b.h.Stdio[:]) {
-		if f != nil && f.Fd() > 2 {
-			fds = append(fds, int(f.Fd()))
-		}
-	}
-	fds = append(fds, b.keep...)
 	for _, img := range images {
 		fds = append(fds, int(img.File.Fd()))
 		req.Images = append(req.Images, priv.Image{FD: int(img.File.Fd()), Format: img.Policy})
@@ -118,10 +117,27 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
 	}
 	if b.kernel() {
-		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD}
+		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
 	}
-	slices.Sort(fds)
-	a, err := priv.Ask(&priv.Request{Verb: priv.StartVerb, FDs: slices.Compact(fds), Start: req})
+	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
+}
+
+// descriptors are those that every script may use, and others.
+func (b *builder) descriptors(others ...int) []int {
+	fds := append(others, b.keep...)
+	for _, f := range slices.Concat(b.h.Procs, b.h.Stdio[:]) {
+		if f != nil && f.Fd() > 2 {
+			fds = append(fds, int(f.Fd()))
+		}
+	}
+	return fds
+}
+
+// ask makes a request and returns the id of the process that was made.
+func (b *builder) ask(r *priv.Request) (int, error) {
+	slices.Sort(r.FDs)
+	r.FDs = slices.Compact(r.FDs)
+	a, err := priv.Ask(r)
 	switch {
 	case err != nil:
 		return 0, err

@@ -51,7 +51,10 @@ func (r *Running) namespaces() (int, error) {
 func Join(p *plan.Plan, r *Running, h Hooks) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	flags, err := r.namespaces()
+	flags, err := unix.CLONE_NEWPID, error(nil)
+	if !p.IDs.Helper { // which finds them by itself
+		flags, err = r.namespaces()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -77,17 +80,23 @@ func startJoined(p *plan.Plan, r *Running, flags int, h Hooks) (*child, error) {
 	b.joinsPID = flags&unix.CLONE_NEWPID != 0
 	b.label()
 	b.enterGroups()
-	// The kernel checks at once that the process is still there and that this
-	// one may join it.
-	b.s.Call("join the namespaces of the instance", unix.SYS_SETNS, script.Int(r.FD), script.Int(flags))
-	b.s.Leave(left[1])
+	if !b.helper {
+		// The kernel checks at once that the process is still there and that this
+		// one may join it.
+		b.s.Call("join the namespaces of the instance", unix.SYS_SETNS, script.Int(r.FD), script.Int(flags))
+		b.s.Leave(left[1])
+	}
 	if p.IDs.Mode == plan.Ranges && !p.IDs.KeepGroups {
 		b.s.Call("drop the supplementary groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	}
 	if err := b.process(); err != nil {
 		return nil, err
 	}
-	pid, err := b.s.Start(0, errs[1])
+	start := func() (int, error) { return b.s.Start(0, errs[1]) }
+	if b.helper {
+		start = func() (int, error) { return b.askJoin(r, left[1]) }
+	}
+	pid, err := start()
 	unix.Close(errs[1])
 	unix.Close(left[1])
 	if err != nil {

@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,7 +58,7 @@ func (b *builder) mountDevices(devs []*device, ready int) {
 		b.userNS = b.openNamespace("user")
 	}
 	if b.helper {
-		for _, d := range devs {
+		for _, d := range slices.Concat(devs, b.fuse) {
 			if d != nil {
 				b.s.Call("close the FUSE device", unix.SYS_CLOSE, script.Int(d.fd))
 			}

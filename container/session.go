@@ -16,7 +16,7 @@ import (
 // for that of process ids, which begins with the clone), and brings them up.
 func (b *builder) namespaces(w wires) {
 	s, n := b.s, b.p.Namespaces
-	if b.p.NetnsPath != "" {
+	if b.p.NetnsPath != "" && !b.helper { // which enters it before
 		fd := s.Call("open the network namespace "+b.p.NetnsPath, unix.SYS_OPENAT, atCwd, s.Str(b.p.NetnsPath), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 		s.Call("join the network namespace "+b.p.NetnsPath, unix.SYS_SETNS, fd.Arg(), script.Int(unix.CLONE_NEWNET))
 		s.Call("close the network namespace", unix.SYS_CLOSE, fd.Arg())

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,10 +41,33 @@ var UserNets = [...]string{"pasta", "slirp4netns"}
 // for.
 var ErrNetworkRights = errors.New("network requires root or --fakeroot, non-root users can only use --network=none unless permitted by the administrator")
 
+// NetRights are what the administrator lets the caller have by the setuid helper.
+type NetRights struct {
+	Networks []string // names
+	Paths    []string // of network namespaces
+}
+
+// all tells whether the caller may have each of the networks.
+func (r *NetRights) all(names []string) bool {
+	for _, n := range names {
+		if !slices.Contains(r.Networks, n) {
+			return false
+		}
+	}
+	return true
+}
+
+// defaultNetwork is that of --net alone.
+const defaultNetwork = "bridge"
+
 // ChooseNetwork returns the network that o asks for, and notes for the user. way
 // is the program of UserNets that this host has, "" for none.
-func ChooseNetwork(o *Options, uid int, way string) (n Network, notes []string, err error) {
+func ChooseNetwork(o *Options, uid int, way string, may NetRights) (n Network, notes []string, err error) {
 	root := uid == 0 && !o.Userns
+	site := root
+	if uid != 0 && !o.Userns && !o.Fakeroot {
+		site = len(o.Network) > 0 && may.all(o.Network) || len(o.Network) == 0 && may.all([]string{defaultNetwork})
+	}
 	none := len(o.Network) == 1 && o.Network[0] == "none"
 	asked := len(o.Network) == 1 && (o.Network[0] == UserNets[0] || o.Network[0] == UserNets[1])
 	// Fakeroot asks for a network that it has not, and gets none.
@@ -53,7 +77,7 @@ func ChooseNetwork(o *Options, uid int, way string) (n Network, notes []string, 
 		return n, nil, errors.New("--network-args has arguments for networks: it needs --net and another --network than none, which --fakeroot has not")
 	case o.NetnsPath != "" && (o.Net || len(o.Network) > 0):
 		return n, nil, errors.New("cannot join existing --netns-path and create a new network namespace with --net/-n")
-	case o.NetnsPath != "" && !root:
+	case o.NetnsPath != "" && !root && (o.Userns || o.Fakeroot || !slices.Contains(may.Paths, o.NetnsPath)):
 		return n, nil, errors.New("you are not permitted to join network namespaces in singularity.conf")
 	case none:
 		n.Kind = NoNet
@@ -64,12 +88,12 @@ func ChooseNetwork(o *Options, uid int, way string) (n Network, notes []string, 
 	case fake, o.Boot && len(o.Network) == 0:
 		notes = append(notes, "Only --network=none is there: the container gets a loopback device and nothing else")
 		n.Kind = NoNet
-	case root && !asked:
+	case site && !asked:
 		n = Network{SiteNet, o.Network}
 		if len(o.Network) == 0 && o.Fakeroot {
 			n.Names = []string{"fakeroot"}
 		} else if len(o.Network) == 0 {
-			n.Names = []string{"bridge"}
+			n.Names = []string{defaultNetwork}
 		}
 	case uid == 0 && asked:
 		return n, nil, errors.New("cannot set up the network " + strconv.Quote(o.Network[0]) + ": it is for ordinary users, root has the networks of the administrator")
@@ -96,7 +120,7 @@ func ChooseNetwork(o *Options, uid int, way string) (n Network, notes []string, 
 // network plans the network namespace.
 func (m *maker) network() error {
 	h := &m.f.Host
-	n, notes, err := ChooseNetwork(m.o, h.UID, h.UserNet)
+	n, notes, err := ChooseNetwork(m.o, h.UID, h.UserNet, h.NetRights)
 	for _, text := range notes {
 		m.note(text)
 	}

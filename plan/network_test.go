@@ -12,6 +12,7 @@ func TestChooseNetwork(t *testing.T) {
 		o    Options
 		uid  int
 		way  string
+		may  NetRights
 		want Network
 		text string // of the note or the error
 	}{
@@ -43,8 +44,17 @@ func TestChooseNetwork(t *testing.T) {
 		{o: Options{NetnsPath: "/x", Net: true}, text: "cannot join existing --netns-path"},
 		{o: Options{NetnsPath: "/x"}, uid: 1, text: "not permitted to join network namespaces"},
 		{o: Options{NetnsPath: "/x"}, want: Network{}},
+		// What the administrator allows by the setuid helper.
+		{o: Options{Net: true}, uid: 1, may: NetRights{Networks: []string{"bridge"}}, want: Network{SiteNet, []string{"bridge"}}},
+		{o: Options{Net: true}, uid: 1, may: NetRights{Networks: []string{"a"}}, text: rights},
+		{o: Options{Net: true}, uid: 1, way: "pasta", may: NetRights{Networks: []string{"a"}}, want: Network{UserNet, []string{"pasta"}}},
+		{o: Options{Net: true, Network: []string{"a", "b"}}, uid: 1, may: NetRights{Networks: []string{"b", "a"}}, want: Network{SiteNet, []string{"a", "b"}}},
+		{o: Options{Net: true, Network: []string{"a", "c"}}, uid: 1, may: NetRights{Networks: []string{"b", "a"}}, text: rights},
+		{o: Options{Net: true, Network: []string{"a"}, Userns: true}, uid: 1, may: NetRights{Networks: []string{"a"}}, text: rights},
+		{o: Options{NetnsPath: "/x"}, uid: 1, may: NetRights{Paths: []string{"/x"}}, want: Network{}},
+		{o: Options{NetnsPath: "/x/"}, uid: 1, may: NetRights{Paths: []string{"/x"}}, text: "not permitted to join network namespaces"},
 	} {
-		got, notes, err := ChooseNetwork(&c.o, c.uid, c.way)
+		got, notes, err := ChooseNetwork(&c.o, c.uid, c.way, c.may)
 		text := strings.Join(notes, "")
 		if err != nil {
 			got, text = Network{}, err.Error()

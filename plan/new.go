@@ -68,7 +68,9 @@ type HostFacts struct {
 	// UserNet is the program of UserNets that this host has, Net what is known of
 	// the container's network.
 	UserNet string
-	Net     NetFacts
+	// NetRights are what the caller may have of the networks of the administrator.
+	NetRights NetRights
+	Net       NetFacts
 	// Passwd and Group make the container's files from the image's; nil
 	// leaves them alone.
 	Passwd, Group func(image []byte) ([]byte, error)

@@ -26,11 +26,52 @@ func Installed() bool {
 // Ask starts the helper with a request, whose descriptors are the caller's own of
 // those numbers, and returns its answer. The standard descriptors are inherited.
 func Ask(r *Request) (*Answer, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, pid, err := begin()
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(pair[0])
+	defer unix.Close(fd)
+	err = send(fd, r)
+	unix.Shutdown(fd, unix.SHUT_WR) // it waits for no more, also after an error
+	return end(fd, pid, err)
+}
+
+// Keep starts the helper with a request that makes it a process which stays as
+// long as the connection: its child, which the caller waits for.
+func Keep(r *Request) (connection *os.File, pid int, err error) {
+	fd, pid, err := begin()
+	if err != nil {
+		return nil, 0, err
+	}
+	err = send(fd, r)
+	first := make([]byte, 1)
+	n := 0
+	for err == nil {
+		if n, _, err = unix.Recvfrom(fd, first, unix.MSG_PEEK); err != unix.EINTR {
+			break
+		}
+		err = nil
+	}
+	// An answer begins with the number of a process, of which there is none here;
+	// whoever stays says words.
+	if err == nil && n == 1 && first[0] != 0 {
+		return os.NewFile(uintptr(fd), "the connection to the keeper"), pid, nil
+	}
+	defer unix.Close(fd)
+	unix.Shutdown(fd, unix.SHUT_WR)
+	a, err := end(fd, pid, err)
+	if err == nil {
+		err = errors.New(a.Error)
+	}
+	return nil, 0, err
+}
+
+// begin starts the helper and returns the socket for the request.
+func begin() (fd, pid int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, 0, err
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	files := []uintptr{0, 1, 2, uintptr(pair[1])}
@@ -39,14 +80,18 @@ func Ask(r *Request) (*Answer, error) {
 			files[fd] = ^uintptr(0)
 		}
 	}
-	pid, err := syscall.ForkExec(Path(), []string{Name}, &syscall.ProcAttr{Files: files, Env: []string{}})
+	pid, err = syscall.ForkExec(Path(), []string{Name}, &syscall.ProcAttr{Files: files, Env: []string{}})
 	unix.Close(pair[1])
 	if err != nil {
-		return nil, errors.New("cannot start " + Path() + ": " + err.Error())
+		unix.Close(pair[0])
+		return -1, 0, errors.New("cannot start " + Path() + ": " + err.Error())
 	}
-	err = send(pair[0], r)
-	unix.Shutdown(pair[0], unix.SHUT_WR) // it waits for no more, also after an error
-	a, recvErr := answer(pair[0])
+	return pair[0], pid, nil
+}
+
+// end reads the answer; err is what went wrong before.
+func end(fd, pid int, err error) (*Answer, error) {
+	a, recvErr := answer(fd)
 	var ws syscall.WaitStatus
 	for {
 		if _, e := syscall.Wait4(pid, &ws, 0, nil); e != syscall.EINTR {
@@ -88,19 +133,22 @@ func send(fd int, r *Request) error {
 const maxAnswer = 1 << 16
 
 func answer(fd int) (*Answer, error) {
-	b := make([]byte, maxAnswer)
-	got := 0
+	b, rights := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4))
+	got, file := 0, 0
 	for got < len(b) {
-		n, err := unix.Read(fd, b[got:])
+		n, nr, _, _, err := unix.Recvmsg(fd, b[got:], rights, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
 			continue
+		}
+		if fds, _ := parseRights(rights[:max(nr, 0)]); len(fds) == 1 {
+			file = fds[0]
 		}
 		if n <= 0 || err != nil {
 			break
 		}
 		got += n
 	}
-	c, a := &codec{data: b[:got], reading: true}, new(Answer)
+	c, a := &codec{data: b[:got], reading: true}, &Answer{FD: file}
 	if c.answer(a); c.bad || len(c.data) > 0 {
 		return nil, errors.New(Name + " gave no answer")
 	}

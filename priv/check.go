@@ -43,6 +43,9 @@ type result struct {
 	image      bool              // of file: it is an image of the request, by comparison
 }
 
+// memory tells whether r is a file system that is empty when the script makes it.
+func (r *result) memory() bool { return r.fs == "tmpfs" || r.fs == "ramfs" }
+
 // checker looks at the steps of a request before any is made.
 //
 // Security: a script comes from the caller, who may have written every bit of it.
@@ -62,6 +65,7 @@ type checker struct {
 	gid     int
 	pid     bool
 	strict  bool         // every image must be one that was checked
+	listed  bool         // by the execution control list, too
 	numbers map[int]bool // of descriptors
 	kernel  int          // the number of the kernel's mount, or -1
 	images  [][2]uint64  // device and inode
@@ -430,9 +434,11 @@ func (c *checker) fsopen(i int) (bool, string) {
 	r.fs, _ = c.text(i, 0)
 	switch r.fs {
 	case "tmpfs", "devpts":
+	case "ramfs": // which has no limits
+		return c.conf.MemoryFSType == "ramfs", "singularity.conf says: memory fs type = tmpfs"
 	case "fuse":
 		if c.strict {
-			return false, "singularity.conf limits which images may be used, so only those that the kernel mounts, and directories, are"
+			return false, strictly
 		}
 	case "proc":
 		return c.pid, "it shows the processes of the host"
@@ -482,7 +488,7 @@ func (c *checker) fsconfig(i int) (bool, string) {
 // since it keeps files in a directory that has none. With that right it must walk
 // no path that the caller could lead elsewhere.
 func (c *checker) inMemory(r *result) bool {
-	if c.dir < 0 || c.res[c.dir].fs != "tmpfs" {
+	if c.dir < 0 || !c.res[c.dir].memory() {
 		return false
 	}
 	upper, work := r.options["upperdir"], r.options["workdir"]
@@ -490,7 +496,7 @@ func (c *checker) inMemory(r *result) bool {
 		first, rest, deep := strings.Cut(name, "/")
 		at, ok := c.placed[place{uint64(c.dir), first}]
 		written := name == upper || name == work
-		if !ok || first == "" || first == "." || first == ".." || strings.Contains(rest, "..") || deep && !at.nosymlinks || written && at.fs != "tmpfs" {
+		if !ok || first == "" || first == "." || first == ".." || strings.Contains(rest, "..") || deep && !at.nosymlinks || written && !at.memory() {
 			return false
 		}
 	}
@@ -508,7 +514,7 @@ func (c *checker) option(fs, key, value string) bool {
 		n, err := strconv.Atoi(value)
 		return err == nil && c.numbers[n]
 	}
-	return only && value == want || slices.Contains([]string{"tmpfs mode", "tmpfs size", "devpts newinstance", "devpts ptmxmode", "devpts mode",
+	return only && value == want || slices.Contains([]string{"tmpfs mode", "tmpfs size", "ramfs mode", "devpts newinstance", "devpts ptmxmode", "devpts mode",
 		"fuse default_permissions", "overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr"}, name)
 }
 
@@ -518,6 +524,9 @@ func (c *checker) fsmount(i int) bool {
 	want := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 	if from.fs == "devpts" {
 		want = unix.MOUNT_ATTR_NOSUID
+	}
+	if from.fs == "fuse" && !c.conf.EnableFusemount {
+		want |= unix.MOUNT_ATTR_RDONLY // as images are
 	}
 	c.res[i] = result{kind: tree, fs: from.fs, restricted: true}
 	return from.kind == fsys && attr&want == want && attr>>32 == 0
@@ -564,7 +573,7 @@ func (c *checker) setattr(i int) bool {
 	w := c.words(i, 3, 4)
 	const may = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
 	if r.kind != tree || !c.is(i, 1, "") || flags&^(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE) != 0 || c.num(i, 4) != 32 ||
-		w == nil || w[0]&^may != 0 || w[1]|w[2]|w[3] != 0 {
+		w == nil || w[0]&^may != 0 || w[1]|w[3] != 0 || w[2] != 0 && w[2] != unix.MS_PRIVATE {
 		return false
 	}
 	if w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive {

@@ -68,6 +68,19 @@ func pivot(s *script.Script) {
 	s.Call("unmount", unix.SYS_UMOUNT2, dot, script.Int(unix.MNT_DETACH))
 }
 
+// TestCheckConfigured: what the administrator's file makes of the same containers
+// passes with that file alone.
+func TestCheckConfigured(t *testing.T) {
+	err := run(t, func(s *script.Script) {
+		makeFS(s, "ramfs", safe, "mode", "1777")
+		attr(s, bind(s, "/home/me"), safe, 0, unix.MS_PRIVATE)
+		makeFS(s, "fuse", safe|unix.MOUNT_ATTR_RDONLY, "fd", "9")
+	}, func(c *checker) { c.conf.MemoryFSType, c.conf.EnableFusemount = "ramfs", false })
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCheckAccepts: what package container makes passes.
 func TestCheckAccepts(t *testing.T) {
 	err := run(t, func(s *script.Script) {
@@ -126,6 +139,11 @@ func TestCheckRefuses(t *testing.T) {
 		{"fuse where images are limited", func(s *script.Script) { makeFS(s, "fuse", safe, "fd", "9") }, strict},
 		{"a tmpfs with setuid", func(s *script.Script) { makeFS(s, "tmpfs", unix.MOUNT_ATTR_NODEV) }, nil},
 		{"a tmpfs with devices", func(s *script.Script) { makeFS(s, "tmpfs", unix.MOUNT_ATTR_NOSUID) }, nil},
+		{"a ramfs", func(s *script.Script) { makeFS(s, "ramfs", safe) }, nil},
+		{"a ramfs of root's", func(s *script.Script) { makeFS(s, "ramfs", safe, "uid", "0") }, func(c *checker) { c.conf.MemoryFSType = "ramfs" }},
+		{"a bind that is shared", func(s *script.Script) { attr(s, bind(s, "/home/me"), safe, 0, unix.MS_SHARED) }, nil},
+		{"a bind in another user namespace", func(s *script.Script) { attr(s, bind(s, "/home/me"), safe, 0, 0, 9) }, nil},
+		{"a FUSE file system to write to", func(s *script.Script) { makeFS(s, "fuse", safe, "fd", "9") }, func(c *checker) { c.conf.EnableFusemount = false }},
 		{"a tmpfs of root's", func(s *script.Script) { makeFS(s, "tmpfs", safe, "uid", "0") }, nil},
 		{"the processes of the host", func(s *script.Script) { makeFS(s, "proc", safe) }, nil},
 		{"the message queues of the host", func(s *script.Script) { makeFS(s, "mqueue", safe) }, nil},

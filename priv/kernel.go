@@ -3,7 +3,9 @@ package priv
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -19,15 +21,13 @@ func (e *KernelError) Error() string { return "the kernel does not mount the ima
 // Tries to get a loop device that somebody else takes meanwhile.
 const loopTries = 64
 
-// squashfsMagic is how a squashfs begins.
-const squashfsMagic = "hsqs"
-
 // mountKernel has the kernel mount the squashfs in an image.
 //
 // Security (SC-059, SC-060, R11): a file system driver of the kernel must not read
 // bytes that an unprivileged user can write, now or later. So the image and all
 // that leads to it must be root's alone, on a file system of this host that the
-// kernel itself keeps.
+// kernel itself keeps. Or what the kernel reads is held against a hash tree, at
+// every read, that a key of the site's ring signed.
 func (h *helper) mountKernel(k *Kernel, c *checker) error {
 	switch {
 	case !h.conf.AllowKernelSquashfs:
@@ -35,7 +35,7 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
 		return errRequest
 	}
-	f, err := h.rootsOwn(k.FD)
+	f, err := h.file(k.FD)
 	if err != nil {
 		return err
 	}
@@ -45,44 +45,88 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 		return err
 	}
 	size := uint64(st.Size)
-	if k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
+	// What has no name could have any.
+	if st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off || !slices.Contains(c.images, [2]uint64{st.Dev, st.Ino}) {
 		return errRequest
 	}
-	magic := make([]byte, len(squashfsMagic))
-	if _, err := f.ReadAt(magic, int64(k.Off)); err != nil || string(magic) != squashfsMagic {
-		return &KernelError{"it is no squashfs"}
+	own, refused := rootsOwn(f, st)
+	if refused == nil {
+		defer own.Close()
+		f = own
 	}
+	v, how, which := new(Verdict), "lazy", "no"
+	mapper := openMapper()
+	if mapper == nil {
+		how = "full" // what is read later is not checked
+	} else {
+		defer mapper.Close()
+	}
+	if c.listed {
+		which = "list"
+	}
+	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) {
+		v, err = h.verify(f, how, which)
+		switch {
+		case err != nil && c.strict:
+			return err
+		case err != nil:
+			return &KernelError{err.Error()}
+		case k.Off != v.Off || k.Size != v.Size:
+			return &KernelError{"it is not the squashfs of the image's root partition"}
+		}
+	}
+	switch {
+	case v.Tree != nil && mapper != nil && kept(f, refused == nil):
+		fd, err := h.mountVerity(mapper, f, v)
+		return h.mounted(k, c, fd, err)
+	case refused != nil:
+		return refused
+	case mapper == nil && (h.conf.RequireIntegrity || k.Tree):
+		return &KernelError{"the kernel has no dm-verity"}
+	case h.conf.RequireIntegrity || k.Tree:
+		return &KernelError{"no key of the site's ring signed it with a hash tree: " + v.Text}
+	}
+	return h.mountLoop(f, k, c)
+}
+
+// mounted gives a mount its number. Like all that have one it lies above the
+// numbers until then, so that none takes its place.
+func (h *helper) mounted(k *Kernel, c *checker, fd int, err error) error {
+	if err != nil {
+		return err
+	}
+	top := k.Mount
+	for n := range h.fds {
+		top = max(top, n)
+	}
+	defer unix.Close(fd)
+	h.fds[k.Mount], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, top+1)
+	c.numbers[k.Mount], c.kernel = true, k.Mount
+	return err
+}
+
+func (h *helper) mountLoop(f *os.File, k *Kernel, c *checker) error {
 	var loop *os.File
 	if h.conf.SharedLoopDevices {
 		loop = h.sharedLoop(f, k)
 	}
 	shared := loop != nil
 	if !shared {
-		if loop, err = h.loop(f, k); err != nil {
+		var err error
+		if loop, err = h.loop(f, k.Off, k.Size); err != nil {
 			return err
 		}
 	}
 	defer loop.Close()
 	fd, err := mountBlock(loop.Name())
-	if err != nil {
-		return err
-	}
-	if h.conf.SharedLoopDevices && !shared {
+	if err == nil && h.conf.SharedLoopDevices && !shared {
 		h.linger(fd)
 	}
-	h.fds[k.Mount] = fd
-	c.numbers[k.Mount], c.kernel = true, k.Mount
-	return nil
+	return h.mounted(k, c, fd, err)
 }
 
-// rootsOwn opens the image of the request again, by a path that root alone can
-// change.
-func (h *helper) rootsOwn(number int) (*os.File, error) {
-	mine, err := h.file(number)
-	if err != nil {
-		return nil, err
-	}
-	defer mine.Close()
+// rootsOwn opens an image again, by a path that root alone can change.
+func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(mine.Fd())))
 	if err != nil {
 		return nil, err
@@ -91,33 +135,50 @@ func (h *helper) rootsOwn(number int) (*os.File, error) {
 	if err != nil {
 		return nil, &KernelError{err.Error()}
 	}
-	a, err := stat(mine)
-	b, err2 := stat(f)
-	var fs unix.Statfs_t
-	if err := errors.Join(err, err2, unix.Fstatfs(int(f.Fd()), &fs)); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if a.Dev != b.Dev || a.Ino != b.Ino {
-		f.Close()
-		return nil, &KernelError{"it is not what lies at " + path}
-	}
-	switch fs.Type {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1:
+	found, err := stat(f)
+	switch {
+	case err != nil || st.Dev != found.Dev || st.Ino != found.Ino:
+		err = &KernelError{"it is not what lies at " + path}
+	case !kept(f, true):
+		err = &KernelError{"its file system is none that this host alone keeps"}
+	default:
 		return f, nil
 	}
 	f.Close()
-	return nil, &KernelError{"its file system is none that this host alone keeps"}
+	return nil, err
 }
 
+// kept tells whether a file is on a file system that the kernel keeps, of this
+// host alone or, where every byte is checked, of others that the caller does not
+// serve: one that does could let the kernel wait.
+func kept(f *os.File, alone bool) bool {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return false
+	}
+	switch uint32(fs.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1:
+		return true
+	case unix.NFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC, lustreMagic, gpfsMagic:
+		return !alone
+	}
+	return false
+}
+
+// The numbers of file systems that are not in the kernel's own tree.
+const (
+	lustreMagic = 0x0bd00bd0
+	gpfsMagic   = 0x47504653
+)
+
 // loop makes a read-only loop device of a part of f. It ends with its last user.
-func (h *helper) loop(f *os.File, k *Kernel) (*os.File, error) {
+func (h *helper) loop(f *os.File, off, size uint64) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, &KernelError{err.Error()}
 	}
 	defer control.Close()
-	config := &unix.LoopConfig{Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Offset: k.Off, Sizelimit: k.Size, Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
+	config := &unix.LoopConfig{Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Offset: off, Sizelimit: size, Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
 	for range loopTries {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
@@ -132,7 +193,7 @@ func (h *helper) loop(f *os.File, k *Kernel) (*os.File, error) {
 		}
 		switch err = unix.IoctlLoopConfigure(int(dev.Fd()), config); err {
 		case nil:
-			if err = sameLoop(dev, f, k); err == nil {
+			if err = sameLoop(dev, f, off, size); err == nil {
 				return dev, nil
 			}
 		case unix.EBUSY:
@@ -153,7 +214,7 @@ func (h *helper) sharedLoop(f *os.File, k *Kernel) *os.File {
 		if err != nil {
 			return nil
 		}
-		if sameLoop(dev, f, k) == nil {
+		if sameLoop(dev, f, k.Off, k.Size) == nil {
 			return dev // open, so it is not cleared now
 		}
 		dev.Close()
@@ -181,7 +242,7 @@ func (h *helper) linger(mount int) {
 }
 
 // sameLoop reads back what a loop device shows.
-func sameLoop(dev, f *os.File, k *Kernel) error {
+func sameLoop(dev, f *os.File, off, size uint64) error {
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
 	if err != nil {
 		return err
@@ -191,7 +252,7 @@ func sameLoop(dev, f *os.File, k *Kernel) error {
 		return err
 	}
 	const want = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-	if info.Inode != st.Ino || info.Device != st.Dev || info.Offset != k.Off || info.Sizelimit != k.Size || info.Flags&want != want {
+	if info.Inode != st.Ino || info.Device != st.Dev || info.Offset != off || info.Sizelimit != size || info.Flags&want != want {
 		return errors.New("it is not as it was configured")
 	}
 	return nil

@@ -27,7 +27,9 @@
 //
 // Files: priv.go (Main, verbs), request.go (requests), check.go (the steps that are
 // allowed), start.go (a container, users and groups), kernel.go (mounts by the
-// kernel), ask.go (the other side).
+// kernel), join.go (containers that run), network.go (networks of the
+// administrator), ask.go (the other side). The program that keeps networks is
+// priv/keeper.
 package priv
 
 import (
@@ -57,6 +59,9 @@ var verbs = [...]struct {
 	run  func(*helper, *Request) (*Answer, error)
 }{
 	{StartVerb, (*codec).start, (*helper).start},
+	{JoinVerb, (*codec).join, (*helper).join},
+	{RootVerb, (*codec).process, (*helper).root},
+	{NetVerb, (*codec).nets, (*helper).network},
 }
 
 // helper is what a verb has.
@@ -77,6 +82,10 @@ type Answer struct {
 	// NoKernel tells that the request failed because the kernel does not mount
 	// the image.
 	NoKernel bool
+	// FD is a descriptor that came with the answer, 0 for none. It is closed on
+	// execve.
+	FD   int
+	file *os.File // FD in the helper
 }
 
 // Main is the life of the helper. It returns the exit status.
@@ -91,7 +100,11 @@ func Main() int {
 	}
 	c := &codec{}
 	c.answer(a)
-	unix.Write(socketFD, c.data)
+	var rights []byte
+	if a.file != nil {
+		rights = unix.UnixRights(int(a.file.Fd()))
+	}
+	unix.Sendmsg(socketFD, c.data, rights, nil, unix.MSG_NOSIGNAL)
 	if err != nil {
 		return 255
 	}

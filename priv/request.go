@@ -15,6 +15,9 @@ type Verb uint8
 // Request with what it needs, and a function that reads and writes that field.
 const (
 	StartVerb Verb = iota + 1 // a container
+	JoinVerb                  // a process in a container that runs
+	RootVerb                  // the root directory of such a container
+	NetVerb                   // a network namespace, attached to networks of the administrator
 )
 
 // maxRequest bounds a request, in bytes: the kernel takes arguments and
@@ -32,6 +35,8 @@ type Request struct {
 	// with it, in that order. They are above 2 and below maxNumber.
 	FDs   []int
 	Start *Start
+	Join  *Join // of RootVerb too
+	Nets  []Net // the networks, the first of which is eth0
 }
 
 // maxNumber is above every number of a descriptor.
@@ -58,7 +63,11 @@ type Start struct {
 	Images []Image
 	// Kernel, if not nil, is the image that the kernel shall mount.
 	Kernel *Kernel
-	Steps  *script.Listing
+	// Network is the network namespace that the container begins in, as the keeper
+	// that a NetVerb made calls it; NetnsPath one that the administrator names. At
+	// most one of them is not empty.
+	Network, NetnsPath string
+	Steps              *script.Listing
 }
 
 // Kernel asks for a mount by the kernel of the squashfs in an image.
@@ -66,6 +75,8 @@ type Kernel struct {
 	FD        int // of the image
 	Off, Size uint64
 	Mount     int // the number that the mount gets
+	// Tree wants what is read checked by the hash tree, of root's images too.
+	Tree bool
 }
 
 var errRequest = errors.New("the request is not well formed")
@@ -127,7 +138,10 @@ func (c *codec) start(r *Request) {
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)
+		c.flag(&k.Tree)
 	})
+	c.text(&s.Network)
+	c.text(&s.NetnsPath)
 	c.listing(s.Steps)
 }
 

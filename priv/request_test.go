@@ -27,7 +27,33 @@ func sample(t testing.TB) *Request {
 		t.Fatal(err)
 	}
 	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
-		Kernel: &Kernel{FD: 9, Off: 512, Size: 1 << 33, Mount: 77}, Steps: list}}
+		Kernel: &Kernel{FD: 9, Off: 512, Size: 1 << 33, Mount: 77, Tree: true}, Network: "u1-ab", Steps: list}}
+}
+
+// TestVerbsRoundTrip: the other verbs, and that a request of one is none of another.
+func TestVerbsRoundTrip(t *testing.T) {
+	steps := sample(t).Start.Steps
+	for _, want := range []*Request{
+		{Verb: JoinVerb, FDs: []int{7}, Join: &Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
+		{Verb: RootVerb, FDs: []int{7}, Join: &Join{Process: 7, Steps: new(script.Listing)}},
+		{Verb: NetVerb, Nets: []Net{{"a", "10.0.0.1", []Port{{8080, 80, "tcp"}}}, {Name: "b"}}},
+	} {
+		got, err := Decode(want.Encode())
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+		b := want.Encode()
+		for n := range len(b) {
+			if _, err := Decode(b[:n]); err == nil {
+				t.Errorf("the first %d of %d bytes are a request", n, len(b))
+			}
+		}
+		if b[0] = byte(StartVerb); want.Verb != StartVerb {
+			if _, err := Decode(b); err == nil {
+				t.Errorf("a request of verb %d is one of a start", want.Verb)
+			}
+		}
+	}
 }
 
 func TestRequestRoundTrip(t *testing.T) {

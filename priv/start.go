@@ -21,10 +21,8 @@ const capBounding = 1 << unix.CAP_SETPCAP
 // start makes a container.
 func (h *helper) start(r *Request) (*Answer, error) {
 	s := r.Start
-	c := &checker{Listing: s.Steps, conf: h.conf, uid: h.uid, gid: h.gid, pid: s.PID, kernel: -1, numbers: map[int]bool{}}
-	for n := range h.fds {
-		c.numbers[n] = true
-	}
+	c := h.checker(s.Steps)
+	c.pid = s.PID
 	if !c.numbers[s.Report] {
 		return nil, errRequest
 	}
@@ -38,7 +36,11 @@ func (h *helper) start(r *Request) (*Answer, error) {
 		return nil, err
 	}
 	if s.Kernel != nil {
-		if err := h.mountKernel(s.Kernel, c); err != nil {
+		err := h.mountKernel(s.Kernel, c)
+		if refused, ok := err.(*KernelError); ok && c.strict {
+			return nil, errors.New(refused.Error() + "; " + strictly)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -46,7 +48,19 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.clone(s, drop)
+	net, err := h.netns(s)
+	if err != nil {
+		return nil, err
+	}
+	return h.clone(s, drop, net)
+}
+
+func (h *helper) checker(steps *script.Listing) *checker {
+	c := &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, numbers: map[int]bool{}}
+	for n := range h.fds {
+		c.numbers[n] = true
+	}
+	return c
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -95,10 +109,12 @@ func (h *helper) images(s *Start, c *checker) error {
 	if len(s.Images) == 0 {
 		return errRequest
 	}
-	c.strict = h.conf.Limited()
-	if h.conf.RequireIntegrity {
-		return errors.New("singularity.conf says: require integrity, which the setuid helper cannot check")
+	var err error
+	if c.listed, err = listed(); err != nil && s.sif() {
+		return err
 	}
+	c.listed = c.listed && s.sif()
+	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
 	for _, im := range s.Images {
 		f, err := h.file(im.FD)
 		if err != nil {
@@ -119,9 +135,9 @@ func (h *helper) images(s *Start, c *checker) error {
 		if err := h.conf.CheckImage(im.Format, of, lookup); err != nil {
 			return err
 		}
-		if im.Format == conf.FormatSIF || im.Format == conf.FormatEncrypted {
-			if err := noList(); err != nil {
-				return err
+		if h.conf.RequireIntegrity || c.listed && sif(im.Format) {
+			if s.Kernel == nil || s.Kernel.FD != im.FD || !sif(im.Format) {
+				return errors.New(strictly)
 			}
 		}
 		c.images = append(c.images, [2]uint64{st.Dev, st.Ino})
@@ -129,12 +145,21 @@ func (h *helper) images(s *Start, c *checker) error {
 	return nil
 }
 
-// noList makes sure that the execution control list lets every image run. Without
-// one nothing says so (SC-014), and an active one the helper cannot ask.
-func noList() error {
+// strictly is why an image is refused that our own server would show.
+const strictly = "where the site limits images, or demands signatures, only one that the kernel mounts is started"
+
+func sif(format string) bool { return format == conf.FormatSIF || format == conf.FormatEncrypted }
+
+func (s *Start) sif() bool {
+	return slices.ContainsFunc(s.Images, func(im Image) bool { return sif(im.Format) })
+}
+
+// listed tells whether the execution control list must be asked: unless it says no
+// more than that it is not activated. Without a list nothing says so (SC-014).
+func listed() (bool, error) {
 	f, err := conf.OpenOwned(conf.Dir() + "/ecl.toml")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	text := make([]byte, 4096)
@@ -148,10 +173,7 @@ func noList() error {
 			active = true
 		}
 	}
-	if active {
-		return errors.New("the execution control list is active, which the setuid helper cannot ask")
-	}
-	return nil
+	return active, nil
 }
 
 // sniff compares the format that is claimed with the first bytes of the file. It
@@ -181,24 +203,35 @@ func sniff(f *os.File, mode uint32, format string) error {
 }
 
 // clone makes the process of the container, a child of the caller's process.
-func (h *helper) clone(s *Start, drop int) (*Answer, error) {
+func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 	p := &script.Script{}
-	h.descriptors(p)
 	permitted := h.become(p, s.Caps)
-	m := p.NewMaker(s.Steps)
-	for i := range s.Steps.Steps {
-		m.Add(permitted)
-		if i == drop {
-			finish(p, s.Caps, permitted, h.uid, h.gid)
-		}
+	if net != nil {
+		defer net.Close()
+		h.joinNet(p, int(net.Fd()), permitted)
 	}
-	p.Number()
+	h.descriptors(p)
+	ownMounts(p, permitted)
 	if s.PID {
 		if err := unix.Unshare(unix.CLONE_NEWPID); err != nil {
 			return nil, err
 		}
 	}
-	pid, err := p.Fork(unix.CLONE_PARENT, s.Report)
+	return h.carryOut(p, s.Steps, permitted, drop, s.Report, func() { finish(p, s.Caps, permitted, h.uid, h.gid) })
+}
+
+// carryOut makes a child of the caller's process that goes through the steps, and
+// at the mark through those that giveUp adds.
+func (h *helper) carryOut(p *script.Script, steps *script.Listing, permitted uint64, drop, report int, giveUp func()) (*Answer, error) {
+	m := p.NewMaker(steps)
+	for i := range steps.Steps {
+		m.Add(permitted)
+		if i == drop {
+			giveUp()
+		}
+	}
+	p.Number()
+	pid, err := p.Fork(unix.CLONE_PARENT, report)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +247,9 @@ func (h *helper) descriptors(p *script.Script) {
 	}
 	slices.Sort(numbers)
 	for _, n := range numbers {
+		if h.fds[n] == n { // it was placed
+			continue
+		}
 		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
 	}
 	from := 3
@@ -226,24 +262,33 @@ func (h *helper) descriptors(p *script.Script) {
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
 }
 
-// become makes the process the caller's, without an effective capability, in a
-// mount namespace of its own, and returns the capabilities that it can raise.
+// become makes the process the caller's, without an effective capability, and
+// returns the capabilities that it can raise.
 //
 // Security (SC-010): all of it is read back in the process itself.
 func (h *helper) become(p *script.Script, caps uint64) uint64 {
-	prctl(p, unix.PR_SET_KEEPCAPS, 1)
-	uid := script.Int(h.uid)
-	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
 	permitted := capMounts | capChroot | capBounding | capNetwork | capOverlay | caps
-	prctl(p, unix.PR_SET_KEEPCAPS, 0)
-	prctl(p, unix.PR_SET_DUMPABLE, 0)
-	p.Want(prctl(p, unix.PR_GET_DUMPABLE, 0), 0)
-	sees(p, "user", unix.SYS_GETRESUID, h.uid)
+	h.take(p, h.uid)
+	setCaps(p, 0, permitted, 0)
+	return permitted
+}
+
+// ownMounts gives the process a mount namespace of its own.
+func ownMounts(p *script.Script, permitted uint64) {
 	setCaps(p, capMounts, permitted, 0)
 	p.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
 	p.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), p.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	setCaps(p, 0, permitted, 0)
-	return permitted
+}
+
+// take makes the process that of a user, without an effective capability.
+func (h *helper) take(p *script.Script, uid int) {
+	prctl(p, unix.PR_SET_KEEPCAPS, 1)
+	p.Call("change the user", unix.SYS_SETRESUID, script.Int(uid), script.Int(uid), script.Int(uid))
+	prctl(p, unix.PR_SET_KEEPCAPS, 0)
+	prctl(p, unix.PR_SET_DUMPABLE, 0)
+	p.Want(prctl(p, unix.PR_GET_DUMPABLE, 0), 0)
+	sees(p, "user", unix.SYS_GETRESUID, uid)
 }
 
 // finish gives up everything but caps, which were granted.

@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	AddFlags(root.PersistentFlags())
-	root.AddCommand(newServe(), newAdmin())
+	root.AddCommand(newServe(), newAdmin(), newConformance())
 	return root
 }
 

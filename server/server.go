@@ -90,7 +90,9 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, s.oci, changes, s.keys, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
+	after := &jobs{s: s, started: time.Now().UTC()}
+	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, after, found{s.discovery()})
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, after, pages}, nil
 }
 
 // openLibrary opens the library as the configuration says.

@@ -14,6 +14,7 @@ import (
 
 	"singularity/conf"
 	"singularity/conf/ecl"
+	"singularity/pgp"
 	"singularity/sif"
 	"singularity/sign/keyring"
 )
@@ -64,12 +65,16 @@ var ErrNoGroup = errors.New("not part of any execgroup")
 // Only the administrator's ring counts. With how Lazy the partitions that have a
 // hash tree are not read: whoever runs the image must read it through the trees.
 func Decide(ctx context.Context, f *sif.File, path, site string, c *ecl.Config, how How, now time.Time) *Decision {
+	return decide(ctx, f, path, keyring.Global(site, nil).Read, c, how, now)
+}
+
+func decide(ctx context.Context, f *sif.File, path string, read func() (*pgp.Ring, error), c *ecl.Config, how How, now time.Time) *Decision {
 	d := &Decision{Group: c.Group(filepath.Dir(path))}
 	if d.Group == nil {
 		d.Err = fmt.Errorf("%s %w", path, ErrNoGroup)
 		return d
 	}
-	ring, err := keyring.Global(site, nil).Read()
+	ring, err := read()
 	if err != nil {
 		d.Err = err
 		return d

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"singularity/conf/ecl"
 	"singularity/linux/syslog"
 	"singularity/pgp"
 	"singularity/sif"
@@ -59,19 +60,24 @@ func JudgeFile(ctx context.Context, image *os.File, s Site) (*verdict.Verdict, e
 	return v, nil
 }
 
-// ask asks the execution control list, and tells the system's log what it said.
-// It returns whether the list is activated.
+// ask asks the execution control list. It returns whether the list is activated.
 func (s *Site) ask(ctx context.Context, image *os.File, f *sif.File, o Options) (bool, error) {
 	c, err := ReadList(s.Dir)
 	if err != nil || !c.Activated {
 		return false, err
 	}
+	return true, obey(ctx, image, f, c, keyring.Global(s.Dir, nil).Read, o, os.Getuid())
+}
+
+// obey judges an open image by an activated list, for the user uid, and tells the
+// system's log.
+func obey(ctx context.Context, image *os.File, f *sif.File, c *ecl.Config, ring func() (*pgp.Ring, error), o Options, uid int) error {
 	// The path of what is open, whatever its name leads to by now.
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(image.Fd())))
 	if err != nil {
-		return true, err
+		return err
 	}
-	d := Decide(ctx, f, path, s.Dir, c, o.How, o.Now)
+	d := decide(ctx, f, path, ring, c, o.How, o.Now)
 	rule, result := "none", "allowed"
 	if d.Group != nil {
 		rule = d.Group.Tag + " (" + string(d.Group.Mode) + ")"
@@ -79,9 +85,9 @@ func (s *Site) ask(ctx context.Context, image *os.File, f *sif.File, o Options) 
 	if d.Err != nil {
 		result = "refused: " + d.Err.Error()
 	}
-	syslog.Send("execution control list: uid " + strconv.Itoa(os.Getuid()) + ", image " + strconv.Quote(path) + ", id " + f.Header().ID.String() +
+	syslog.Send("execution control list: uid " + strconv.Itoa(uid) + ", image " + strconv.Quote(path) + ", id " + f.Header().ID.String() +
 		", signed by " + strings.Join(d.Signers, " ") + ", execgroup " + rule + ": " + result)
-	return true, d.Err
+	return d.Err
 }
 
 // Judge tells what is to be known before a container starts from f: who signed

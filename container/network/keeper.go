@@ -4,12 +4,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"singularity/conf"
 	"singularity/linux/cni"
+	"singularity/priv"
+	"singularity/priv/keeper"
 )
 
 // KeeperName is the first argument of a keeper: a word that no verb is.
@@ -49,42 +50,16 @@ func KeeperMain(args []string) int {
 	default:
 		return 255
 	}
-	if err != nil {
-		say(replies, "error", err.Error())
-		return 255
-	}
-	say(replies, "ready", "")
-	io.Copy(io.Discard, control)
-	if err := undo(); err != nil {
-		say(replies, "warning", err.Error())
-		return 255
-	}
-	return 0
-}
-
-func say(w io.Writer, key, value string) {
-	io.WriteString(w, key+" "+strconv.Quote(value)+"\n")
+	return keeper.Keep(control, replies, undo, err)
 }
 
 // keepSite attaches site networks.
 func keepSite(args []string, replies io.Writer) (func() error, error) {
-	site := &cni.Site{Lists: args[0], Plugins: strings.Split(args[1], ":"), State: stateDir, Open: conf.OpenOwned}
+	site := &cni.Site{Lists: args[0], Plugins: strings.Split(args[1], ":"), State: priv.Networks, Open: conf.OpenOwned}
 	names := strings.Split(args[2], ",")
 	asked, err := cni.ParseArgs(names, args[3:], 0)
 	if err != nil {
 		return nil, err
 	}
-	n, err := site.Attach(os.Getuid(), names, asked)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range []struct {
-		key    string
-		values []string
-	}{{"ip", n.IPs}, {"server", n.Servers}, {"search", n.Search}, {"option", n.Options}, {"path", []string{n.Path()}}} {
-		for _, v := range l.values {
-			say(replies, l.key, v)
-		}
-	}
-	return n.Detach, nil
+	return keeper.Attach(site, os.Getuid(), names, asked, replies)
 }

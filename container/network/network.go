@@ -25,53 +25,37 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf"
 	"singularity/linux/cni"
 	"singularity/linux/entry"
 	"singularity/linux/signals"
+	"singularity/priv"
+	"singularity/priv/keeper"
 )
-
-// stateDir has the records of networks. What is below /run ends with the machine's
-// run, as networks do.
-const stateDir = "/run/singularity/network"
 
 // path is that of every program started here.
 const path = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-// pluginDirs are where the plug-ins are that came with Singularity, with a
-// distribution or from upstream.
-func pluginDirs() []string {
-	return []string{conf.Prefix + "/libexec/singularity/cni", "/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"}
-}
-
-// Site returns the places of the administrator's files.
-func Site(c *conf.Config) *cni.Site {
-	s := &cni.Site{Lists: c.CNIConfigurationPath, Plugins: pluginDirs(), State: stateDir, Open: conf.OpenOwned}
-	if s.Lists == "" {
-		s.Lists = conf.Dir() + "/network"
-	}
-	if c.CNIPluginPath != "" {
-		s.Plugins = []string{c.CNIPluginPath}
-	}
-	return s
-}
 
 // Network is the network of one container.
 type Network struct {
 	IPs, Servers, Search, Options []string
 	// Netns is the network namespace that the container must begin in; nil if it
-	// makes its own, for which Attach must be called then.
+	// makes its own, for which Attach must be called then, or if only the setuid
+	// helper may enter it, which knows it as ID.
 	Netns *os.File
+	ID    string
 
 	program string // a user's way out
 	args    []string
-	keeper  *keeper
+	keeper  *keeping
 }
 
 // Attach makes a network namespace for root and attaches it to networks called
 // names, with the words of --network-args.
 func Attach(c *conf.Config, names, words []string) (*Network, error) {
-	site := Site(c)
+	site := keeper.Site(c)
 	if _, err := cni.ParseArgs(names, words, 0); err != nil {
 		return nil, err
 	}
@@ -79,7 +63,48 @@ func Attach(c *conf.Config, names, words []string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{keeper: k}
+	n, path := k.network(lines)
+	if n.Netns, err = os.Open(path); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// AttachHelped is Attach for an ordinary user, by the setuid helper.
+func AttachHelped(names, words []string) (*Network, error) {
+	asked, err := cni.ParseArgs(names, words, lowestPort())
+	if err != nil {
+		return nil, err
+	}
+	r := &priv.Request{Verb: priv.NetVerb}
+	for i, a := range asked {
+		n := priv.Net{Name: names[i], IP: a.IP}
+		for _, p := range a.Ports {
+			n.Ports = append(n.Ports, priv.Port{Host: uint16(p.Host), Container: uint16(p.Container), Protocol: p.Protocol})
+		}
+		r.Nets = append(r.Nets, n)
+	}
+	f, pid, err := priv.Keep(r)
+	if err != nil {
+		return nil, err
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	k := &keeping{process: process, control: f, pipe: f}
+	lines, err := k.begin()
+	if err != nil {
+		return nil, err
+	}
+	n, _ := k.network(lines)
+	return n, nil
+}
+
+// network is what the keeper says of its networks, and the path of the namespace.
+func (k *keeping) network(lines []line) (n *Network, path string) {
+	n = &Network{keeper: k}
 	for _, l := range lines {
 		switch l.key {
 		case "ip":
@@ -90,20 +115,16 @@ func Attach(c *conf.Config, names, words []string) (*Network, error) {
 			n.Search = append(n.Search, l.value)
 		case "option":
 			n.Options = append(n.Options, l.value)
+		case "id":
+			n.ID = l.value
 		case "path":
-			n.Netns, err = os.Open(l.value)
+			path = l.value
 		}
 	}
 	if len(n.Servers) == 0 {
 		n.Servers = upstream("/etc/resolv.conf", upstreamFile)
 	}
-	if err == nil && n.Netns == nil {
-		err = errors.New("the keeper of the network made none")
-	}
-	if err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
-	return n, nil
+	return n, path
 }
 
 // Close ends the network and returns what could not be undone.
@@ -117,19 +138,19 @@ func (n *Network) Close() error {
 	return n.keeper.end()
 }
 
-// keeper is the process of a keeper, seen by the start.
-type keeper struct {
+// keeping is the process of a keeper, seen by the start.
+type keeping struct {
 	process *os.Process
-	control *os.File // closed: the network is no longer wanted
+	control *os.File // ended: the network is no longer wanted
 	replies *bufio.Reader
-	pipe    *os.File // of replies
+	pipe    *os.File // of replies; control itself if that is a socket
 }
 
 // line is what a keeper says.
 type line struct{ key, value string }
 
 // startKeeper starts a keeper and returns what it says until it is ready.
-func startKeeper(args []string) (*keeper, []line, error) {
+func startKeeper(args []string) (*keeping, []line, error) {
 	in, control, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
@@ -141,25 +162,31 @@ func startKeeper(args []string) (*keeper, []line, error) {
 		return nil, nil, err
 	}
 	defer out.Close()
-	k := &keeper{control: control, pipe: pipe, replies: bufio.NewReader(io.LimitReader(pipe, maxReplies))}
+	k := &keeping{control: control, pipe: pipe}
 	if k.process, err = spawn(append([]string{"singularity-cli", KeeperName}, args...), []*os.File{in, out}); err != nil {
 		control.Close()
 		pipe.Close()
 		return nil, nil, err
 	}
 	out.Close()
-	var lines []line
+	lines, err := k.begin()
+	return k, lines, err
+}
+
+// begin reads what the keeper says until it is ready.
+func (k *keeping) begin() (lines []line, err error) {
+	k.replies = bufio.NewReader(io.LimitReader(k.pipe, maxReplies))
 	for {
 		l, err := k.read()
 		switch {
 		case err != nil:
 			k.end()
-			return nil, nil, errors.New("the keeper of the network ended at its start")
+			return nil, errors.New("the keeper of the network ended at its start")
 		case l.key == "error":
 			k.end()
-			return nil, nil, errors.New(l.value)
+			return nil, errors.New(l.value)
 		case l.key == "ready":
-			return k, lines, nil
+			return lines, nil
 		}
 		lines = append(lines, l)
 	}
@@ -168,7 +195,7 @@ func startKeeper(args []string) (*keeper, []line, error) {
 // maxReplies bounds what a keeper may say, in bytes.
 const maxReplies = 1 << 20
 
-func (k *keeper) read() (line, error) {
+func (k *keeping) read() (line, error) {
 	text, err := k.replies.ReadString('\n')
 	if err != nil {
 		return line{}, err
@@ -179,8 +206,12 @@ func (k *keeper) read() (line, error) {
 }
 
 // end lets the keeper undo the network and waits for it.
-func (k *keeper) end() error {
-	k.control.Close()
+func (k *keeping) end() error {
+	if k.control == k.pipe {
+		unix.Shutdown(int(k.pipe.Fd()), unix.SHUT_WR)
+	} else {
+		k.control.Close()
+	}
 	defer k.pipe.Close()
 	var errs error
 	for {

@@ -19,13 +19,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/conf"
+	images "singularity/image"
 	"singularity/linux/script"
 	"singularity/priv"
 )
 
 func main() {
+	if os.Args[0] == "starter-verify" {
+		os.Exit(fakeVerify())
+	}
 	attacks := map[string]func([]string){
-		"argc": argc, "request": request, "steps": steps, "trace": trace, "signals": signals, "limits": limits, "kernel": kernel, "sniff": sniff,
+		"argc": argc, "request": request, "steps": steps, "trace": trace, "signals": signals, "limits": limits, "kernel": kernel, "sniff": sniff, "verify": verify,
+		"join": join, "net": net, "stopped": stopped,
 		"descriptors": descriptors, "arm": arm, "timers": timers, "killed": killed, "corrupt": corrupt, "policy": policy, "granted": granted, "swap": swap, "plain": plain, "look": look, "waiting": waiting,
 	}
 	attack := attacks[os.Args[1]]
@@ -392,19 +397,36 @@ func processes() (n uint64) {
 	return n
 }
 
-// kernel asks for a mount by the kernel of each file.
+// kernel asks for a mount by the kernel of each file. With -tree before them it wants
+// a hash tree to be used, with -shift another part of the file, and with -other it
+// says that the container is made of /etc.
 func kernel(args []string) {
+	how := ""
+	if strings.HasPrefix(args[0], "-") {
+		how, args = args[0], args[1:]
+	}
 	for _, path := range args {
 		r, _ := image(path, func(s *script.Script) {
 			s.Drop()
 			s.Exec([]string{"/bin/true"}, []string{"true"}, nil, "")
 		})
-		fi, err := os.Stat(path)
+		im, err := images.Open(path)
 		check(err)
-		if b, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(b), "hsqs") {
+		if im.Kind == images.Squashfs {
 			r.Start.Images[0].Format = conf.FormatSquashfs
 		}
-		r.Start.Kernel = &priv.Kernel{FD: r.FDs[0], Size: uint64(fi.Size()), Mount: 900}
+		r.Start.Kernel = &priv.Kernel{FD: r.FDs[0], Off: uint64(im.Off), Size: uint64(im.Size), Mount: 900, Tree: how == "-tree"}
+		switch how {
+		case "-shift":
+			r.Start.Kernel.Off += 4096
+			r.Start.Kernel.Size -= 4096
+		case "-other":
+			dir, err := os.Open("/etc")
+			check(err)
+			open = append(open, dir)
+			r.FDs = append(r.FDs, int(dir.Fd()))
+			r.Start.Images = []priv.Image{{FD: int(dir.Fd()), Format: conf.FormatDir}}
+		}
 		fmt.Println(filepath.Base(path), ask(r))
 	}
 }

@@ -13,10 +13,13 @@ import (
 // plainUser is nobody's uid: the helper needs no user of a name.
 const plainUser = 4321
 
+// userEnv is the user's environment, who has no home directory.
+var userEnv = []string{"PATH=/usr/bin:/bin", "HOME=/", "SINGULARITY_CONFIGDIR=/nonexistent"}
+
 func asUser(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=/"}
+	cmd.Env = userEnv
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: plainUser, Gid: plainUser}}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

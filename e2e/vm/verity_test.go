@@ -28,6 +28,18 @@ func needVerity(t *testing.T) {
 	}
 }
 
+// noise are three megabytes that do not compress.
+func noise() []byte {
+	b := make([]byte, 3<<20)
+	for i, x := 0, uint32(1); i < len(b); i++ {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		b[i] = byte(x)
+	}
+	return b
+}
+
 // TestDMVerityTakesOurTree: the kernel reads the partition of a signed image by
 // the tree that sign put into it, and finds a bit that was flipped.
 func TestDMVerityTakesOurTree(t *testing.T) {
@@ -35,14 +47,7 @@ func TestDMVerityTakesOurTree(t *testing.T) {
 	box := image(t)
 	dir := t.TempDir()
 	os.Setenv("SINGULARITY_CONFIGDIR", filepath.Join(dir, "conf"))
-	noise := make([]byte, 3<<20)
-	for i, x := 0, uint32(1); i < len(noise); i++ {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		noise[i] = byte(x)
-	}
-	if err := os.WriteFile(filepath.Join(box, "noise"), noise, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(box, "noise"), noise(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "image.sif")

@@ -192,18 +192,6 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-func TestOwned(t *testing.T) {
-	s := &Site{State: "/s"}
-	if p, err := s.Owned(1000, "u1000-ab"); err != nil || p != "/s/u1000-ab/net" {
-		t.Error(p, err)
-	}
-	for _, bad := range []string{"", "u100-ab", "u10000-ab", "u1000-../x", "u1000", "../u1000-ab"} {
-		if p, err := s.Owned(1000, bad); err == nil {
-			t.Errorf("%q leads to %s", bad, p)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(bridge)
 	for _, file := range []string{"00_bridge", "10_ptp", "20_ipvlan", "30_macvlan", "40_fakeroot"} {
@@ -255,4 +243,22 @@ func FuzzArgs(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRoom: an ordinary user has so many networks at a time, whoever else has some.
+func TestRoom(t *testing.T) {
+	s := &Site{State: t.TempDir()}
+	for i := range maxRecords {
+		if err := s.room(1000); err != nil {
+			t.Fatalf("with %d: %v", i, err)
+		}
+		for _, name := range []string{"u1000-", "u10000-", "u0-"} {
+			if err := os.Mkdir(s.State+"/"+name+string(rune('0'+i)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s.room(1000) == nil || s.room(10000) == nil || s.room(100) != nil || s.room(0) != nil {
+		t.Error("the wrong users have room")
+	}
 }

@@ -17,8 +17,12 @@ const (
 	mountName  = "net" // where the namespace is mounted, so that it outlives every process
 )
 
-// maxNetworks bounds the networks of one container.
-const maxNetworks = 16
+// maxNetworks bounds the networks of one container, and maxRecords the containers
+// with networks that an ordinary user has at a time.
+const (
+	maxNetworks = 16
+	maxRecords  = 64
+)
 
 // Network is a network namespace that is attached to networks.
 type Network struct {
@@ -81,15 +85,8 @@ func (s *Site) Attach(uid int, names []string, args []Args) (_ *Network, err err
 // Path returns the path of the namespace.
 func (n *Network) Path() string { return n.dir + "/" + mountName }
 
-// Owned returns the path of the namespace of the network id if it was made for
-// the user uid.
-func (s *Site) Owned(uid int, id string) (string, error) {
-	if !validName(id) || !strings.HasPrefix(id, prefix(uid)) {
-		return "", errors.New("no network " + strconv.Quote(id) + " is this user's")
-	}
-	return s.State + "/" + id + "/" + mountName, nil
-}
-
+// prefix begins the names of the networks of a user, by which the setuid helper
+// knows them.
 func prefix(uid int) string { return "u" + strconv.Itoa(uid) + "-" }
 
 // add runs the programs of a.
@@ -204,6 +201,9 @@ func (n *Network) begin(uid int) error {
 		return err
 	}
 	n.site.recover(all)
+	if err := n.site.room(uid); err != nil {
+		return err
+	}
 	random := make([]byte, 8)
 	if _, err := unix.Getrandom(random, 0); err != nil {
 		return err
@@ -217,6 +217,24 @@ func (n *Network) begin(uid int) error {
 		return err
 	}
 	return errors.Join(unix.Flock(int(n.lock.Fd()), unix.LOCK_EX), n.write())
+}
+
+// room tells whether the user may have one more record.
+func (s *Site) room(uid int) error {
+	names, err := os.ReadDir(s.State)
+	if err != nil || uid == 0 {
+		return err
+	}
+	have := 0
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), prefix(uid)) {
+			have++
+		}
+	}
+	if have >= maxRecords {
+		return errors.New("this user has " + strconv.Itoa(have) + " containers with networks already")
+	}
+	return nil
 }
 
 // recover undoes what processes left that were killed. What cannot be undone is

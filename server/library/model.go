@@ -39,6 +39,8 @@ type collection struct {
 	CreatedBy   string    `json:"createdBy"`
 	CreatedAt   time.Time `json:"createdAt"`
 	UpdatedAt   time.Time `json:"updatedAt,omitzero"`
+
+	FullDescription string `json:"fullDescription,omitempty"`
 }
 
 func (c *collection) path() string { return c.EntityName + "/" + c.Name }
@@ -273,7 +275,7 @@ func (e *entity) answer() api.Entity {
 }
 
 func (c *collection) answer() api.Collection {
-	return api.Collection{ID: c.ID, Name: c.Name, Description: c.Description, Entity: c.Entity, EntityName: c.EntityName, Private: c.Private,
+	return api.Collection{ID: c.ID, Name: c.Name, Description: c.Description, FullDescription: c.FullDescription, Entity: c.Entity, EntityName: c.EntityName, Private: c.Private,
 		CreatedBy: c.CreatedBy, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
 }
 

@@ -1,0 +1,181 @@
+package priv
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"singularity/linux/script"
+)
+
+// The requests of the device mapper: struct dm_ioctl, then what it is about.
+const (
+	mapperHead = 312
+	mapperSize = 4096
+	specSize   = 40 // of struct dm_target_spec
+	sectorSize = 512
+	minorBits  = 20
+)
+
+// The offsets of fields of struct dm_ioctl.
+const (
+	headStart   = 16 // where the rest begins
+	headTargets = 20
+	headFlags   = 28
+	headDev     = 40
+	headName    = 48
+)
+
+// mapped is a device of the device mapper that is made.
+type mapped struct {
+	name    string
+	minor   uint32
+	kind    string // of the target
+	params  string
+	sectors uint64
+}
+
+// request is the memory of an ioctl about d.
+func (d *mapped) request(flags uint32) []byte {
+	b := make([]byte, mapperSize)
+	for i, v := range []uint32{4, 0, 0, mapperSize, mapperHead} {
+		binary.NativeEndian.PutUint32(b[4*i:], v)
+	}
+	binary.NativeEndian.PutUint32(b[headFlags:], flags)
+	copy(b[headName:headName+unix.DM_NAME_LEN-1], d.name)
+	return b
+}
+
+// table is the request that loads the table of d.
+func (d *mapped) table() []byte {
+	b := d.request(unix.DM_READONLY_FLAG)
+	binary.NativeEndian.PutUint32(b[headTargets:], 1)
+	copy(b[mapperHead:], d.spec())
+	return b
+}
+
+// spec is the one line of the table: struct dm_target_spec and its parameters.
+func (d *mapped) spec() []byte {
+	b := make([]byte, specSize, specSize+len(d.params)+1)
+	binary.NativeEndian.PutUint64(b[8:], d.sectors)
+	copy(b[24:], d.kind)
+	return append(append(b, d.params...), 0)
+}
+
+// openMapper opens the device mapper if it has dm-verity, else it returns nil.
+func openMapper() *os.File {
+	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	if err != nil {
+		return nil
+	}
+	if script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: "verity"}).request(0)) != nil {
+		control.Close()
+		return nil
+	}
+	return control
+}
+
+// mountVerity mounts the squashfs of an image over dm-verity.
+func (h *helper) mountVerity(control, f *os.File, v *Verdict) (int, error) {
+	data, err := h.loop(f, v.Off, v.Size)
+	if err != nil {
+		return -1, err
+	}
+	defer data.Close()
+	tree, err := h.loop(f, v.Tree.Off, v.Tree.Size)
+	if err != nil {
+		return -1, err
+	}
+	defer tree.Close()
+	a, err := stat(data)
+	b, err2 := stat(tree)
+	if err := errors.Join(err, err2); err != nil {
+		return -1, err
+	}
+	salt := cmp.Or(fmt.Sprintf("%x", v.Tree.Salt), "-")
+	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %d:%d %d:%d %d %d %d 1 sha256 %x %s",
+		unix.Major(a.Rdev), unix.Minor(a.Rdev), unix.Major(b.Rdev), unix.Minor(b.Rdev), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
+	dev, err := d.open(control)
+	if err != nil {
+		return -1, err
+	}
+	defer dev.Close()
+	return mountBlock(d.path())
+}
+
+func (d *mapped) path() string { return "/dev/dm-" + strconv.Itoa(int(d.minor)) }
+
+// open makes the device, which ends with its last user.
+//
+// Security: between its making and the order to remove it when it is not used any
+// more, nothing may end the process. The caller can end this one. So another
+// does it, which is root's and has no terminal, no limit and no signal that
+// somebody could send; it shares the table of descriptors, and so hands over what
+// it opened in place of /dev/null.
+func (d *mapped) open(control *os.File) (*os.File, error) {
+	var random [8]byte
+	if n, err := unix.Getrandom(random[:], 0); err != nil || n != len(random) {
+		return nil, &KernelError{"no random numbers"}
+	}
+	// The upper half of the numbers, which the kernel itself begins with at 0.
+	d.minor = 1<<(minorBits-1) | binary.NativeEndian.Uint32(random[:])>>(32-minorBits+1)
+	d.name = fmt.Sprintf("singularity-%d-%x", os.Getpid(), random)
+	dev, err := os.Open("/dev/null")
+	if err != nil {
+		return nil, err
+	}
+	create := d.request(unix.DM_PERSISTENT_DEV_FLAG)
+	binary.NativeEndian.PutUint64(create[headDev:], unix.Mkdev(0, d.minor))
+	p := &script.Script{}
+	ask := func(what string, nr int, b []byte) script.Slot {
+		return p.Call(what, unix.SYS_IOCTL, script.Int(int(control.Fd())), script.Int(nr), p.Bytes(b))
+	}
+	p.Call("begin a session", unix.SYS_SETSID)
+	p.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), p.Words([]uint64{1<<64 - 1}), script.Int(0), script.Int(8))
+	p.Call("become root's", unix.SYS_SETRESUID, script.Int(0), script.Int(0), script.Int(0))
+	limit(p, unix.RLIMIT_CPU, 1<<64-1)
+	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
+	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
+	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
+	fd := p.Call("open it", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str(d.path()), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
+	p.SkipFail(fd, 1)
+	p.Optional(p.Call("hand it over", unix.SYS_DUP3, fd.Arg(), script.Int(int(dev.Fd())), script.Int(unix.O_CLOEXEC)))
+	ask("have it removed", unix.DM_DEV_REMOVE, d.request(unix.DM_DEFERRED_REMOVE))
+	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
+	pid, err := p.Fork(unix.CLONE_FILES, int(dev.Fd()))
+	if err == nil {
+		err = wait(pid)
+	}
+	if err == nil {
+		err = d.check(control, dev)
+	}
+	if err != nil {
+		dev.Close()
+		return nil, &KernelError{"the device mapper makes no device of " + d.kind + ": " + err.Error()}
+	}
+	return dev, nil
+}
+
+// check reads back what the device is, and that it is the one that is open.
+func (d *mapped) check(control, dev *os.File) error {
+	b := d.request(unix.DM_STATUS_TABLE_FLAG)
+	st, err := stat(dev)
+	if err := errors.Join(err, script.Ioctl(control.Fd(), unix.DM_TABLE_STATUS, b)); err != nil {
+		return err
+	}
+	word := func(off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
+	const want = unix.DM_READONLY_FLAG | unix.DM_ACTIVE_PRESENT_FLAG | unix.DM_DEFERRED_REMOVE
+	const never = unix.DM_SUSPEND_FLAG | unix.DM_INACTIVE_PRESENT_FLAG | unix.DM_BUFFER_FULL_FLAG
+	clear(b[mapperHead+16 : mapperHead+24]) // what only an answer has
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == binary.NativeEndian.Uint64(b[headDev:]) && word(headFlags)&(want|never) == want &&
+		word(headTargets) == 1 && word(headStart) == mapperHead && bytes.HasPrefix(b[mapperHead:], d.spec()) {
+		return nil
+	}
+	return errors.New("it is not as it was configured")
+}

@@ -1,0 +1,111 @@
+package sign
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"singularity/conf/ecl"
+	"singularity/pgp"
+	"singularity/priv"
+	"singularity/sif"
+	"singularity/sign/verdict"
+	"singularity/verity"
+)
+
+// HelperSite is what the setuid helper gives with an image to judge: open files of
+// the administrator, and nothing of the caller's.
+type HelperSite struct {
+	Full   bool     // read the root partition although it has a hash tree
+	List   *os.File // the execution control list; nil: it is not asked
+	Ring   *os.File // the site's keyring
+	Caller int      // the user id, for the system's log
+}
+
+// JudgeForHelper judges an image for the setuid helper, by the site's keyring
+// alone. Without a list an image that has no hash tree is not read, since nothing of
+// it is used then. With one, all of an image is read whose tree is not used later.
+func JudgeForHelper(ctx context.Context, image *os.File, s HelperSite) *priv.Verdict {
+	v, err := s.judge(ctx, image)
+	if err != nil {
+		return &priv.Verdict{Text: err.Error()}
+	}
+	return v
+}
+
+func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, error) {
+	fi, err := image.Stat()
+	if err != nil {
+		return nil, err
+	}
+	f, err := sif.Open(image, fi.Size())
+	if err != nil {
+		return nil, err
+	}
+	ring, err := readRing(s.Ring)
+	if err != nil {
+		return nil, errors.New("cannot read the site's keyring: " + err.Error())
+	}
+	o := Options{Now: time.Now(), How: Full, Keyrings: []Keyring{{Origin: Global, Ring: ring}}}
+	v := &priv.Verdict{OK: true}
+	root, err := f.Primary()
+	p, ok := root.Partition()
+	if ok = ok && err == nil && p.FS == sif.FSSquashfs && root.Off%512 == 0; ok {
+		v.Off, v.Size = uint64(root.Off), uint64(root.Size)
+	}
+	trees, _ := Trees(f)
+	ok = ok && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
+	if ok && !s.Full {
+		o.How = Lazy
+	}
+	if s.List != nil {
+		if v.Listed, err = s.ask(ctx, image, f, ring, o); err != nil {
+			return nil, errors.New("while checking container image with ECL: " + err.Error())
+		}
+	}
+	if !ok {
+		v.Text = "it has no hash tree of a squashfs"
+		return v, nil
+	}
+	if v.Listed {
+		o.How = Lazy // all that Full reads was read
+	}
+	judged := Judge(ctx, f, o)
+	v.Text = string(judged.State) + " " + judged.Text
+	switch t := judged.Tree(root.ID); {
+	case t != nil && judged.State == verdict.Trusted:
+		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
+	case v.Listed && !s.Full:
+		// The list trusted a tree that is not used.
+		return nil, errors.New("its hash tree cannot be used: " + v.Text)
+	}
+	return v, nil
+}
+
+// ask asks the list, as Site.ask does.
+func (s *HelperSite) ask(ctx context.Context, image *os.File, f *sif.File, ring *pgp.Ring, o Options) (bool, error) {
+	text, err := io.ReadAll(io.LimitReader(s.List, ecl.MaxSize+1))
+	if err != nil {
+		return false, err
+	}
+	c, err := ecl.Parse(text, filepath.EvalSymlinks)
+	if err != nil {
+		return false, errors.New("cannot use " + ListName + ": " + err.Error())
+	}
+	if !c.Activated {
+		return false, nil
+	}
+	return true, obey(ctx, image, f, c, func() (*pgp.Ring, error) { return ring, nil }, o, s.Caller)
+}
+
+func readRing(f *os.File) (*pgp.Ring, error) {
+	data, err := io.ReadAll(io.LimitReader(f, pgp.MaxRingSize+1))
+	if err != nil {
+		return nil, err
+	}
+	return pgp.ParseRing(data)
+}
