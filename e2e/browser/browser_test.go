@@ -496,7 +496,7 @@ func (v *site) people() {
 	v.want(v.text(), "there is no account")
 	v.fill("main input[name=name]:not([type=hidden])", "alice")
 	v.click("main button.main")
-	v.want(v.text(), "alice", "reader")
+	v.want(eval[string](v, "document.querySelector('tbody').innerText"), "alice", "reader", "no end")
 	v.look("members")
 	v.want(v.open("/admin/audit"), "token.create", "grant.set", "collection.create")
 	v.look("audit")
