@@ -587,7 +587,7 @@ func (v *site) keys() {
 	v.want(v.open("/library/admin/tools/python:signed"), "Signed by Alice", "alice@example.org", "the signature was checked here")
 	v.look("image-signed")
 	v.click("main section a[href^='/keystore/']")
-	v.want(v.text(), "In use", "python:signed", "singularity key pull "+print, "not proven")
+	v.want(v.text(), "In use", "python:signed", "singularity key pull "+print, "address known to be theirs")
 	v.look("key")
 	v.want(v.open("/keystore?q=0x"+print), "Found 1 key.")
 	v.look("keys-found")
