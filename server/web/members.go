@@ -17,7 +17,6 @@ type membersView struct {
 	Message string
 	Path    string
 	Action  string
-	Name    string
 	Members []api.Grant
 	Roles   []auth.Role
 }
@@ -55,7 +54,7 @@ func (s *Service) membersForm(w http.ResponseWriter, r *http.Request) error {
 	if err := s.setRole(r, grants(full), name); err != nil {
 		return s.sayAgain(w, err, "members.html", func(message string) (any, error) {
 			v, err := s.membersView(r)
-			v.Message, v.Name = message, name
+			v.Message = message
 			return v, err
 		})
 	}
