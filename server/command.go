@@ -7,10 +7,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/conf"
+	"singularity/server/worker"
 )
 
 // Main runs the program with its arguments and returns the exit status.
 func Main(argv []string) int {
+	if len(argv) > 1 {
+		switch argv[1] {
+		case worker.KeeperVerb:
+			return worker.Keeper()
+		case worker.InsideVerb:
+			return worker.Inside()
+		}
+	}
 	root := newRoot()
 	root.SetArgs(append([]string{}, argv[1:]...))
 	if err := root.Execute(); err != nil {
@@ -23,8 +32,8 @@ func Main(argv []string) int {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:               "singularity-server",
-		Short:             "A library of container images, a store of keys, and their accounts",
-		Long:              "singularity-server hosts container images and keys for singularity and other clients, in one program with storage of its own.",
+		Short:             "A library of container images, a store of keys, a builder, and their accounts",
+		Long:              "singularity-server hosts container images and keys for singularity and other clients, and builds images for them, in one program with storage of its own.",
 		Example:           "  $ singularity-server serve --data /srv/singularity --url https://images.example.org:8443",
 		Version:           conf.Version,
 		SilenceErrors:     true,
@@ -32,7 +41,7 @@ func newRoot() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	AddFlags(root.PersistentFlags())
-	root.AddCommand(newServe(), newAdmin())
+	root.AddCommand(newServe(), newWorker(), newAdmin())
 	return root
 }
 

@@ -16,6 +16,7 @@
 //   - command.go, admin.go: the verbs; config.go: the file
 //   - server.go: from start to stop; handler.go, limit.go: before every route
 //   - tls.go: certificates; internal.go, metrics.go: the internal listener
+//   - build.go: the remote builder and its workers
 //   - discovery.go: where clients find what; first.go: what a first start says
 package server
 
@@ -39,8 +40,10 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/builder"
 	"singularity/server/keystore"
 	"singularity/server/library"
+	"singularity/server/queue"
 	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -58,6 +61,8 @@ type Server struct {
 	lib    *library.Service
 	keys   *keystore.Service
 	oci    *registry.Service
+	queue  *queue.Queue
+	builds *builder.Service
 	front  *front
 	ready  atomic.Bool
 	log    *slog.Logger
@@ -90,7 +95,10 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, s.oci, changes, s.keys, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
+	if s.builds, err = s.openBuilder(ctx); err != nil {
+		return nil, err
+	}
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
 }
 
 // openLibrary opens the library as the configuration says.
@@ -208,6 +216,14 @@ func (s *Server) Run(ctx context.Context) error {
 	swept := make(chan struct{})
 	go func() { defer close(swept); s.sweep(sweeping) }()
 	defer func() { stopSweeping(); <-swept }()
+	tidied := make(chan struct{})
+	go func() { defer close(tidied); s.builds.Run(sweeping) }()
+	defer func() { stopSweeping(); <-tidied }()
+	stopWorkers, err := s.startWorkers()
+	if err != nil {
+		return err
+	}
+	defer stopWorkers()
 	s.ready.Store(true)
 	s.log.Info("ready", "url", s.config.URL, "internal", s.internal.Addr().String())
 	select {
@@ -217,6 +233,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Info("stopping")
 	}
 	s.ready.Store(false)
+	stopWorkers() // while they can still give back what they have
+	s.builds.Stop()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), duration(s.config.StopTime))
 	defer cancel()
 	if e := public.Shutdown(stop); e != nil {
@@ -298,6 +316,9 @@ func (s *Server) close() {
 	}
 	if s.internal != nil {
 		s.internal.Close()
+	}
+	if s.queue != nil {
+		s.queue.Close()
 	}
 	if s.store != nil {
 		s.store.Close()

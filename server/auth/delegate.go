@@ -47,15 +47,12 @@ func (s *Service) Delegate(ctx context.Context, owner, origin string, only Only,
 	return text, info.ID, err
 }
 
-// EndDelegation makes a token that Delegate made as if it had never been.
-func (s *Service) EndDelegation(ctx context.Context, id string) error {
+// EndDelegation ends a token that Delegate made, and those made by it.
+func (s *Service) EndDelegation(ctx context.Context, owner, id string) error {
 	if id == "" {
 		return nil
 	}
-	t, err := s.tokens.Get(ctx, id)
-	if err == nil && t.Value.Only != nil {
-		err = s.tokens.Delete(ctx, id, 0)
-	}
+	err := s.RevokeToken(ctx, owner, id)
 	if isNotFound(err) {
 		return nil
 	}
