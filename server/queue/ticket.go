@@ -72,14 +72,18 @@ func (q *Queue) Has(ctx context.Context, seq uint64) (bool, error) {
 	return err == nil, err
 }
 
-// Drop takes a ticket out.
+// Drop takes a ticket out, if it is there.
 func (q *Queue) Drop(ctx context.Context, seq uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	if err := q.jobs.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return err
+	err := q.jobs.DeleteMsg(call, seq)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if here, e := q.Has(ctx, seq); e == nil && !here {
+		return nil
+	}
+	return err
 }
 
 // line is the tickets of one user, architecture and priority.

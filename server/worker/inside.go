@@ -184,10 +184,10 @@ func (in *inside) root(dir string) error {
 			return err
 		}
 	}
-	if err := in.program(root); err != nil {
+	if err := in.mounts(root, dir+"/work"); err != nil {
 		return err
 	}
-	if err := in.mounts(root, dir+"/work"); err != nil {
+	if err := in.program(root); err != nil {
 		return err
 	}
 	if err := unix.Chdir(root); err != nil {
