@@ -433,7 +433,8 @@ func (in *inside) start() (int, error) {
 	id := 1000
 	if s.IDs.Count > 1 {
 		id = 0
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: int(s.IDs.Count)}}
+		// In two pieces, as they are above: the kernel takes none that spans two.
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 1, HostID: 1, Size: int(s.IDs.Count) - 1}}
 		attr.GidMappings, attr.GidMappingsEnableSetgroups = attr.UidMappings, true
 	} else {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: id, HostID: 0, Size: 1}}

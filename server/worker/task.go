@@ -47,15 +47,13 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 		end = api.WorkerDone{State: "queued"}
 		giveBack, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer stop()
-		building = giveBack
+		ctx = giveBack
 	case errors.Is(context.Cause(building), errGone):
 		log.Info("the build is not this worker's any more")
 		return
 	}
 	end.Fence = t.Fence
-	err := persist(building, func() error {
-		return w.post(building, "/internal/v1/builds/"+t.ID+"/done", end, nil)
-	})
+	err := persist(ctx, func() error { return w.post(ctx, "/internal/v1/builds/"+t.ID+"/done", end, nil) })
 	if err != nil {
 		log.Warn("the end of a build is not told", "state", end.State, "error", err.Error())
 		return
