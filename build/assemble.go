@@ -84,8 +84,10 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 		// other builders, which scripts rely on.
 		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
 	}
-	_, err = sif.Create(f, o, objects...)
-	return err
+	if _, err = sif.Create(f, o, objects...); err != nil {
+		return err
+	}
+	return b.addBills(ctx, f, o.Time)
 }
 
 // packSealed writes the root file system encrypted: what is plain stays in

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"singularity/build/deffile"
@@ -11,6 +12,7 @@ import (
 	"singularity/image"
 	"singularity/luks"
 	"singularity/oci"
+	"singularity/sbom"
 )
 
 // Owners tells what kind of root the build is, and so which owners files can
@@ -134,6 +136,9 @@ type Options struct {
 	// system, and Message is its key, encrypted for a PEM file; nil for none.
 	Seal    func(ctx context.Context, w io.WriterAt) (*luks.Writer, error)
 	Message []byte
+	// Catalog, if not nil, lists the packages in the image that f is, for its bill
+	// of materials. Without it, and for an encrypted image, there is none.
+	Catalog func(ctx context.Context, f *os.File) (*sbom.Inventory, error)
 	// StripMetadata leaves out the definition and the labels beside the root.
 	StripMetadata bool
 

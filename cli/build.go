@@ -31,7 +31,7 @@ import (
 
 // buildFlags are the flags of build.
 type buildFlags struct {
-	sandbox, update, force, noTest, fixPerms, noCleanup, fakeroot, noSetgroups bool
+	sandbox, update, force, noTest, noSBOM, fixPerms, noCleanup, fakeroot, noSetgroups bool
 
 	json, cacheSteps, nv, nvccli, rocm bool
 
@@ -108,6 +108,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringVar(&o.squashfsArgs, "mksquashfs-args", "", "choose compressor and block size by `arguments` of mksquashfs")
 	f.StringArrayVar(&o.mounts, "mount", nil, "mount for %post and %test: `spec` is type=bind,src=PATH,dst=PATH[,ro]")
 	f.BoolVar(&o.noCleanup, "no-cleanup", false, "keep the temporary directory")
+	f.BoolVar(&o.noSBOM, "no-sbom", false, "do not list the packages of the image in it")
 	f.BoolVarP(&o.noTest, "notest", "T", false, "do not run %test")
 	f.StringVar(&o.platform, "platform", "", "the same as --arch for a `platform` such as linux/arm/v7")
 	f.BoolVar(&o.nv, "nv", false, "show the NVIDIA driver to %post and %test")
@@ -198,6 +199,9 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
 		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost, FilesRoot: f.filesRoot, FilesDir: f.filesDir,
+	}
+	if !f.noSBOM {
+		o.Catalog = catalogSelf
 	}
 	if err := f.checkEncryption(); err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"singularity/action"
+	"singularity/catalog"
 	"singularity/cli/prompt"
 	"singularity/cli/unlock"
 	"singularity/container"
@@ -33,6 +34,9 @@ import (
 
 // Main runs singularity-cli with argv and returns its exit status.
 func Main(argv []string) int {
+	if len(argv) > 1 && argv[1] == catalog.Verb {
+		return catalog.Main()
+	}
 	if len(argv) > 1 && argv[1] == container.ShellVerb {
 		return shell.Main(argv[2:])
 	}
@@ -104,6 +108,7 @@ func newRoot(log *action.Log) *cobra.Command {
 // commands lists the verbs; each comes from the file of its name.
 func commands(log *action.Log) []*cobra.Command {
 	return []*cobra.Command{
+		newAdvisoriesCommand(log),
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCacheCommand(log),
@@ -124,6 +129,8 @@ func commands(log *action.Log) []*cobra.Command {
 		newRegistryCommand(log),
 		newRemoteCommand(log),
 		newRunHelpCommand(log),
+		newSBOMCommand(log),
+		newScanCommand(log),
 		newSearchCommand(log),
 		newSIFCommand(log),
 		newSignCommand(log),

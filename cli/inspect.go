@@ -20,8 +20,8 @@ import (
 type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
-	listApps, json, all, provenance bool
-	app                             string
+	listApps, json, all, provenance, sbom bool
+	app                                   string
 }
 
 func newInspectCommand(log *action.Log) *cobra.Command {
@@ -50,6 +50,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.listApps, "list-apps", false, "list the apps")
 	f.BoolVar(&o.provenance, "provenance", false, "show what a SIF was made of, as JSON")
 	f.BoolVarP(&o.runscript, "runscript", "r", false, "show the runscript")
+	f.BoolVar(&o.sbom, "sbom", false, "show the list of packages that a SIF carries, as JSON")
 	f.BoolVarP(&o.startscript, "startscript", "s", false, "show the startscript")
 	f.BoolVarP(&o.test, "test", "t", false, "show the test script")
 	return c
@@ -65,6 +66,9 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 	defer im.Close()
 	if o.provenance {
 		return writeProvenance(w, im, path)
+	}
+	if o.sbom {
+		return writeBill(w, im, path)
 	}
 	meta, err := imageMetadata(im)
 	if err != nil {
@@ -95,16 +99,36 @@ func writeProvenance(w io.Writer, im *image.Image, path string) error {
 	if !ok {
 		return none
 	}
-	data, err := im.SIF.ReadAll(o)
+	return writeObject(w, im.SIF, o, path, "its provenance")
+}
+
+// writeObject writes an object that must be JSON, safe for a terminal.
+func writeObject(w io.Writer, f *sif.File, o sif.Object, path, what string) error {
+	data, err := f.ReadAll(o)
 	if err != nil {
 		return fmt.Errorf("cannot inspect %q: %w", path, err)
 	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, data, "", "\t"); err != nil {
-		return fmt.Errorf("cannot inspect %q: its provenance is not JSON: %w", path, err)
+		return fmt.Errorf("cannot inspect %q: %s is not JSON: %w", path, what, err)
 	}
 	_, err = io.WriteString(w, strings.TrimRight(escapeJSON(out.String()), "\n")+"\n")
 	return err
+}
+
+// writeBill writes the bill of materials that the image carries: like the
+// provenance, what its author says.
+func writeBill(w io.Writer, im *image.Image, path string) error {
+	if im.SIF != nil {
+		for _, o := range im.SIF.Objects() {
+			b, ok := o.SBOM()
+			if !ok || b.Format != sif.SBOMCycloneDXJSON && b.Format != sif.SBOMSPDXJSON {
+				continue
+			}
+			return writeObject(w, im.SIF, o, path, "its bill of materials")
+		}
+	}
+	return action.Fatal(fmt.Errorf("cannot inspect %q: it has no bill of materials", path), "singularity sbom makes one from the files in the image")
 }
 
 // pick returns the part of m that o selects.

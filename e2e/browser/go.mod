@@ -1,6 +1,6 @@
 module singularity/e2e/browser
 
-go 1.26.0
+go 1.26.3
 
 require (
 	github.com/chromedp/cdproto v0.159.0

@@ -1,6 +1,6 @@
 module singularity/e2e/oracle
 
-go 1.26.0
+go 1.26.3
 
 require (
 	github.com/sylabs/sif/v2 v2.24.2
