@@ -151,6 +151,9 @@ var emulators = map[string]string{"arm64": "aarch64", "arm": "arm", "amd64": "x8
 
 // emulated tells whether this kernel runs the programs of an architecture.
 func emulated(arch string) bool {
+	if _, _, inside := rootKind(); inside {
+		return true // that was looked at before: this /proc is another one
+	}
 	name, ok := emulators[arch]
 	if !ok {
 		return false
