@@ -217,7 +217,7 @@ func (s *Service) task(ctx context.Context, before, j *job) (*api.BuildTask, err
 	}
 	line := "Started\n"
 	if before.State != Queued || j.Attempts > 1 {
-		line = fmt.Sprintf("The worker was lost: another begins anew, attempt %d of %d\n", j.Attempts, maxAttempts)
+		line = fmt.Sprintf("Started again, attempt %d of %d\n", j.Attempts, maxAttempts)
 	}
 	s.say(ctx, j.ID, line)
 	return t, nil
@@ -338,7 +338,7 @@ func (s *Service) done(w http.ResponseWriter, r *http.Request) error {
 	reason := printable(in.Reason)
 	switch state := State(in.State); state {
 	case Queued:
-		err = s.giveBack(ctx, j)
+		err = s.giveBack(ctx, j, reason)
 	case Failed, TimedOut:
 		err = s.end(ctx, j.ID, j.Fence, state, reason, nil)
 	case Succeeded:
@@ -361,18 +361,35 @@ func (s *Service) done(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// giveBack puts a job back that its worker will not end, through no fault of it.
-func (s *Service) giveBack(ctx context.Context, j *job) error {
+// giveBack puts a job back that its worker will not end: because the worker stops,
+// or, with a reason, because it failed while this server was away, which counts as
+// an attempt.
+func (s *Service) giveBack(ctx context.Context, j *job, reason string) error {
+	if got, ok, err := s.arrived(ctx, j); err != nil || ok {
+		if err == nil { // all but the word of it was done
+			err = s.end(ctx, j.ID, j.Fence, Succeeded, "", func(j *job) { j.ImageSize = got })
+		}
+		return err
+	}
+	if reason != "" && j.Attempts >= maxAttempts {
+		return s.end(ctx, j.ID, j.Fence, Failed, reason, nil)
+	}
 	_, err := s.alter(ctx, j.ID, j.Fence, func(j *job) error {
 		j.State, j.Worker = Queued, ""
 		j.Fence++
-		j.Attempts--
+		if reason == "" {
+			j.Attempts--
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.say(ctx, j.ID, "The worker stops: the build waits for another\n")
+	line := "The worker stops: the build waits for another\n"
+	if reason != "" {
+		line = "The server was away meanwhile: the build begins anew (" + reason + ")\n"
+	}
+	s.say(ctx, j.ID, line)
 	return s.queue.Return(j.Hold)
 }
 

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +36,8 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 	begun := time.Now()
 	building, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go w.keepAlive(building, cancel, t)
+	var outage atomic.Bool
+	go w.keepAlive(building, cancel, t, &outage)
 	dir := filepath.Join(w.o.Dir, "job-"+t.ID+"-"+fmt.Sprint(t.Fence))
 	end := w.build(building, t, slot, dir)
 	// The files first: a build that is over has left nothing.
@@ -51,6 +53,9 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 	case errors.Is(context.Cause(building), errGone):
 		log.Info("the build is not this worker's any more")
 		return
+	case end.State == "failed" && outage.Load():
+		// The library was away as well, so that may be why: it gets another try.
+		end.State = "queued"
 	}
 	end.Fence = t.Fence
 	err := persist(ctx, func() error { return w.post(ctx, "/internal/v1/builds/"+t.ID+"/done", end, nil) })
@@ -63,9 +68,9 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 
 // keepAlive says again and again that the build goes on. If nobody hears it for
 // the time of a lease, the build is another's by now.
-func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.BuildTask) {
+func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.BuildTask, outage *atomic.Bool) {
 	heard := time.Now()
-	tick := time.NewTicker(min(t.Every, 2*time.Second))
+	tick := time.NewTicker(min(t.Every, 500*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -85,6 +90,8 @@ func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.Build
 		case time.Since(heard) > 15*t.Every: // nearly four leases: a restart takes less
 			cancel(errGone)
 			return
+		default:
+			outage.Store(true)
 		}
 	}
 }
