@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"singularity/conf"
+	"singularity/conf/directive"
 )
 
 // elsewhere are directives for parts that read them by themselves or are not
@@ -40,15 +41,12 @@ func TestDirectivesAct(t *testing.T) {
 	}
 	for i := range conf.Directives {
 		d := &conf.Directives[i]
-		if d.Name == "" {
-			continue
-		}
 		place := m.reads[byName[fieldOf(t, d)]]
 		switch {
-		case place == "" && d.Inert == "" && elsewhere[d.Name] == "":
+		case place == "" && directive.Of(d.Name).Inert == "" && elsewhere[d.Name] == "":
 			t.Errorf("%q: nothing reads it, so it has no effect", d.Name)
-		case place != "" && d.Inert != "":
-			t.Errorf("%q: %s reads it; it is no longer without effect (%s)", d.Name, place, d.Inert)
+		case place != "" && directive.Of(d.Name).Inert != "":
+			t.Errorf("%q: %s reads it; it is no longer without effect (%s)", d.Name, place, directive.Of(d.Name).Inert)
 		case place != "" && elsewhere[d.Name] != "":
 			t.Logf("%q: %s reads it; take it off the list", d.Name, place)
 		}
@@ -101,9 +99,6 @@ func TestConfigTable(t *testing.T) {
 	}
 	for i := range conf.Directives {
 		d := &conf.Directives[i]
-		if d.Name == "" {
-			continue
-		}
 		row := rows[d.Name]
 		delete(rows, d.Name)
 		if row == nil {
@@ -114,7 +109,7 @@ func TestConfigTable(t *testing.T) {
 			t.Errorf("%q: default %q, want %q", d.Name, want, d.Default)
 		}
 		switch {
-		case d.Inert != "":
+		case directive.Of(d.Name).Inert != "":
 			if row[4] != "no effect" {
 				t.Errorf("%q: test %q, want \"no effect\"", d.Name, row[4])
 			}

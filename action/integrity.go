@@ -286,19 +286,25 @@ func (s *starter) runVerify(f *os.File, mode, list string, id uint32) (*verdict.
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(r, verdict.MaxSize+1))
-	var ws syscall.WaitStatus
-	for {
-		if _, waitErr := syscall.Wait4(pid, &ws, 0, nil); waitErr != syscall.EINTR {
-			break
+	reap := func() (ws syscall.WaitStatus) {
+		for {
+			if _, err := syscall.Wait4(pid, &ws, 0, nil); err != syscall.EINTR {
+				return ws
+			}
 		}
 	}
-	if ws.Signaled() {
-		return nil, errors.New("the check of the image's signature was interrupted")
+	var v *verdict.Verdict
+	if err == nil {
+		v, err = verdict.Decode(b)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		go reap() // it has said all: nobody waits for its end
+		return v, nil
 	}
-	return verdict.Decode(b)
+	if reap().Signaled() {
+		err = errors.New("the check of the image's signature was interrupted")
+	}
+	return nil, err
 }
 
 // startVerify starts the program, with the signals of this process as they were
@@ -315,9 +321,16 @@ func startVerify(f, w *os.File, argv []string) (int, error) {
 		return 0, err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{Dir: "/", Env: os.Environ(), Files: []uintptr{null.Fd(), w.Fd(), 2, f.Fd()},
+	env := os.Environ()
+	if argv[1] == integrityLazy && argv[4] == listNo {
+		env = append([]string{"GOMAXPROCS=1"}, env...) // little work: more threads would take longer to start
+	}
+	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: []uintptr{null.Fd(), w.Fd(), 2, f.Fd()},
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
 	for _, path := range ProgramPaths(verifyProgram) {
+		if syscall.Access(path, 0) == syscall.ENOENT {
+			continue // a fork would be in vain
+		}
 		pid, err := syscall.ForkExec(path, argv, attr)
 		if err != syscall.ENOENT {
 			return pid, err

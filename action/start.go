@@ -531,10 +531,16 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		return 0, err
 	}
 	s.networkHooks(&hooks)
-	if s.started != nil {
-		hooks.Started = func(pid int) error { return s.started(pid, p) }
+	record := &runRecord{s: s}
+	hooks.Started = func(pid int) error {
+		record.write()
+		if s.started == nil {
+			return nil
+		}
+		return s.started(pid, p)
 	}
 	if s.entry.Unshared && procs == nil && container.CanExec(p) {
+		record.write() // the program takes the place of this one
 		return 0, StartError(container.Exec(p, s.entry, hooks))
 	}
 	if len(s.images.served) > 0 && p.Upper() != nil {
@@ -549,6 +555,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 		p.HostProc()
 		ws, err = container.Run(p, s.images.served, hooks)
 	}
+	record.end()
 	end()
 	s.disconnect()
 	s.hot.End()

@@ -31,7 +31,7 @@ func (s *starter) unpack() error {
 		return err
 	}
 	if s.image.Format.Encrypted() {
-		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox")
+		return Fatal(errors.New("cannot unpack "+s.image.Path+" to a temporary sandbox: its files would lie on disk in clear"), "run it without --tmp-sandbox and --writable; --writable-tmpfs and --overlay let programs write")
 	}
 	r, ok := s.fsys.(*squashfs.Reader)
 	if !ok {

@@ -109,6 +109,7 @@ func newRoot(log *action.Log) *cobra.Command {
 func commands(log *action.Log) []*cobra.Command {
 	return []*cobra.Command{
 		newAdvisoriesCommand(log),
+		newBundleCommand(log),
 		newBuildCommand(log, runInRootfs(log)),
 		newBuildcfgCommand(),
 		newCacheCommand(log),
@@ -129,6 +130,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newRegistryCommand(log),
 		newRemoteCommand(log),
 		newRunHelpCommand(log),
+		newRunsCommand(log),
 		newSBOMCommand(log),
 		newScanCommand(log),
 		newSearchCommand(log),

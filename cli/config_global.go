@@ -12,6 +12,7 @@ import (
 
 	"singularity/action"
 	"singularity/conf"
+	"singularity/conf/directive"
 	"singularity/conf/edit"
 )
 
@@ -78,9 +79,8 @@ func completeDirective(args []string) []string {
 	for i := range conf.Directives {
 		d := &conf.Directives[i]
 		switch {
-		case d.Name == "":
 		case len(args) == 0:
-			out = append(out, d.Name+"\t"+d.Doc)
+			out = append(out, d.Name+"\t"+directive.Of(d.Name).Doc)
 		case len(args) == 1 && d.Name == args[0] && d.Kind == conf.YesNo:
 			out = []string{"yes", "no"}
 		case len(args) == 1 && d.Name == args[0]:
@@ -120,8 +120,8 @@ func configGlobal(log *action.Log, out io.Writer, change edit.Change, d *conf.Di
 		return err
 	}
 	err := changeSiteFile("config global", path, defaultConfig(), func(old string) (string, error) { return edit.Text(old, d, change, values) })
-	if err == nil && d.Inert != "" && change == edit.Set {
-		log.Warning(strconv.Quote(d.Name) + " has no effect: " + d.Inert)
+	if inert := directive.Of(d.Name).Inert; err == nil && inert != "" && change == edit.Set {
+		log.Warning(strconv.Quote(d.Name) + " has no effect: " + inert)
 	}
 	return err
 }
@@ -130,7 +130,7 @@ func findDirective(name string) (*conf.Directive, error) {
 	near := ""
 	for i := range conf.Directives {
 		d := &conf.Directives[i]
-		if d.Name == name && name != "" {
+		if d.Name == name {
 			return d, nil
 		}
 		if strings.EqualFold(strings.Join(strings.Fields(name), " "), d.Name) || name != "" && strings.Contains(d.Name, name) {

@@ -32,9 +32,6 @@ func TestDefaultConfig(t *testing.T) {
 func TestChangeEveryDirective(t *testing.T) {
 	for i := range conf.Directives {
 		d := &conf.Directives[i]
-		if d.Name == "" {
-			continue
-		}
 		value := map[conf.Kind]string{conf.YesNo: "no", conf.Number: "7", conf.AbsPath: "/a b/c", conf.Size: "2G", conf.Text: "some text", conf.List: "/one:/two"}[d.Kind]
 		switch {
 		case d.Kind == conf.Choice:

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"singularity/conf"
+	"singularity/conf/directive"
 	"singularity/conf/edit"
 )
 
@@ -13,15 +14,17 @@ func defaultConfig() string {
 	var b strings.Builder
 	b.WriteString("# singularity.conf: what the administrator allows, for every user of this host.\n" +
 		"# Lines are \"directive = value\"; a directive that is left out has its default.\n")
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
-		if d.Name == "" {
-			b.WriteString("\n## " + d.Doc + "\n")
+	rows := conf.Directives
+	for _, text := range directive.Texts {
+		if text.Name == "" {
+			b.WriteString("\n## " + text.Doc + "\n")
 			continue
 		}
-		b.WriteString("\n# " + strings.Join(wrap(d.Doc, 76), "\n# ") + "\n")
-		if d.Inert != "" {
-			b.WriteString("# " + strings.Join(wrap("No effect: "+d.Inert+".", 76), "\n# ") + "\n")
+		d := &rows[0]
+		rows = rows[1:] // of the same order
+		b.WriteString("\n# " + strings.Join(wrap(text.Doc, 76), "\n# ") + "\n")
+		if text.Inert != "" {
+			b.WriteString("# " + strings.Join(wrap("No effect: "+text.Inert+".", 76), "\n# ") + "\n")
 		}
 		b.WriteString("# Values: " + directiveValues(d) + ". Default: " + defaultText(d) + ".\n")
 		b.WriteString(strings.Join(edit.Defaults(d), "\n") + "\n")

@@ -81,7 +81,7 @@ func checkECL(path, site string) (*eclCheck, error) {
 		out.Image, err = filepath.Abs(out.Image)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot check %q: %w", path, cause(err))
 	}
 	if !list.Activated {
 		out.Reason = "the list is not activated"

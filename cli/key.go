@@ -20,7 +20,7 @@ import (
 
 func newKeyCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "key",
+		Use: "key", Aliases: []string{"keys"},
 		Short: "Manage OpenPGP keys",
 		Long: "Manage the OpenPGP keys that sign images and the keys that signatures are verified with. " +
 			"Your keyrings are in ~/.singularity/sypgp; SINGULARITY_SYPGPDIR names another directory.",

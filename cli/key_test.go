@@ -127,7 +127,7 @@ func TestKeyNewpair(t *testing.T) {
 	if k.UserID() != "A. User (work) <user@example.org>" || !k.Protected() || k.Unlock([]byte("secret")) != nil {
 		t.Errorf("key %q, protected %v", k.UserID(), k.Protected())
 	}
-	list, _ := mustRun(t, "", "key", "list")
+	list, _ := mustRun(t, "", "keys", "list")
 	want := regexp.MustCompile(`^Public key listing \(` + regexp.QuoteMeta(dir) + `/pgp-public\):
 
 0\)  User:              A\. User \(work\) <user@example\.org>

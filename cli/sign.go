@@ -42,16 +42,27 @@ func newSignCommand(log *action.Log) *cobra.Command {
 			"  $ singularity sign --gpg 5994BE54C31CF1B5E1994F987C52CF6D055F072B debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			cosign, err := withCosign(c, noCosignSign)
+			if err != nil {
+				return usageError(c, err)
+			}
 			if err := setFromEnv(c, []flagEnv{{flag: "key", key: "SIGN_KEY"}}); err != nil {
 				return err
 			}
 			if err := o.check(); err != nil {
 				return usageError(c, err)
 			}
+			switch {
+			case cosign && o.file == "":
+				return usageError(c, errCosignKey)
+			case cosign:
+				return cosignSign(c, log, o.file, args[0])
+			}
 			return signImage(c, log, o, args[0])
 		},
 	}
 	addSelectionFlags(c, &o.Selection, "sign")
+	addCosignFlag(c, "make")
 	f := c.Flags()
 	f.StringVar(&o.file, "key", "", "sign with the private key in this PEM `file`, in place of a key of the keyring")
 	f.StringVar(&o.gpg, "gpg", "", "sign with the key of this `fingerprint` in gpg's secret keyring, by gpg-agent")
@@ -105,6 +116,9 @@ func checkSelection(s sign.Selection) error {
 func signImage(c *cobra.Command, log *action.Log, o signOptions, path string) error {
 	fail := func(err error) error { return explainSign(fmt.Errorf("failed to sign container: %w", err), path) }
 	now := time.Now()
+	if _, err := os.Stat(path); err != nil { // before the questions
+		return fail(err)
+	}
 	signer, done, err := o.signer(c, log, now)
 	if err != nil {
 		return fail(err)

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"singularity/action"
 	"singularity/cli/prompt"
+	"singularity/conf"
 	"singularity/sign"
 	"singularity/sign/certificate"
 	"singularity/sign/keyfile"
@@ -28,11 +28,7 @@ func readSmall(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%q has more than %d bytes", path, limit)
-	}
-	return b, err
+	return conf.ReadAll(f, limit)
 }
 
 // keyMaterialError is the error of a key file.

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -25,10 +24,7 @@ func readSiteFile(path, instead string) (string, error) {
 	}
 	defer f.Close()
 	const most = 1 << 20
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && len(text) > most {
-		err = fmt.Errorf("it is larger than %d bytes", most)
-	}
+	text, err := conf.ReadAll(f, most)
 	if err != nil {
 		return "", fmt.Errorf("cannot read %q: %w", path, err)
 	}

@@ -47,6 +47,14 @@ func (b *transferBar) show(what string, done, total int64) {
 	}
 }
 
+// of is show for one file; nil without a bar.
+func (b *transferBar) of(what string) func(done, total int64) {
+	if b == nil {
+		return nil
+	}
+	return func(done, total int64) { b.show(what, done, total) }
+}
+
 func (b *transferBar) clear() {
 	if b == nil {
 		return

@@ -42,6 +42,11 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 			"  $ singularity verify --require-fingerprint FINGERPRINT debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if cosign, err := withCosign(c, noCosignVerify); err != nil {
+				return usageError(c, err)
+			} else if cosign {
+				return o.verifyCosign(c, log, args[0])
+			}
 			if err := setFromEnv(c, slices.Concat(verifyEnv, serverEnv)); err != nil {
 				return err
 			}
@@ -52,6 +57,7 @@ func newVerifyCommand(log *action.Log) *cobra.Command {
 		},
 	}
 	addSelectionFlags(c, &o.Selection, "verify")
+	addCosignFlag(c, "verify")
 	o.addFlags(c)
 	o.servers.addFlags(c)
 	f := c.Flags()

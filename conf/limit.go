@@ -1,9 +1,9 @@
 package conf
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,17 +18,13 @@ type File struct {
 
 // FileOf returns what the limits look at.
 func FileOf(f *os.File) (File, error) {
-	fi, err := f.Stat()
-	if err != nil {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
 		return File{}, err
 	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 	if err != nil {
 		return File{}, err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok {
-		return File{}, errors.New("nothing is known of its owner")
 	}
 	if st.Nlink == 0 || !strings.HasPrefix(path, "/") {
 		path = ""
@@ -79,14 +75,8 @@ func (c *Config) Checks(format string, f File, n Names) []Check {
 			func(name string) bool { return is(f.UID, name, n.User) }},
 	} {
 		check := Check{Directive: l.directive}
-		if len(l.words) > 0 {
+		if len(l.words) > 0 && !slices.ContainsFunc(l.words, l.holds) {
 			check.Err = &Refusal{l.directive, l.reason}
-		}
-		for _, w := range l.words {
-			if l.holds(w) {
-				check.Err = nil
-				break
-			}
 		}
 		list = append(list, check)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -30,23 +31,16 @@ func (e *OwnerError) Error() string { return e.Path + " must be owned by root: "
 // opened. A directory higher up may be one like /tmp, where only its owner can
 // rename an entry.
 func OpenOwned(path string) (*os.File, error) {
-	if !strings.HasPrefix(path, "/") {
-		return nil, &OwnerError{path, "the path is not absolute"}
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if !strings.HasPrefix(path, "/") || len(names) == 0 || slices.Contains(names, ".") || slices.Contains(names, "..") {
+		return nil, &OwnerError{path, "the path is not absolute, or has . or .. in it"}
 	}
 	dir, err := syscall.Open("/", oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
 	}
-	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
-	if len(names) == 0 {
-		names = []string{"."} // refused below
-	}
 	at := ""
 	for i, name := range names {
-		if name == ".." || name == "." {
-			syscall.Close(dir)
-			return nil, &OwnerError{path, "the path has " + name + " in it"}
-		}
 		above := at
 		at += "/" + name
 		last := i == len(names)-1
@@ -151,11 +145,11 @@ func realRoot() bool {
 	return err != nil || strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
-// readAll reads the whole of a file of at most limit bytes.
-func readAll(f io.Reader, limit int64) (string, error) {
+// ReadAll reads the whole of a file of at most limit bytes.
+func ReadAll(f io.Reader, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
 		err = errors.New("it is larger than " + fmt.Sprint(limit) + " bytes")
 	}
-	return string(text), err
+	return text, err
 }

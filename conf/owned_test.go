@@ -10,7 +10,7 @@ import (
 )
 
 func TestOpenOwnedOfOthers(t *testing.T) {
-	for path, want := range map[string]string{"conf": "not absolute", "/etc/../etc/passwd": "has .. in it", "/": "has . in it"} {
+	for path, want := range map[string]string{"conf": "not absolute", "/etc/../etc/passwd": "has . or .. in it", "/": "not absolute"} {
 		if _, err := OpenOwned(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", path, err, want)
 		}

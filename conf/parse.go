@@ -1,9 +1,11 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -26,7 +28,7 @@ func (e *SyntaxError) Error() string { return "line " + strconv.Itoa(e.Line) + "
 func Default() *Config {
 	c := defaults()
 	for i := range Directives {
-		if d := &Directives[i]; d.Kind == List && d.Name != "" {
+		if d := &Directives[i]; d.Kind == List {
 			*d.Field(c).(*[]string) = SplitList(d.Default)
 		}
 	}
@@ -39,7 +41,7 @@ func defaults() *Config {
 	c := new(Config)
 	for i := range Directives {
 		d := &Directives[i]
-		if d.Name == "" || d.Kind == List {
+		if d.Kind == List {
 			continue
 		}
 		if err := d.set(c, d.Default); err != nil {
@@ -81,13 +83,13 @@ func configError(path string, err error) error {
 // Read reads the text of a singularity.conf. A line that cannot be used gives a
 // *SyntaxError.
 func Read(r io.Reader) (*Config, error) {
-	data, err := readAll(r, maxFileSize)
+	data, err := ReadAll(r, maxFileSize)
 	if err != nil {
 		return nil, err
 	}
 	c := defaults()
 	p := parser{config: c, seen: make([]int, len(Directives))}
-	rest, line, n, more := data, "", 0, true
+	rest, line, n, more := string(data), "", 0, true
 	for more {
 		line, rest, more = strings.Cut(rest, "\n")
 		n++
@@ -101,7 +103,6 @@ func Read(r io.Reader) (*Config, error) {
 type parser struct {
 	config *Config
 	seen   []int // line that set each directive, or 0
-	next   int   // row after the last one found
 }
 
 // line takes line number n of the file and returns what is wrong with it.
@@ -117,7 +118,8 @@ func (p *parser) line(line string, n int) (reason string) {
 	if strings.IndexByte(line, 0) >= 0 {
 		return "a zero byte"
 	}
-	i := p.find(strings.TrimSpace(key))
+	key = strings.TrimSpace(key)
+	i := slices.IndexFunc(Directives, func(d Directive) bool { return d.Name == key })
 	if i < 0 {
 		return "" // of another version
 	}
@@ -150,57 +152,39 @@ func withoutComment(line string) string {
 	return line
 }
 
-// find returns the row called name, or -1. Most files have the order of the
-// table, so the search starts after the row found last.
-func (p *parser) find(name string) int {
-	if name == "" {
-		return -1
-	}
-	for k := range Directives {
-		i := (p.next + k) % len(Directives)
-		if Directives[i].Name == name {
-			p.next = i + 1
-			return i
-		}
-	}
-	return -1
-}
+// wants says what is wrong with a value of each kind.
+var wants = [...]string{YesNo: "is neither yes nor no", Number: "is not a whole number from 0 to 9223372036854775807",
+	AbsPath: "is not an absolute path", Size: "is not a size such as 512M or 2G"}
 
-func (d *Directive) set(c *Config, value string) error {
-	field := d.Field(c)
+func (d *Directive) set(c *Config, value string) (err error) {
+	ok, reason, n := true, wants[d.Kind], int64(0)
 	switch d.Kind {
 	case YesNo:
-		if value != "yes" && value != "no" {
-			return fmt.Errorf("%q is neither yes nor no", value)
-		}
-		*field.(*bool) = value == "yes"
+		ok = value == "yes" || value == "no"
 	case Number:
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || n < 0 {
-			return fmt.Errorf("%q is not a whole number from 0 to %d", value, int64(1<<63-1))
-		}
-		*field.(*int64) = n
+		n, err = strconv.ParseInt(value, 10, 64)
+		ok = err == nil && n >= 0
 	case Choice:
-		if !contains(d.Allowed, value) {
-			return fmt.Errorf("%q is not one of %s", value, strings.Join(d.Allowed, ", "))
-		}
-		*field.(*string) = value
+		ok, reason = slices.Contains(d.Allowed, value), "is not one of "+strings.Join(d.Allowed, ", ")
 	case AbsPath:
-		if value != "" && value[0] != '/' {
-			return fmt.Errorf("%q is not an absolute path", value)
-		}
-		*field.(*string) = value
+		ok = value == "" || value[0] == '/'
 	case Size:
-		if _, ok := ParseSize(value); value != "" && !ok {
-			return fmt.Errorf("%q is not a size such as 512M or 2G", value)
-		}
-		*field.(*string) = value
-	case Text:
-		*field.(*string) = value
-	case List:
-		words := field.(*[]string)
-		if *words = append(*words, SplitList(value)...); len(*words) > maxListSize {
-			return fmt.Errorf("more than %d words", maxListSize)
+		_, ok = ParseSize(value)
+		ok = ok || value == ""
+	}
+	if !ok {
+		return errors.New(strconv.Quote(value) + " " + reason)
+	}
+	switch field := d.Field(c).(type) {
+	case *bool:
+		*field = value == "yes"
+	case *int64:
+		*field = n
+	case *string:
+		*field = value
+	case *[]string:
+		if *field = append(*field, SplitList(value)...); len(*field) > maxListSize {
+			return errors.New("more than " + strconv.Itoa(maxListSize) + " words")
 		}
 	}
 	return nil
@@ -219,21 +203,10 @@ func ParseSize(s string) (int64, bool) {
 	return n << shift, err == nil && n > 0 && n <= (1<<62)>>shift
 }
 
-func contains(words []string, word string) bool {
-	for _, w := range words {
-		if w == word {
-			return true
-		}
-	}
-	return false
-}
-
 // SplitList splits value at commas and leaves out empty words.
 func SplitList(value string) []string {
 	var words []string
-	for value != "" {
-		var w string
-		w, value, _ = strings.Cut(value, ",")
+	for w := range strings.SplitSeq(value, ",") {
 		if w = strings.TrimSpace(w); w != "" {
 			words = append(words, w)
 		}

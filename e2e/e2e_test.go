@@ -44,7 +44,18 @@ func TestSite(t *testing.T) {
 		e.Setenv("BARE", bare.Uid)
 		return setup(e)
 	}
-	testscript.Run(t, p)
+	testscript.RunT(oneByOne{t}, p)
+}
+
+// oneByOne runs scripts one after another: they change the same files.
+type oneByOne struct{ *testing.T }
+
+func (oneByOne) Parallel() {}
+
+func (oneByOne) Verbose() bool { return testing.Verbose() }
+
+func (o oneByOne) Run(name string, f func(testscript.T)) {
+	o.T.Run(name, func(t *testing.T) { f(oneByOne{t}) })
 }
 
 // params makes the images and says how scripts run.

@@ -20,7 +20,8 @@
 // end of a block. Sign encrypted images.
 //
 // The package writes nothing, opens no file, asks for no passphrase and prints
-// nothing. Keys lie in ordinary memory, as crypto/cipher keeps them. The format is
+// nothing. The master key is in memory that the caller gives, and what crypto/cipher
+// expands from it is kept and wiped where it lies (KeyMemory). The format is
 // that of the gocryptfs documentation, version 2 (forward mode), written down in
 // doc/format/gocryptfs.md.
 package gocryptfs
@@ -158,7 +159,22 @@ func (c *Config) Cost() uint64 { return 128 * uint64(c.r) * uint64(c.n+c.p) }
 type Limits struct {
 	Memory uint64 // bytes; zero stands for the most that is accepted, 4 GiB
 	Rule   string // what sets Memory
+	Keys   KeyMemory
 }
+
+// KeyMemory is where keys are. Without one they lie in ordinary memory.
+type KeyMemory interface {
+	Alloc(size int) ([]byte, error) // for keys, all zero
+	Keep(p any) error               // keeps what p points to out of swap space and core files
+	Wipe(p any)                     // zeroes what p points to
+}
+
+// ordinary is the memory of programs that need no other.
+type ordinary struct{}
+
+func (ordinary) Alloc(size int) ([]byte, error) { return make([]byte, size), nil }
+func (ordinary) Keep(any) error                 { return nil }
+func (ordinary) Wipe(any)                       {}
 
 // Unlock opens the master key with a passphrase. Deriving cannot be interrupted:
 // when ctx ends it goes on without anybody who waits.
@@ -170,12 +186,16 @@ func (c *Config) Unlock(ctx context.Context, passphrase []byte, l Limits) (*Keys
 		keys *Keys
 		err  error
 	}
-	done := make(chan answer, 1)
+	done := make(chan answer)
 	secret := slices.Clone(passphrase) // the caller may wipe his when ctx ends
 	go func() {
 		defer clear(secret)
-		keys, err := c.open(secret)
-		done <- answer{keys, err}
+		keys, err := c.open(secret, l.Keys)
+		select {
+		case done <- answer{keys, err}:
+		case <-ctx.Done():
+			keys.Close()
+		}
 	}()
 	select {
 	case a := <-done:
@@ -185,69 +205,106 @@ func (c *Config) Unlock(ctx context.Context, passphrase []byte, l Limits) (*Keys
 	}
 }
 
-func (c *Config) open(passphrase []byte) (*Keys, error) {
+func (c *Config) open(passphrase []byte, m KeyMemory) (*Keys, error) {
+	if m == nil {
+		m = ordinary{}
+	}
 	derived, err := scrypt.Key(passphrase, c.salt, c.n, c.r, c.p, KeySize)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(derived)
-	wrap, err := contentCipher(derived)
+	wrap, err := contentCipher(derived, m)
 	if err != nil {
 		return nil, err
 	}
+	defer m.Wipe(wrap)
 	master, err := openBlock(wrap, nil, c.encryptedKey, blockData(0, nil))
 	if err != nil {
 		return nil, ErrKey
 	}
 	defer clear(master)
-	return NewKeys(master, c.raw64)
+	return NewKeys(master, c.raw64, m)
 }
 
 // Keys open what is encrypted.
 type Keys struct {
-	master  [KeySize]byte
+	memory  KeyMemory
+	master  []byte
 	content cipher.AEAD
 	names   cipher.Block
 	base64  *base64.Encoding
 }
 
-// NewKeys returns the keys that a master key gives. Raw64 is the feature of that
-// name; it matters for names only.
-func NewKeys(master []byte, raw64 bool) (*Keys, error) {
+// NewKeys returns the keys that a master key gives, in the memory m if it is not
+// nil. Raw64 is the feature of that name; it matters for names only.
+func NewKeys(master []byte, raw64 bool, m KeyMemory) (*Keys, error) {
 	if len(master) != KeySize {
 		return nil, fmt.Errorf("a master key of %d bytes", len(master))
 	}
-	k := &Keys{base64: base64.URLEncoding.Strict()}
+	if m == nil {
+		m = ordinary{}
+	}
+	k := &Keys{memory: m, base64: base64.URLEncoding.Strict()}
 	if raw64 {
 		k.base64 = base64.RawURLEncoding.Strict()
 	}
-	copy(k.master[:], master)
-	var err error
-	if k.content, err = contentCipher(master); err != nil {
+	if err := k.fill(master); err != nil {
+		k.Close()
 		return nil, err
 	}
-	k.names, err = expand(master, "EME filename encryption")
-	return k, err
+	return k, nil
+}
+
+func (k *Keys) fill(master []byte) (err error) {
+	if k.master, err = k.memory.Alloc(KeySize); err != nil {
+		return err
+	}
+	copy(k.master, master)
+	if k.content, err = contentCipher(master, k.memory); err != nil {
+		return err
+	}
+	k.names, err = expand(master, "EME filename encryption", k.memory)
+	return err
+}
+
+// Close wipes the keys. Nobody may read any more. It may be called on nil.
+func (k *Keys) Close() {
+	if k == nil {
+		return
+	}
+	clear(k.master)
+	k.memory.Wipe(k.content)
+	k.memory.Wipe(k.names)
 }
 
 // Export writes the master key to b, of KeySize bytes, for NewKeys in another
 // process.
-func (k *Keys) Export(b []byte) { copy(b[:KeySize], k.master[:]) }
+func (k *Keys) Export(b []byte) { copy(b[:KeySize], k.master) }
 
-func contentCipher(key []byte) (cipher.AEAD, error) {
-	block, err := expand(key, "AES-GCM file content encryption")
+func contentCipher(key []byte, m KeyMemory) (cipher.AEAD, error) {
+	block, err := expand(key, "AES-GCM file content encryption", m)
 	if err != nil {
 		return nil, err
 	}
-	return cipher.NewGCMWithNonceSize(block, ivSize)
+	defer m.Wipe(block) // the other one has a copy
+	a, err := cipher.NewGCMWithNonceSize(block, ivSize)
+	if err == nil {
+		err = m.Keep(a)
+	}
+	return a, err
 }
 
 // expand makes the key of one use from key.
-func expand(key []byte, use string) (cipher.Block, error) {
+func expand(key []byte, use string, m KeyMemory) (cipher.Block, error) {
 	b, err := hkdf.Key(sha256.New, key, nil, use, KeySize)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(b)
-	return aes.NewCipher(b)
+	block, err := aes.NewCipher(b)
+	if err == nil {
+		err = m.Keep(block)
+	}
+	return block, err
 }

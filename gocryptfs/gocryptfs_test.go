@@ -109,7 +109,7 @@ func TestPeerContent(t *testing.T) {
 	}, "-plaintextnames", "-deterministic-names")
 	exported := make([]byte, KeySize)
 	k.Export(exported)
-	k, err := NewKeys(exported, false)
+	k, err := NewKeys(exported, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func sample(t testing.TB, k *Keys, plain []byte) []byte {
 
 func sampleKeys(t testing.TB) *Keys {
 	t.Helper()
-	k, err := NewKeys(bytes.Repeat([]byte{9}, KeySize), true)
+	k, err := NewKeys(bytes.Repeat([]byte{9}, KeySize), true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,6 +298,60 @@ func TestHostileConfig(t *testing.T) {
 	}
 	if _, err := big.Unlock(ctx, []byte("pw"), Limits{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// watched tells what becomes of keys.
+type watched struct {
+	allocated [][]byte
+	kept      map[any]bool
+	wiped     map[any]bool
+	fail      bool
+}
+
+func (w *watched) Alloc(size int) ([]byte, error) {
+	b := make([]byte, size)
+	w.allocated = append(w.allocated, b)
+	return b, nil
+}
+
+func (w *watched) Keep(p any) error {
+	if w.fail {
+		return errors.New("no locked memory")
+	}
+	w.kept[p] = true
+	return nil
+}
+
+func (w *watched) Wipe(p any) { w.wiped[p] = true }
+
+// Whatever a cipher has expanded is kept where it lies, and wiped: at once if it
+// was needed on the way only, else by Close. Without such memory there are no keys.
+func TestKeyMemory(t *testing.T) {
+	c, err := ParseConfig([]byte(goodConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watched{kept: map[any]bool{}, wiped: map[any]bool{}}
+	k, err := c.Unlock(t.Context(), []byte("pw"), Limits{Keys: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for p := range w.kept {
+		if !w.wiped[p] {
+			left++
+		}
+	}
+	if len(w.kept) != 5 || left != 2 || !w.kept[k.content] || !w.kept[k.names] || len(w.allocated) != 1 {
+		t.Errorf("%d kept, %d of them not wiped, %d allocated", len(w.kept), left, len(w.allocated))
+	}
+	k.Close()
+	if !w.wiped[k.content] || !w.wiped[k.names] || len(bytes.Trim(w.allocated[0], "\x00")) > 0 {
+		t.Error("a key is left")
+	}
+	if _, err := c.Unlock(t.Context(), []byte("pw"), Limits{Keys: &watched{fail: true}}); err == nil || !strings.Contains(err.Error(), "no locked memory") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -56,7 +56,10 @@ func memoryLeft(root string, limits map[int]uint64) Memory {
 			m = Memory{n, rule}
 		}
 	}
-	status := fieldsOf(root + "/proc/self/status")
+	var status map[string]uint64
+	if len(limits) > 0 {
+		status = fieldsOf(root + "/proc/self/status")
+	}
 	for which, key := range map[int]string{unix.RLIMIT_AS: "VmSize", unix.RLIMIT_DATA: "VmData"} {
 		if l, ok := limits[which]; ok {
 			rule := map[int]string{unix.RLIMIT_AS: "RLIMIT_AS (ulimit -v)", unix.RLIMIT_DATA: "RLIMIT_DATA (ulimit -d)"}[which]

@@ -2,6 +2,7 @@ package priv
 
 import (
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,15 +35,12 @@ const (
 // result is what is known of the result of a step.
 type result struct {
 	kind       kind
-	fs         string // of fsys and tree: the type
-	recursive  bool   // of tree: it has more mounts below
-	restricted bool   // of tree: nosuid
-	nosymlinks bool   // of tree: no link in it is followed
-	userxattr  bool   // of fsys
-	lower      string // of an overlay, as upper and work
-	upper      string
-	work       string
-	image      bool // of file: it is an image of the request, by comparison
+	fs         string            // of fsys and tree: the type
+	recursive  bool              // of tree: it has more mounts below
+	restricted bool              // of tree: nosuid
+	nosymlinks bool              // of tree: no link in it is followed
+	options    map[string]string // of fsys, if it is an overlay
+	image      bool              // of file: it is an image of the request, by comparison
 }
 
 // checker looks at the steps of a request before any is made.
@@ -114,10 +112,8 @@ func (c *checker) check() (drop int, err error) {
 		for k := range n {
 			c.skipped[i+1+k] = true
 		}
-		for _, k := range outputs(s) {
-			if s.Refs&(1<<k) != 0 {
-				c.output[script.Ref(s.Args[k]).Mem()] = true
-			}
+		if writes(s) && s.Refs&2 != 0 {
+			c.output[script.Ref(s.Args[1]).Mem()] = true
 		}
 	}
 	for i := range c.Steps[:drop] {
@@ -176,14 +172,9 @@ func (c *checker) shape() (drop int, err error) {
 	return drop, nil
 }
 
-// outputs are the arguments that a call writes to.
-func outputs(s *script.Step) []int {
-	switch {
-	case s.Op != script.OpCall:
-	case s.Nr == unix.SYS_FSTAT, s.Nr == unix.SYS_FSTATFS, s.Nr == unix.SYS_STATFS, s.Nr == unix.SYS_PREAD64:
-		return []int{1}
-	}
-	return nil
+// writes tells whether a step is a call that writes to its second argument.
+func writes(s *script.Step) bool {
+	return s.Op == script.OpCall && (s.Nr == unix.SYS_FSTAT || s.Nr == unix.SYS_FSTATFS || s.Nr == unix.SYS_STATFS || s.Nr == unix.SYS_PREAD64)
 }
 
 // in returns the n bytes of argument k, which no call writes to.
@@ -421,17 +412,13 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 
 func (c *checker) namespaces(i int) (bool, string) {
 	flags := c.num(i, 0)
-	for _, n := range []struct {
-		flag  uint64
-		allow bool
-		name  string
-	}{{unix.CLONE_NEWIPC, c.conf.AllowIPCNS, "ipc"}, {unix.CLONE_NEWUTS, c.conf.AllowUTSNS, "uts"}, {unix.CLONE_NEWNET, true, ""}} {
-		if flags&n.flag != 0 && !n.allow {
-			return false, "singularity.conf says: allow " + n.name + " ns = no"
-		}
-	}
-	if flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) != 0 || !c.surely(i) {
+	switch {
+	case flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) != 0 || !c.surely(i):
 		return false, "its namespaces are not allowed"
+	case flags&unix.CLONE_NEWIPC != 0 && !c.conf.AllowIPCNS:
+		return false, "singularity.conf says: allow ipc ns = no"
+	case flags&unix.CLONE_NEWUTS != 0 && !c.conf.AllowUTSNS:
+		return false, "singularity.conf says: allow uts ns = no"
 	}
 	c.unshare |= flags
 	return true, ""
@@ -439,7 +426,7 @@ func (c *checker) namespaces(i int) (bool, string) {
 
 func (c *checker) fsopen(i int) (bool, string) {
 	r := &c.res[i]
-	r.kind = fsys
+	r.kind, r.options = fsys, map[string]string{}
 	r.fs, _ = c.text(i, 0)
 	switch r.fs {
 	case "tmpfs", "devpts":
@@ -467,10 +454,10 @@ func (c *checker) fsconfig(i int) (bool, string) {
 	case r.kind != fsys:
 		return false, "it is no file system"
 	case cmd == unix.FSCONFIG_CMD_CREATE:
-		if r.fs == "overlay" && !r.userxattr {
+		if _, ok := r.options["userxattr"]; r.fs == "overlay" && !ok {
 			return false, "an overlay must have userxattr"
 		}
-		if r.upper != "" {
+		if r.options["upperdir"] != "" {
 			if !c.inMemory(r) {
 				return false, "only a layer in memory can be written to"
 			}
@@ -481,19 +468,10 @@ func (c *checker) fsconfig(i int) (bool, string) {
 	default:
 		return false, "its arguments are not allowed"
 	}
-	switch {
-	case r.fs != "overlay":
-	case !c.surely(i):
+	if r.fs == "overlay" && !c.surely(i) {
 		return false, "an option of an overlay must not be left out"
-	case key == "userxattr":
-		r.userxattr = true
-	case key == "lowerdir":
-		r.lower = value
-	case key == "upperdir":
-		r.upper = value
-	case key == "workdir":
-		r.work = value
 	}
+	r.options[key] = value
 	return c.option(r.fs, key, value), "the option " + key + "=" + value + " is not allowed for " + r.fs
 }
 
@@ -507,10 +485,11 @@ func (c *checker) inMemory(r *result) bool {
 	if c.dir < 0 || c.res[c.dir].fs != "tmpfs" {
 		return false
 	}
-	for _, name := range append(strings.Split(r.lower, ":"), r.upper, r.work) {
+	upper, work := r.options["upperdir"], r.options["workdir"]
+	for _, name := range append(strings.Split(r.options["lowerdir"], ":"), upper, work) {
 		first, rest, deep := strings.Cut(name, "/")
 		at, ok := c.placed[place{uint64(c.dir), first}]
-		written := name == r.upper || name == r.work
+		written := name == upper || name == work
 		if !ok || first == "" || first == "." || first == ".." || strings.Contains(rest, "..") || deep && !at.nosymlinks || written && at.fs != "tmpfs" {
 			return false
 		}
@@ -523,23 +502,14 @@ func (c *checker) inMemory(r *result) bool {
 // Security (SC-062): allow_other would show a file system that the caller serves
 // to others.
 func (c *checker) option(fs, key, value string) bool {
-	switch fs + " " + key {
-	case "tmpfs mode", "tmpfs size", "devpts newinstance", "devpts ptmxmode", "devpts mode", "fuse default_permissions",
-		"overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr":
-		return true
-	case "devpts gid":
-		return value == "5"
-	case "fuse rootmode":
-		return value == "40000"
-	case "fuse user_id":
-		return value == strconv.Itoa(c.uid)
-	case "fuse group_id":
-		return value == strconv.Itoa(c.gid)
-	case "fuse fd":
+	name := fs + " " + key
+	want, only := map[string]string{"devpts gid": "5", "fuse rootmode": "40000", "fuse user_id": strconv.Itoa(c.uid), "fuse group_id": strconv.Itoa(c.gid)}[name]
+	if name == "fuse fd" {
 		n, err := strconv.Atoi(value)
 		return err == nil && c.numbers[n]
 	}
-	return false
+	return only && value == want || slices.Contains([]string{"tmpfs mode", "tmpfs size", "devpts newinstance", "devpts ptmxmode", "devpts mode",
+		"fuse default_permissions", "overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr"}, name)
 }
 
 func (c *checker) fsmount(i int) bool {
@@ -580,19 +550,12 @@ func (c *checker) openTree(i int) (bool, string) {
 
 // ofSite tells whether the administrator has path bound in every container.
 func (c *checker) ofSite(path string) bool {
-	switch path {
-	case "/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", homeOf(c.uid):
-		return true
-	}
-	if strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..") {
-		return true
-	}
+	site := []string{"/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", homeOf(c.uid)}
 	for _, b := range c.conf.BindPaths {
-		if src, _, _ := strings.Cut(b, ":"); src == path {
-			return true
-		}
+		src, _, _ := strings.Cut(b, ":")
+		site = append(site, src)
 	}
-	return false
+	return slices.Contains(site, path) || strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..")
 }
 
 func (c *checker) setattr(i int) bool {

@@ -25,9 +25,9 @@
 // starts must be root's (conf.OpenOwned, then by descriptor), in a process of its
 // own, with an environment that is a fixed list.
 //
-// Files: priv.go (Main, verbs), codec.go and request.go (requests), check.go (the
-// steps that are allowed), start.go (a container), kernel.go (mounts by the
-// kernel), names.go (users and groups), ask.go (the other side).
+// Files: priv.go (Main, verbs), request.go (requests), check.go (the steps that are
+// allowed), start.go (a container, users and groups), kernel.go (mounts by the
+// kernel), ask.go (the other side).
 package priv
 
 import (
@@ -137,7 +137,7 @@ func (h *helper) secure() (err error) {
 	case len(os.Args) != 1 || os.Args[0] != Name:
 		return errors.New(Name + " is for singularity to start")
 	case !entry.Scrubbed():
-		return errors.New(Name + " was built without its entry point")
+		return errors.New(Name + " was built without its entry point, or the kernel lacks close_range (Linux 5.9)")
 	case os.Geteuid() != 0 || h.uid == 0 || os.Getegid() != h.gid:
 		return errors.New(Name + " must be owned by root, have mode 4755, and be started by an ordinary user")
 	}
@@ -150,10 +150,9 @@ func (h *helper) secure() (err error) {
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
-	if h.groups, err = os.Getgroups(); err != nil {
-		return err
-	}
-	return closeInherited()
+	unix.CloseOnExec(socketFD)
+	h.groups, err = os.Getgroups()
+	return err
 }
 
 func notDumpable() error {
@@ -163,27 +162,6 @@ func notDumpable() error {
 	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
 		return errors.New("the process can be dumped")
 	}
-	return nil
-}
-
-// closeInherited closes the descriptors that the caller left open, on kernels
-// where the entry stub could not: all but those that are closed on execve, which
-// the runtime has opened since.
-func closeInherited() error {
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, d := range dir {
-		fd, err := strconv.Atoi(d.Name())
-		if err != nil || fd <= socketFD {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
-			unix.Close(fd)
-		}
-	}
-	unix.CloseOnExec(socketFD)
 	return nil
 }
 
@@ -225,9 +203,6 @@ func (h *helper) receive() (*Request, error) {
 }
 
 func parseRights(b []byte) (fds []int, err error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
 	list, err := unix.ParseSocketControlMessage(b)
 	if err != nil {
 		return nil, err

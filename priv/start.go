@@ -1,9 +1,12 @@
 package priv
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -77,23 +80,14 @@ func (h *helper) granted(caps uint64) error {
 
 // capBits is the set that a word of capability.json means.
 func capBits(word string) uint64 {
-	word = strings.ToUpper(word)
-	if word == "ALL" || word == "CAP_ALL" {
+	if strings.EqualFold(word, "ALL") || strings.EqualFold(word, "CAP_ALL") {
 		return 1<<64 - 1
 	}
-	for i, name := range strings.Fields(capNames) {
-		if strings.TrimPrefix(word, "CAP_") == name {
-			return 1 << i
-		}
+	if n := conf.CapNumber(word); n >= 0 {
+		return 1 << n
 	}
 	return 0
 }
-
-// capNames lists the capabilities in the order of their numbers.
-const capNames = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE " +
-	"NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT " +
-	"SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG " +
-	"WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 
 // images checks the images against the limits, each by its descriptor, which is
 // what is used later (SC-011, SC-007).
@@ -308,4 +302,60 @@ func setCaps(p *script.Script, effective, permitted, inheritable uint64) {
 	p.Call("read back the capabilities", unix.SYS_CAPGET, p.Words(head), p.Words(found))
 	p.Equal("see the capabilities set", found, 0, 1, data[0], data[1])
 	p.Equal("see the capabilities set", found, 2, 2, data[2], data[2])
+}
+
+// maxUsers bounds /etc/passwd and /etc/group, in bytes.
+const maxUsers = 16 << 20
+
+// find looks for the first line of a file like /etc/passwd whose field k is value.
+// A name service is not asked: who is not in the file is nobody here.
+func find(file string, k int, value string) []string {
+	f, err := conf.OpenOwned(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, maxUsers))
+	for lines.Scan() {
+		if fields := strings.Split(lines.Text(), ":"); len(fields) > 3 && fields[k] == value {
+			return fields
+		}
+	}
+	return nil
+}
+
+const (
+	users  = "/etc/passwd"
+	groups = "/etc/group"
+)
+
+// nameOf returns the name of a user or group, "" for nobody.
+func nameOf(file string, id int) string {
+	if f := find(file, 2, strconv.Itoa(id)); f != nil {
+		return f[0]
+	}
+	return ""
+}
+
+// homeOf is the home directory of a user, "" if none is known.
+func homeOf(uid int) string {
+	if f := find(users, 2, strconv.Itoa(uid)); len(f) > 5 {
+		return f[5]
+	}
+	return ""
+}
+
+// lookup finds the numbers of users and groups for the limits on images.
+var lookup = conf.Names{
+	User:  func(name string) (int, bool) { return idOf(users, name) },
+	Group: func(name string) (int, bool) { return idOf(groups, name) },
+}
+
+func idOf(file, name string) (int, bool) {
+	f := find(file, 0, name)
+	if f == nil {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(f[2], 10, 32)
+	return int(id), err == nil
 }

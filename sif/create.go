@@ -158,7 +158,8 @@ type draft struct {
 	now    int64 // time of the change
 }
 
-var errTableFull = errors.New("insufficient descriptor capacity to add data object(s) to image")
+// ErrTableFull says that an image cannot have more objects.
+var ErrTableFull = errors.New("insufficient descriptor capacity to add data object(s) to image")
 
 // add writes the data of in after the last object and its slot into the table.
 func (t *draft) add(in Input) (Object, error) {
@@ -170,7 +171,7 @@ func (t *draft) add(in Input) (Object, error) {
 		slot++
 	}
 	if slot == int(t.header.TotalSlots) {
-		return Object{}, errTableFull
+		return Object{}, ErrTableFull
 	}
 	o := Object{
 		ID:          uint32(slot) + 1,

@@ -49,7 +49,10 @@ func (e *Editor) Add(in Input) (Object, error) {
 // AddAll adds several objects in one change. It calls next with the objects
 // written so far until that returns no more.
 func (e *Editor) AddAll(next func(added []Object) []Input) ([]Object, error) {
-	t := e.draft()
+	return e.addTo(e.draft(), next)
+}
+
+func (e *Editor) addTo(t *draft, next func(added []Object) []Input) ([]Object, error) {
 	var list []Object
 	for inputs := next(nil); len(inputs) > 0; inputs = next(list) {
 		for _, in := range inputs {
@@ -70,6 +73,24 @@ func (e *Editor) AddAll(next func(added []Object) []Input) ([]Object, error) {
 		return nil, fmt.Errorf("cannot add object: %w", err)
 	}
 	return list, nil
+}
+
+// Replace adds the objects in and removes those numbered old, in one change. The
+// data of the latter stay where they are until a later change.
+func (e *Editor) Replace(old []uint32, in ...Input) ([]Object, error) {
+	t := e.draft()
+	for _, id := range old {
+		i, ok := e.f.byID[id]
+		if !ok {
+			return nil, e.giveUp(e.missing(id))
+		}
+		if isPrimary(e.f.objects[i]) {
+			t.header.Arch = UnknownArch
+		}
+		clear(t.slot(e.f.slots[i]))
+		t.header.FreeSlots++
+	}
+	return e.addTo(t, func(added []Object) []Input { return in[len(added):] })
 }
 
 // giveUp gives back the space of objects that nothing refers to yet.

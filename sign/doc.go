@@ -25,8 +25,13 @@
 // DSSE envelopes are checked with the keys that the caller gives. The old form of
 // signatures that covers data only ("SIFHASH:") counts on request alone.
 //
+// The image in an OCI-SIF may have cosign signatures as well: texts about its
+// manifest, kept as an image beside it. SignCosign and VerifyCosign look at these
+// alone, and at the digests of all blobs.
+//
 // The package does not lock files, ask for passphrases, or print.
 //
 // Files: statement.go the signed text, hash.go reading and hashing, sign.go,
-// verify.go, object.go one signature object, legacy.go the old form.
+// verify.go, object.go one signature object, legacy.go the old form,
+// tree*.go hash trees, cosign.go and ocisif.go signatures of OCI images.
 package sign

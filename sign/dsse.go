@@ -128,23 +128,31 @@ type dsse struct {
 func (s *dsse) Unlock() error { return nil }
 
 func (s *dsse) Sign(statement []byte) ([]byte, sif.Signature, error) {
-	text := preAuth(payloadType, statement)
-	hash := crypto.SHA256
-	if _, ok := s.public.Key.(ed25519.PublicKey); ok {
-		hash = 0
-	}
-	// Some keys live where only whole messages are signed.
-	sig, err := crypto.SignMessage(s.key, rand.Reader, text, hash)
+	sig, err := signMessage(s.key, s.public, preAuth(payloadType, statement))
 	if err != nil {
-		return nil, sif.Signature{}, fmt.Errorf("cannot sign: %w", err)
-	}
-	// A token or an agent may have signed with another key than it showed.
-	if !s.public.verify(text, sig) {
-		return nil, sif.Signature{}, errors.New("cannot sign: the signature does not fit the key")
+		return nil, sif.Signature{}, err
 	}
 	data, err := json.Marshal(envelope{payloadType, base64.StdEncoding.EncodeToString(statement),
 		[]envelopeSignature{{s.public.ID, base64.StdEncoding.EncodeToString(sig)}}})
 	return data, sif.Signature{Hash: sif.HashSHA256}, err
+}
+
+// signMessage signs text with key, whose public part is public.
+func signMessage(key crypto.Signer, public *PublicKey, text []byte) ([]byte, error) {
+	hash := crypto.SHA256
+	if _, ok := public.Key.(ed25519.PublicKey); ok {
+		hash = 0
+	}
+	// Some keys live where only whole messages are signed.
+	sig, err := crypto.SignMessage(key, rand.Reader, text, hash)
+	if err != nil {
+		return nil, fmt.Errorf("cannot sign: %w", err)
+	}
+	// A token or an agent may have signed with another key than it showed.
+	if !public.verify(text, sig) {
+		return nil, errors.New("cannot sign: the signature does not fit the key")
+	}
+	return sig, nil
 }
 
 // verify tells whether sig is a signature of text by the key.

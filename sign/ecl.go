@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -40,11 +39,11 @@ func ReadList(site string) (*ecl.Config, error) {
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%q is not a regular file", path)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, ecl.MaxSize+1))
-	if err != nil {
-		return nil, err
+	text, err := conf.ReadAll(f, ecl.MaxSize)
+	var c *ecl.Config
+	if err == nil {
+		c, err = ecl.Parse(text, filepath.EvalSymlinks)
 	}
-	c, err := ecl.Parse(text, filepath.EvalSymlinks)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use %q: %w", path, err)
 	}

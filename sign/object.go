@@ -47,7 +47,10 @@ const (
 // Keyring is a source of keys. The first of several that knows a key id counts.
 type Keyring struct {
 	Origin Origin
-	Ring   *pgp.Ring
+	Ring   interface {
+		// ByID returns the keys that have that 64-bit id, or a sub-key that has.
+		ByID(id uint64) []*pgp.Key
+	}
 }
 
 // rings looks keys up, and remembers where the last one was found.

@@ -148,7 +148,7 @@ func Keyrings(site, dir string) []Keyring {
 		origin Origin
 		file   keyring.File
 	}{{Global, keyring.Global(site, nil)}, {Local, keyring.Public(dir, nil)}} {
-		if ring, err := k.file.Read(); err == nil {
+		if ring, err := k.file.Raw(); err == nil {
 			list = append(list, Keyring{Origin: k.origin, Ring: ring})
 		}
 	}

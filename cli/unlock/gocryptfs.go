@@ -50,10 +50,18 @@ func (k Source) openGocryptfs(im *image.Image, r *io.SectionReader) (*io.Section
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	limits := Limits()
-	keys, err := c.Unlock(ctx, key, gocryptfs.Limits{Memory: limits.Memory, Rule: limits.Rule})
+	keys, err := c.Unlock(ctx, key, gocryptfs.Limits{Memory: limits.Memory, Rule: limits.Rule, Keys: secret.Memory{}})
 	if err != nil {
 		return nil, nil, err
 	}
+	plain, exported, err := openKeys(outer, c, keys)
+	if err != nil {
+		keys.Close()
+	}
+	return plain, exported, err
+}
+
+func openKeys(outer *squashfs.Reader, c *gocryptfs.Config, keys *gocryptfs.Keys) (*io.SectionReader, []byte, error) {
 	name, err := innerName(outer, c, keys)
 	if err != nil {
 		return nil, nil, err
@@ -152,9 +160,13 @@ func gocryptfsAgain(r *io.SectionReader, exported []byte) (*io.SectionReader, er
 	if err != nil {
 		return nil, err
 	}
-	keys, err := gocryptfs.NewKeys(exported[:gocryptfs.KeySize], false)
+	keys, err := gocryptfs.NewKeys(exported[:gocryptfs.KeySize], false, secret.Memory{})
 	if err != nil {
 		return nil, err
 	}
-	return openInner(outer, keys, string(exported[gocryptfs.KeySize:]))
+	plain, err := openInner(outer, keys, string(exported[gocryptfs.KeySize:]))
+	if err != nil {
+		keys.Close()
+	}
+	return plain, err
 }

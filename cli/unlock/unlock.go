@@ -19,10 +19,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"singularity/action"
 	"singularity/cli/prompt"
+	"singularity/conf"
 	"singularity/gocryptfs"
 	"singularity/host"
 	"singularity/image"
@@ -95,9 +97,9 @@ func readPEM(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, luks.MaxPEMSize+1))
-	if err == nil && len(text) > luks.MaxPEMSize {
-		err = fmt.Errorf("%s is too large for a key", path)
+	text, err := conf.ReadAll(f, luks.MaxPEMSize)
+	if err != nil {
+		err = fmt.Errorf("cannot use %q as a key: %w", path, err)
 	}
 	return text, err
 }
@@ -182,7 +184,11 @@ func (k Source) openLUKS(im *image.Image, r *io.SectionReader) (*io.SectionReade
 	defer clear(key)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	v, err := c.Unlock(ctx, key, Limits())
+	limits := luks.Limits{Keys: secret.Alloc}
+	if slices.ContainsFunc(c.Slots, func(s luks.Slot) bool { return s.KDF.Cost() > 0 }) {
+		limits = Limits() // takes a millisecond to find out
+	}
+	v, err := c.Unlock(ctx, key, limits)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path"
@@ -22,7 +23,7 @@ import (
 // 1 as root, the unified one as root or as a user to whom it is delegated, by a
 // directory or by systemd. e2e/vm runs them on all of these.
 
-const killedHelper = "CGROUP_TEST_KILLED"
+const killedHelper, makesNodes = "CGROUP_TEST_KILLED", "CGROUP_TEST_NODES"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(killedHelper) != "" {
@@ -34,6 +35,16 @@ func TestMain(m *testing.M) {
 		}
 		os.Stdout.WriteString(g.Path() + " " + strconv.Itoa(g.guard.pid) + "\n")
 		syscall.Pause()
+	}
+	if dir := os.Getenv(makesNodes); dir != "" {
+		for major := range uint32(512) {
+			for _, kind := range []uint32{unix.S_IFBLK, unix.S_IFCHR} {
+				if err := unix.Mknod(dir+"/node", kind|0o600, int(unix.Mkdev(major, 1))); err != unix.EPERM {
+					os.Stdout.WriteString("major " + strconv.Itoa(int(major)) + ": " + fmt.Sprint(err) + "\n")
+				}
+			}
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -233,6 +244,14 @@ func TestDevices(t *testing.T) {
 		if out, err := shell(g, c.script); (err == nil) != c.ok {
 			t.Errorf("%s: %v %s, allowed must be %v", c.script, err, out, c.ok)
 		}
+	}
+	// Nothing is allowed by default: every other number, as a device of either kind.
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := shell(g, makesNodes+"="+dir+" exec "+self); err != nil || out != "" {
+		t.Errorf("%v, devices that no rule allows: %s", err, out)
 	}
 	if again, _, err := New(&Limits{}, true); err == nil && again.Path() == g.Path() {
 		t.Error("a group that is in use was made again")

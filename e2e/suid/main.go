@@ -26,6 +26,7 @@ import (
 func main() {
 	attacks := map[string]func([]string){
 		"argc": argc, "request": request, "steps": steps, "trace": trace, "signals": signals, "limits": limits, "kernel": kernel, "sniff": sniff,
+		"descriptors": descriptors, "arm": arm, "timers": timers, "killed": killed, "corrupt": corrupt, "policy": policy, "granted": granted, "swap": swap, "plain": plain, "look": look, "waiting": waiting,
 	}
 	attack := attacks[os.Args[1]]
 	if attack == nil {
@@ -79,8 +80,8 @@ func argc([]string) {
 }
 
 // hostile is an environment that the Go runtime and the C library obey.
-var hostile = []string{"GODEBUG=inittrace=1,gctrace=1,schedtrace=1", "GOGC=1", "GOMEMLIMIT=1", "GOTRACEBACK=crash", "GOMAXPROCS=1000", "LD_PRELOAD=/nonexistent.so", "LD_DEBUG=all",
-	"GLIBC_TUNABLES=glibc.malloc.check=3", "TMPDIR=/nonexistent", "PATH=.", "SINGULARITY_CONFIG_FILE=/nonexistent"}
+var hostile = []string{"GODEBUG=inittrace=1,gctrace=1,schedtrace=1", "GOGC=1", "GOMEMLIMIT=1", "GOTRACEBACK=crash", "GOMAXPROCS=1000", "GOCOVERDIR=/tmp", "LD_PRELOAD=/nonexistent.so", "LD_DEBUG=all",
+	"GLIBC_TUNABLES=glibc.malloc.check=3", "GCONV_PATH=/tmp", "MALLOC_CHECK_=3", "TMPDIR=/nonexistent", "PATH=.", "SINGULARITY_CONFIG_FILE=/nonexistent"}
 
 // start is the helper with bytes as its request, which hold a length or not.
 func start(head string, body []byte, fds ...int) (string, int) {
@@ -108,6 +109,7 @@ func request([]string) {
 	}{
 		{"", nil}, {"x", nil}, {"ffffffffffffffff", nil}, {"00000000ffffffff", nil}, {"0000000000000010", []byte("short")},
 		{"0000000000000004", []byte{200, 1, 2, 3}}, {"0000000000000003", []byte{1, 0xff, 0x7f}}, {"0000000000000002", []byte{1, 0}},
+		{"0000000001000001", make([]byte, 16<<20+1)},
 	} {
 		text, status := start(r.head, r.body, 0)
 		fmt.Println("status", status, strings.Contains(text, "not well formed"))
@@ -272,14 +274,9 @@ func seize(pid int) (privilegedThen bool) {
 // helpers are the processes of the helper whose parent is that process: others
 // are of scripts that run at the same time.
 func helpers(parent int) (out []int) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, d := range dirs {
-		comm, _ := os.ReadFile(d + "/comm")
-		stat, _ := os.ReadFile(d + "/stat")
-		_, behind, _ := strings.Cut(string(stat), ") ")
-		f := strings.Fields(behind)
-		if strings.TrimSpace(string(comm)) == priv.Name && len(f) > 1 && f[1] == strconv.Itoa(parent) {
-			pid, _ := strconv.Atoi(filepath.Base(d))
+	for _, pid := range children(parent) {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if strings.TrimSpace(string(comm)) == priv.Name {
 			out = append(out, pid)
 		}
 	}
@@ -343,22 +340,56 @@ func limits(args []string) {
 		n    int
 		max  uint64
 	}{{"files", unix.RLIMIT_NOFILE, 5}, {"size", unix.RLIMIT_FSIZE, 0}, {"stack", unix.RLIMIT_STACK, 64 << 10},
-		{"core", unix.RLIMIT_CORE, 1 << 62}, {"locked", unix.RLIMIT_MEMLOCK, 0}, {"pending", unix.RLIMIT_SIGPENDING, 0}, {"cpu", unix.RLIMIT_CPU, 1}} {
-		r, _ := image(args[0], func(s *script.Script) {
-			s.Drop()
-			s.Exec([]string{"/bin/true"}, []string{"true"}, nil, "")
-		})
+		{"core", unix.RLIMIT_CORE, 1 << 62}, {"locked", unix.RLIMIT_MEMLOCK, 0}, {"pending", unix.RLIMIT_SIGPENDING, 0}, {"cpu", unix.RLIMIT_CPU, 1},
+		{"queues", unix.RLIMIT_MSGQUEUE, 0}, {"locks", unix.RLIMIT_LOCKS, 0}, {"priority", unix.RLIMIT_RTPRIO, 0},
+		{"process", unix.RLIMIT_NPROC, 1}} {
+		r := shell(args[0])
 		var old unix.Rlimit
 		check(unix.Getrlimit(l.n, &old))
 		max := min(l.max, old.Max)
 		check(unix.Setrlimit(l.n, &unix.Rlimit{Cur: max, Max: old.Max}))
-		pair := ask(r)
+		end := ask(r)
 		check(unix.Setrlimit(l.n, &old))
-		if strings.Contains(pair, "goroutine") {
+		if strings.Contains(end, "goroutine") {
 			fmt.Println("a crash")
 		}
-		fmt.Println(l.name, "done")
+		fmt.Println(l.name, "done:", end)
 	}
+	// With each number of processes about where the helper starts, and its child does not: the
+	// change to the caller's id must not fail in silence.
+	var old unix.Rlimit
+	check(unix.Getrlimit(unix.RLIMIT_NPROC, &old))
+	for n := processes(); ; n++ {
+		r := shell(args[0])
+		check(unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: old.Max}))
+		end := ask(r)
+		check(unix.Setrlimit(unix.RLIMIT_NPROC, &old))
+		if !strings.Contains(end, "temporarily unavailable") {
+			fmt.Println("processes done:", end)
+			return
+		}
+	}
+}
+
+// shell is a request for a program of one thread.
+func shell(path string) *priv.Request {
+	r, _ := image(path, func(s *script.Script) {
+		s.Drop()
+		s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "! test -r /etc/shadow || echo gained"}, nil, "")
+	})
+	return r
+}
+
+// processes counts the threads of the caller, which the kernel holds against a limit.
+func processes() (n uint64) {
+	tasks, _ := filepath.Glob("/proc/[0-9]*/task/*")
+	for _, t := range tasks {
+		var st unix.Stat_t
+		if unix.Stat(t, &st) == nil && int(st.Uid) == os.Getuid() {
+			n++
+		}
+	}
+	return n
 }
 
 // kernel asks for a mount by the kernel of each file.

@@ -63,6 +63,7 @@ type plugin struct {
 	program string
 	ipam    string   // the program that it calls for addresses, if any
 	able    []string // capabilities: what it takes from runtimeConfig
+	runtime string   // its runtimeConfig, unless it gets one of ours
 	members []string // its configuration, as it stands
 }
 
@@ -111,8 +112,11 @@ func readPlugin(r *jsonread.Reader) (p plugin) {
 		raw := r.Raw()
 		in := jsonread.New(raw)
 		switch name {
-		case "cniVersion", "name", "prevResult", "runtimeConfig":
+		case "cniVersion", "name", "prevResult":
 			return // ours to say
+		case "runtimeConfig":
+			p.runtime = raw
+			return
 		case "type":
 			p.program = in.Text()
 		case "ipam":
@@ -146,6 +150,8 @@ func (l *list) config(p *plugin, a *Args, prev string) string {
 	}
 	if slices.Contains(p.able, "portMappings") && len(a.Ports) > 0 {
 		members = append(members, `"runtimeConfig":{"portMappings":`+a.portMappings()+`}`)
+	} else if p.runtime != "" {
+		members = append(members, `"runtimeConfig":`+p.runtime)
 	}
 	return "{" + strings.Join(members, ",") + "}"
 }

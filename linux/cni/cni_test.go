@@ -45,7 +45,7 @@ func sameJSON(t *testing.T, a, b string) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// TestNames (SC-048): no name leads out of the directory of the programs.
+// TestNames (SC-048, SC-096): no name leads out of the directory of the programs.
 func TestNames(t *testing.T) {
 	for _, bad := range []string{"../../tmp/x", "/tmp/x", "..", ".", "", ".x", "-x", "a/b", "a b", "a\x00b", strings.Repeat("x", maxName+1)} {
 		q := quote(bad)
@@ -126,7 +126,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestCall (R1, R7): a program gets what the specification says and nothing of the
+// TestCall (SC-094, R1, R7): a program gets what the specification says and nothing of the
 // caller's.
 func TestCall(t *testing.T) {
 	s := site(t, "#!/bin/sh\necho \"$(env | sort | tr '\\n' ' ')dir=$(pwd) fds=$(ls /proc/self/fd | wc -l)\"\ncat\n")

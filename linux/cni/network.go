@@ -137,8 +137,12 @@ func (n *Network) call(a *attachment, i int, command string) (string, error) {
 	if command == "DEL" && !mounted(netns) {
 		netns = ""
 	}
+	prev := a.result
+	if command == "DEL" && strings.HasPrefix(a.list.version, "0.3.") {
+		prev = "" // version 0.4.0 has it
+	}
 	p := &a.list.plugins[i]
-	return n.site.call(p, command, n.ID, netns, a.device, args, a.list.config(p, &a.args, a.result))
+	return n.site.call(p, command, n.ID, netns, a.device, args, a.list.config(p, &a.args, prev))
 }
 
 // Detach detaches the namespace from its networks and forgets it. What cannot be

@@ -1,3 +1,5 @@
+//go:build !starter
+
 // Package entry runs a few instructions before the Go runtime starts, while
 // the process still has a single thread, because a user namespace can only be
 // entered then.
@@ -72,7 +74,6 @@ var (
 	masked    uint64
 	savedMask uint64
 	blocked   uint64 = Blocked
-	scrubbed  uint64 // 1 if the stub of the setuid helper ran
 )
 
 // Blocked is the set of signals that the stub blocks, bit n-1 for signal n: all
@@ -83,9 +84,6 @@ const Blocked = ^uint64(1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<12 
 
 // Present tells whether the stub ran.
 func Present() bool { return present == 1 }
-
-// Scrubbed tells whether the stub of the setuid helper ran.
-func Scrubbed() bool { return scrubbed == 1 }
 
 // Read returns what the stub left behind.
 func Read() State {

@@ -1,3 +1,5 @@
+//go:build !starter
+
 #include "textflag.h"
 
 // singularity_match compares the word at SI with the list at R8 (see the word

@@ -8,8 +8,8 @@
 //   - without arguments the process ends (SC-020);
 //   - every variable of the environment becomes an empty word, in place, since the
 //     runtime finds the auxiliary vector by walking over the environment (SC-021);
-//   - every descriptor but the standard three and the request's, 3, is closed. On a
-//     kernel without close_range package priv closes them.
+//   - every descriptor but the standard three and the request's, 3, is closed. Where
+//     that fails the helper does nothing (Scrubbed).
 TEXT starter_entry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ  (SP), R12                // argc
 	TESTQ R12, R12
@@ -28,7 +28,10 @@ descriptors:
 	MOVL  $0xffffffff, SI
 	XORL  DX, DX
 	SYSCALL
+	TESTQ AX, AX
+	JNE   run
 	MOVQ  $1, ·scrubbed(SB)
+run:
 	JMP   _rt0_amd64_linux(SB)
 refuse:
 	MOVQ  $231, AX                 // exit_group(255)

@@ -3,6 +3,8 @@ package script
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // split forks for the steps OpInit and OpLeave. It returns in the child, or
@@ -32,18 +34,10 @@ func split(op uint8, arg uintptr) syscall.Errno {
 // The name of process 1, as other programs of this kind call it.
 var initName = [16]byte{'s', 'i', 'n', 'i', 't'}
 
-// All signals, and SIGCHLD alone, as masks.
-var (
-	allSignals  = ^uint64(0)
-	childSignal = uint64(1) << (syscall.SIGCHLD - 1)
-)
+// allSignals is the mask of them.
+var allSignals = ^uint64(0)
 
-const (
-	prSetName     = 15
-	waitAll       = 0x40000000 // __WALL
-	sysCloseRange = 436
-	kernelSent    = 0x80 // SI_KERNEL, of a signal that a terminal's key made
-)
+const kernelSent = 0x80 // SI_KERNEL, of a signal that a terminal's key made
 
 // sigInfo is siginfo_t: number, error, code.
 type sigInfo struct {
@@ -67,7 +61,7 @@ var (
 //go:nosplit
 func reapAll(child, how uintptr) {
 	stay := how&initStays != 0
-	syscall.RawSyscall(syscall.SYS_PRCTL, prSetName, uintptr(unsafe.Pointer(&initName)), 0)
+	syscall.RawSyscall(syscall.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&initName)), 0)
 	wipeEnvironment()
 	if !stay {
 		// Security: /proc/1/exe is our program on the host. Root of the user
@@ -78,7 +72,7 @@ func reapAll(child, how uintptr) {
 	}
 	// The descriptors of the start must not stay open here: the launcher
 	// waits for their end, and a reader for that of a pipe.
-	syscall.RawSyscall(sysCloseRange, 3, 1<<32-1, 0)
+	syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, 1<<32-1, 0)
 	ending := false
 	for {
 		sig, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&caught)), 0, 8, 0, 0)
@@ -100,127 +94,13 @@ func reapAll(child, how uintptr) {
 	}
 }
 
-// Process 1 waits politeRounds times politePause for the others to end.
-const politeRounds = 100
-
-var politePause = syscall.Timespec{Nsec: 100e6}
-
-// endOthers asks all other processes to end and waits for that: programs that
-// serve file systems write what they hold.
-//
-//go:norace
-//go:nosplit
-func endOthers() {
-	syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGTERM), 0, 0, 0, 0)
-	for range politeRounds {
-		for {
-			pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), 0, syscall.WNOHANG|waitAll, 0, 0, 0)
-			if e == syscall.ECHILD {
-				return
-			}
-			if e != 0 || pid == 0 {
-				break
-			}
-		}
-		syscall.RawSyscall6(syscall.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&childSignal)), 0, uintptr(unsafe.Pointer(&politePause)), 8, 0, 0)
-	}
-}
-
-// launch starts the program of l. It returns in the calling process alone.
-//
-//go:norace
-//go:nosplit
-func launch(l *launchData) syscall.Errno {
-	var ends [2]int32
-	if _, _, e := syscall.RawSyscall(syscall.SYS_PIPE2, uintptr(unsafe.Pointer(&ends)), syscall.O_CLOEXEC, 0); e != 0 {
-		return e
-	}
-	child, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
-	if e == 0 && child == 0 {
-		if !l.wait {
-			// The program becomes the child of process 1.
-			child, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
-		}
-		if e == 0 && child == 0 {
-			if e = prepare(l); e == 0 {
-				e = execute(l.exec)
-			}
-		}
-		failed := uint64(e)
-		if e != 0 {
-			syscall.RawSyscall(syscall.SYS_WRITE, uintptr(ends[1]), uintptr(unsafe.Pointer(&failed)), unsafe.Sizeof(failed))
-		}
-		for {
-			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(failed), 0, 0)
-		}
-	}
-	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(ends[1]), 0, 0)
-	failed := uint64(e)
-	if e == 0 {
-		failed = awaitLaunch(child, uintptr(ends[0]))
-	}
-	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(ends[0]), 0, 0)
-	return syscall.Errno(failed)
-}
-
-// awaitLaunch waits until the program has been executed, or has failed to be,
-// and until child has ended.
-//
-//go:norace
-//go:nosplit
-func awaitLaunch(child, from uintptr) uint64 {
-	var failed uint64
-	for {
-		n, _, e := syscall.RawSyscall(syscall.SYS_READ, from, uintptr(unsafe.Pointer(&failed)), unsafe.Sizeof(failed))
-		if e == syscall.EINTR {
-			continue
-		}
-		if e == 0 && n == unsafe.Sizeof(failed) {
-			return failed
-		}
-		break
-	}
-	var status uint32
-	for {
-		_, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, child, uintptr(unsafe.Pointer(&status)), 0, 0, 0, 0)
-		if e == syscall.EINTR {
-			continue
-		}
-		if e != 0 || status != 0 {
-			return uint64(syscall.EIO)
-		}
-		return 0
-	}
-}
-
-// prepare makes the process ready to execute the program of l. The stack is
-// small: execute is not called from here.
-//
-//go:norace
-//go:nosplit
-func prepare(l *launchData) syscall.Errno {
-	const setFD = 2 // F_SETFD
-	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
-	if null, _, e := syscall.RawSyscall6(syscall.SYS_OPENAT, atCwd, l.null, syscall.O_RDONLY, 0, 0, 0); e == 0 {
-		syscall.RawSyscall(syscall.SYS_DUP3, null, 0, 0)
-		if null > 2 {
-			syscall.RawSyscall(syscall.SYS_CLOSE, null, 0, 0)
-		}
-	}
-	syscall.RawSyscall(syscall.SYS_DUP3, 2, 1, 0)
-	if _, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, l.fd, setFD, 0); e != 0 {
-		return e
-	}
-	return 0
-}
-
 // reap waits for every child that has ended.
 //
 //go:norace
 //go:nosplit
 func reap(child, how uintptr, ending bool) {
 	for {
-		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), syscall.WNOHANG|waitAll, 0, 0, 0)
+		pid, _, e := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&status)), unix.WNOHANG|unix.WALL, 0, 0, 0)
 		if e == syscall.ECHILD && ending {
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
 		}

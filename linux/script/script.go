@@ -119,14 +119,6 @@ type execData struct {
 	otherwiseArgv uintptr
 }
 
-// launchData is what OpLaunch needs.
-type launchData struct {
-	exec *execData
-	fd   uintptr // stays open in the program
-	wait bool
-	null uintptr // the path of /dev/null
-}
-
 // Str keeps s with a final NUL.
 func (s *Script) Str(v string) Arg {
 	b := make([]byte, len(v)+1)
@@ -253,17 +245,6 @@ func (s *Script) Exec(paths, argv, env []string, shell string) {
 	s.add("execute", step{op: OpExec})
 }
 
-// Launch adds the start of another program, which keeps the descriptor fd and
-// what has been applied to the process so far. It is in a session of its own,
-// and what it says goes to standard error. With wait the step ends when the
-// program has ended well, which one that goes to the background does soon; else
-// when it has been executed, and process 1 is its parent.
-func (s *Script) Launch(label string, paths, argv, env []string, fd int, wait bool) {
-	l := &launchData{exec: s.program(paths, argv, env, ""), fd: uintptr(fd), wait: wait, null: s.Str("/dev/null").v}
-	s.keep = append(s.keep, l)
-	s.add(label, step{op: OpLaunch, launch: l})
-}
-
 func (s *Script) program(paths, argv, env []string, shell string) *execData {
 	e := &execData{argv: s.strings(argv), envp: s.strings(env)}
 	for _, p := range paths {
@@ -376,44 +357,5 @@ func (s *Script) fail(i int, e syscall.Errno) *Error {
 	return &Error{Step: i, Label: s.labels[i], Errno: e, Exec: s.steps[i].op == OpExec, Text: s.texts[i]}
 }
 
-// Here runs the script in the calling thread. It returns the first failure, or
-// nil if the script has no Exec.
-func (s *Script) Here() error {
-	if s.classic != nil {
-		s.classic.bound(len(s.steps))
-	}
-	i, e := run(s.steps, s.res, s.exec, s.classic)
-	if i < 0 {
-		return nil
-	}
-	return s.fail(i, e)
-}
-
 // Fail is the failure of step i as somebody else who carried the script out tells it.
 func (s *Script) Fail(i int, e syscall.Errno) error { return s.fail(i, e) }
-
-// Result is the result of step i, after Here, or as sent by Send.
-func (s *Script) Result(i Slot) int { return int(s.res[i]) }
-
-// Send adds a step that writes all results so far to descriptor fd.
-func (s *Script) Send(label string, fd int) Slot {
-	return s.add(label, step{op: OpCall, nr: syscall.SYS_WRITE, a: [6]uintptr{uintptr(fd), ^uintptr(0), uintptr(len(s.steps) * 8)}})
-}
-
-// Receive reads from fd what step sent of Send wrote, and makes it visible to
-// Result. It returns false if the script ended before.
-func (s *Script) Receive(fd int, sent Slot) bool {
-	n := int(sent) * 8
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&s.res[0])), n)
-	for got := 0; got < n; {
-		k, err := syscall.Read(fd, b[got:])
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || k <= 0 {
-			return false
-		}
-		got += k
-	}
-	return true
-}

@@ -15,6 +15,8 @@ package secret
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,6 +88,42 @@ func Free(b []byte) error {
 	b = b[:cap(b)]
 	clear(b)
 	return unix.Munmap(b)
+}
+
+// Memory gives packages that know nothing of this one what it does.
+type Memory struct{}
+
+// Alloc is Alloc.
+func (Memory) Alloc(size int) ([]byte, error) { return Alloc(size) }
+
+// Keep is Keep.
+func (Memory) Keep(p any) error { return Keep(p) }
+
+// Wipe is Wipe.
+func (Memory) Wipe(p any) { Wipe(p) }
+
+// Keep keeps what the pointer p points to out of swap space and core files, where
+// it is: a key that a library has expanded into memory of its own. What that points
+// to is not kept. The pages stay so when it is gone.
+func Keep(p any) error {
+	v := reflect.ValueOf(p)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return fmt.Errorf("cannot keep a %T in memory", p)
+	}
+	page := uintptr(unix.Getpagesize())
+	at := v.Pointer()
+	first := at &^ (page - 1)
+	end := (at + v.Type().Elem().Size() + page - 1) &^ (page - 1)
+	// Objects of Go's heap do not move.
+	b := unsafe.Slice((*byte)(unsafe.Add(v.UnsafePointer(), -int(at-first))), end-first)
+	return errors.Join(unix.Madvise(b, unix.MADV_DONTDUMP), lock(b))
+}
+
+// Wipe zeroes what the pointer p points to. It is of no use afterwards.
+func Wipe(p any) {
+	if v := reflect.ValueOf(p); v.Kind() == reflect.Pointer && !v.IsNil() {
+		v.Elem().SetZero()
+	}
 }
 
 // Hide keeps other processes of the same user, such as the program in a

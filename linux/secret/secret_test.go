@@ -2,10 +2,16 @@ package secret
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +70,64 @@ func flags(t *testing.T) string {
 		}
 	}
 	return all
+}
+
+// What a cipher of the standard library has expanded stays where it is, in pages
+// that are locked and in no core file, and is gone when it is wiped.
+func TestKeepAndWipe(t *testing.T) {
+	key := []byte("a key of two and thirty letters!")
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := cipher.NewGCMWithNonceSize(block, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []any{block, a} {
+		if err := Keep(p); err != nil {
+			t.Fatal(err)
+		}
+		v := reflect.ValueOf(p)
+		object := unsafe.Slice((*byte)(v.UnsafePointer()), v.Type().Elem().Size())
+		if runtime.GOARCH == "amd64" && !bytes.Contains(object, key[:16]) {
+			t.Errorf("%T: the key is not in what is kept", p)
+		}
+		if got := flagsAt(t, v.Pointer()); !strings.Contains(got, " dd") || !strings.Contains(got, " lo") {
+			t.Errorf("%T: flags %q lack dd or lo", p, got)
+		}
+		Wipe(p)
+		if len(bytes.Trim(object, "\x00")) > 0 {
+			t.Errorf("%T: something is left", p)
+		}
+	}
+	var none *int
+	for _, p := range []any{nil, 1, none, []byte("x")} {
+		if Keep(p) == nil {
+			t.Errorf("%T is kept", p)
+		}
+		Wipe(p)
+	}
+}
+
+// flagsAt returns the flags of the mapping at an address.
+func flagsAt(t *testing.T, at uintptr) string {
+	t.Helper()
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := false
+	for line := range strings.Lines(string(smaps)) {
+		var begin, end uintptr
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &begin, &end); n == 2 {
+			inside = begin <= at && at < end
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
+			return flags
+		}
+	}
+	return ""
 }
 
 // TestSC125HideAndLimits (SC-125) runs in a process of its own, since both are

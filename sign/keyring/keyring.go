@@ -106,21 +106,30 @@ func (k File) mode() fs.FileMode {
 
 // Read returns the ring. Keys in it that cannot be used become warnings.
 func (k File) Read() (*pgp.Ring, error) {
+	data, err := k.Raw()
+	if err != nil {
+		return nil, err
+	}
+	return k.parse(data)
+}
+
+// Raw returns the ring as it is in the file.
+func (k File) Raw() (pgp.RawRing, error) {
 	d, err := k.openDir()
 	if errors.Is(err, fs.ErrNotExist) {
-		return pgp.ParseRing(nil)
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot use keyring: %w", err)
 	}
 	defer d.Close()
-	return k.readIn(d)
+	return k.rawIn(d)
 }
 
-func (k File) readIn(d *os.File) (*pgp.Ring, error) {
+func (k File) rawIn(d *os.File) (pgp.RawRing, error) {
 	f, err := k.openAt(d, k.Name, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
-		return pgp.ParseRing(nil)
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot use keyring: %w", err)
@@ -133,6 +142,10 @@ func (k File) readIn(d *os.File) (*pgp.Ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read keyring: %w", err)
 	}
+	return data, nil
+}
+
+func (k File) parse(data pgp.RawRing) (*pgp.Ring, error) {
 	r, err := pgp.ParseRing(data)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read keyring %q: %w", k.Path(), err)
@@ -201,7 +214,11 @@ func (k File) Change(edit func(*pgp.Ring) error) error {
 			return fmt.Errorf("cannot lock keyring %q: %w", k.Path(), err)
 		}
 	}
-	r, err := k.readIn(d)
+	data, err := k.rawIn(d)
+	if err != nil {
+		return err
+	}
+	r, err := k.parse(data)
 	if err != nil {
 		return err
 	}
