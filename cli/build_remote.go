@@ -280,7 +280,7 @@ func (j *remoteJob) run(ctx context.Context, text []byte, patterns []string) err
 	}
 	j.log.Verbose("Build " + action.Printable(info.ID))
 	if err := j.client.Follow(ctx, info.ID, os.Stdout); err != nil {
-		return j.broken(ctx, info.ID, err)
+		return j.broken(ctx, info, err)
 	}
 	if info, err = j.client.Status(ctx, info.ID); err != nil {
 		return fmt.Errorf("cannot ask what came of the build: %w", err)
@@ -322,14 +322,15 @@ func (j *remoteJob) detached(info *api.BuildInfo) {
 	ref := action.Printable(info.LibraryRef)
 	fmt.Printf("Build submitted! Once it is complete, the image can be retrieved by running:\n\tsingularity pull --library %s %s\n\n", action.Printable(info.LibraryURL), ref)
 	fmt.Printf("Alternatively, you can access it from a browser at:\n\t%s/library/%s\n", strings.TrimRight(j.front, "/"), strings.TrimPrefix(ref, "library://"))
-	j.log.Info("Build " + action.Printable(info.ID) + " goes on: " + strings.TrimRight(j.front, "/") + "/builds/" + action.Printable(info.ID))
+	j.log.Info("Build " + action.Printable(info.ID) + " goes on")
 }
 
 // broken is for a log that ends early: after Ctrl-C the build is cancelled, else
 // it goes on.
-func (j *remoteJob) broken(ctx context.Context, id string, err error) error {
+func (j *remoteJob) broken(ctx context.Context, info *api.BuildInfo, err error) error {
+	id := info.ID
 	if ctx.Err() == nil {
-		return action.Fatal(fmt.Errorf("cannot follow the build %s, which goes on: %w", action.Printable(id), err), strings.TrimRight(j.front, "/")+"/builds/"+action.Printable(id)+" shows it")
+		return action.Fatal(fmt.Errorf("cannot follow the build %s, which goes on: %w", action.Printable(id), err), "when it is complete: singularity pull "+action.Printable(info.LibraryRef))
 	}
 	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
