@@ -111,8 +111,10 @@ func (b *builder) eachCopy(fromStage bool, do func(*copyLine) error) error {
 // a nil root it only looks at it.
 func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error) {
 	where, sources, err := "on this host", []string(nil), error(nil)
+	prefix := ""
 	if l.stageName == "" {
-		sources, err = filepath.Glob(l.line.Source)
+		prefix = l.prefix()
+		sources, err = filepath.Glob(prefix + l.pattern(prefix))
 	} else {
 		where = fmt.Sprintf("in stage %q", l.stageName)
 		sources, err = globTree(l.stage.root, l.line.Source)
@@ -128,7 +130,7 @@ func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error
 		dest := l.dest
 		switch {
 		case l.line.Dest == "" && !strings.HasSuffix(dest, "/"):
-			dest = src // of a pattern, the names that it stands for
+			dest = strings.TrimPrefix(src, prefix) // of a pattern, the names that it stands for
 		case strings.HasSuffix(dest, "/"), len(sources) > 1, l.b.isDir(dest):
 			dest = path.Join(dest, filepath.Base(src))
 		}
@@ -145,10 +147,37 @@ func (l *copyLine) copy(ctx context.Context, root *os.File) ([]fileOrigin, error
 			return list, fmt.Errorf("cannot copy %q to %q: %w", src, dest, err)
 		}
 		list = append(list, fileOrigin{
-			Stage: l.stageName, Source: src, Destination: path.Join("/", dest), Digest: c.digest(), key: hex.EncodeToString(c.tree.Sum(nil)),
+			Stage: l.stageName, Source: strings.TrimPrefix(src, prefix), Destination: path.Join("/", dest), Digest: c.digest(), key: hex.EncodeToString(c.tree.Sum(nil)),
 		})
 	}
 	return list, nil
+}
+
+// prefix is what comes before a name of the host's: nothing, but where the files
+// came from another machine.
+func (l *copyLine) prefix() string {
+	o := &l.b.o
+	switch {
+	case o.FilesRoot == "":
+		return ""
+	case filepath.IsAbs(l.line.Source):
+		return o.FilesRoot
+	}
+	return filepath.Join(o.FilesRoot, path.Join("/", o.FilesDir)) + "/"
+}
+
+// pattern is the name to look for behind prefix.
+//
+// Security: below a root, ".." leads nowhere else.
+func (l *copyLine) pattern(prefix string) string {
+	if prefix == "" {
+		return l.line.Source
+	}
+	clean := path.Join("/", l.line.Source)
+	if strings.HasSuffix(prefix, "/") {
+		return clean[1:]
+	}
+	return clean
 }
 
 // isDir tells whether name is a directory of the image, perhaps through links.

@@ -104,6 +104,10 @@ type Options struct {
 	Keep     bool     // keep the temporary directory
 	Sections []string // names, without "%"; empty means all
 	Binds    []Bind   // for %post and %test
+	// FilesRoot, if not empty, is the directory below which %files finds what it
+	// names on the host, and FilesDir the path in it that names without a slash
+	// at the front are relative to: the files came from another machine.
+	FilesRoot, FilesDir string
 
 	// Which image to take where there are several, as --arch and --platform name
 	// it, and the Docker daemon to ask.

@@ -43,7 +43,10 @@ type buildFlags struct {
 	pemPath                    string
 	asked                      []byte // the passphrase of --passphrase
 
+	filesRoot, filesDir string // where %files are that came from another machine
+
 	remote  fetchOptions
+	builder remoteBuild
 	refused refusedFlags
 }
 
@@ -64,14 +67,20 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 		Short: "Build an image",
 		Long: "Build an image from a definition file, or from another image: a SIF, squashfs or ext3 file, a sandbox directory, or a container image of docker save (docker-archive:FILE), of an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]), of a Docker daemon (docker-daemon:NAME:TAG) or of a registry (docker://NAME:TAG); or a SIF elsewhere (oras://, library://, shub://). The target is a SIF file, or a directory with --sandbox." +
 			"\n\nAnybody can build. Who is not root becomes root of a user namespace; with subordinate ids (see /etc/subuid) files keep their owners, without any all files belong to root." +
-			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first.",
+			"\n\n%pre and %setup of a definition file run on this host, with the rights of who builds. Read a stranger's definition first." +
+			"\n\nWith --remote a remote endpoint builds, and sends the image back, or keeps it in its library if the target is library://ENTITY/COLLECTION/CONTAINER[:TAG]. Ctrl-C cancels the build there; with --detached it goes on by itself.",
 		Example: "  $ singularity build debian.sif debian.def\n" +
 			"  $ singularity build --sandbox work/ debian.sif\n" +
-			"  $ singularity build final.sif work/",
+			"  $ singularity build final.sif work/\n" +
+			"  $ singularity build --remote library://ada/tools/debian:12 debian.def",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
+			local := localOnly(c)
 			if err := errors.Join(setFromEnv(c, slices.Concat(buildEnv, refusedEnv)), o.remote.fromEnv(c)); err != nil {
 				return err
+			}
+			if o.builder.wanted() {
+				return o.buildRemote(log, local, args[0], args[1])
 			}
 			if !o.json {
 				return runBuild(log, run, &o, nil, args[0], args[1])
@@ -84,7 +93,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.StringArrayVarP(&o.binds, "bind", "B", nil, "mount a path of the host for %post and %test: `spec` is src[:dest[:opts]]")
 	f.StringArrayVar(&o.args, "build-arg", nil, "set a template variable: `NAME=value`")
 	f.StringArrayVar(&o.argFiles, "build-arg-file", nil, "read template variables from `file`, one NAME=value a line")
-	f.StringVar(&o.arch, "arch", "", "take the image for an `architecture` such as arm64 out of an archive or layout that holds several")
+	f.StringVar(&o.arch, "arch", "", "build for an `architecture` such as arm64: on a remote builder, of an image of several, or emulated")
 	f.BoolVar(&o.cacheSteps, "cache-steps", false, "keep what each step of a definition gave, and use what an earlier build kept")
 	f.StringVar(&o.stepsSize, "cache-steps-size", "20g", "let kept steps take so many `bytes`; the ones used longest ago go first")
 	f.StringVar(&o.compression, "compression", "gzip", "compressor of the image: "+strings.Join(build.Compressions(), ", "))
@@ -117,6 +126,10 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.Lookup("writable-tmpfs").NoOptDefVal = "true"
 	f.BoolVar(&o.noSetgroups, "no-setgroups", false, "accepted; groups are kept in any case")
 	f.Lookup("no-setgroups").Hidden = true
+	o.builder.add(f)
+	f.StringVar(&o.filesRoot, "files-root", "", "take what %files names from below `dir`")
+	f.StringVar(&o.filesDir, "files-dir", "", "the `path` below --files-root that names are relative to")
+	f.Lookup("files-root").Hidden, f.Lookup("files-dir").Hidden = true, true // for the builder of a server
 	o.refused.add(f)
 	return c
 }
@@ -173,7 +186,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 
 // options turns flags into what package build takes.
 func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Options, error) {
-	if _, _, layers := oci.Split(spec); f.arch != "" && f.arch != runtime.GOARCH && !layers && !strings.HasPrefix(spec, "docker:") {
+	if _, _, layers := oci.Split(spec); f.arch != "" && f.arch != runtime.GOARCH && !layers && !strings.HasPrefix(spec, "docker:") && !emulated(f.arch) {
 		return nil, fmt.Errorf("cannot build for %q: programs of the image run during the build, and this host is %s", f.arch, runtime.GOARCH)
 	}
 	if f.update && !f.sandbox {
@@ -185,7 +198,7 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	o := &build.Options{
 		Target: target, Spec: spec, Sandbox: f.sandbox, Force: f.force, Update: f.update, NoTest: f.noTest, FixPerms: f.fixPerms,
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
-		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost,
+		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost, FilesRoot: f.filesRoot, FilesDir: f.filesDir,
 	}
 	if !f.noSBOM {
 		o.Catalog = catalogSelf

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -22,33 +23,26 @@ import (
 // refusedFlags are flags of build that are understood and not part of this
 // version.
 type refusedFlags struct {
-	remote, detached, oci, noOCI, keepLayers bool
-
-	builder string
+	oci, noOCI, keepLayers bool
 }
 
-// refusedEnv are the keys of environment variables for refusedFlags.
+// refusedEnv are the keys of environment variables for refusedFlags and remoteBuild.
 var refusedEnv = []flagEnv{
 	{"remote", "REMOTE", false}, {"builder", "BUILDER", false}, {"detached", "DETACHED", false},
 	{"oci", "OCI", false}, {"no-oci", "NO_OCI", false}, {"keep-layers", "KEEP_LAYERS", false},
 }
 
 func (r *refusedFlags) add(f *pflag.FlagSet) {
-	f.BoolVarP(&r.remote, "remote", "r", false, "build on a remote service")
-	f.StringVar(&r.builder, "builder", "", "`address` of the remote service")
-	f.BoolVarP(&r.detached, "detached", "d", false, "do not wait for the remote service")
 	f.BoolVar(&r.oci, "oci", false, "make an OCI-SIF from a Dockerfile")
 	f.BoolVar(&r.noOCI, "no-oci", false, "make a native SIF (default)")
 	f.BoolVar(&r.keepLayers, "keep-layers", false, "keep the layers of an OCI-SIF")
-	for _, name := range []string{"remote", "builder", "detached", "oci", "no-oci", "keep-layers"} {
+	for _, name := range []string{"oci", "no-oci", "keep-layers"} {
 		f.Lookup(name).Hidden = true // none of them can be used yet
 	}
 }
 
 func (r *refusedFlags) check() error {
 	switch {
-	case r.remote, r.builder != "", r.detached:
-		return action.Fatal(errors.New("cannot build remotely: remote builds are not part of this version"), "leave out --remote, --builder and --detached: anybody can build on this host")
 	case r.oci && r.noOCI:
 		return errors.New("--oci and --no-oci exclude each other")
 	case r.oci:
@@ -149,4 +143,21 @@ func verifyBase(log *action.Log) func(context.Context, string, []string) ([]stri
 		slices.Sort(signers)
 		return slices.Compact(signers), nil
 	}
+}
+
+// emulators are the names under which Debian's qemu-user-static is known to the
+// kernel.
+var emulators = map[string]string{"arm64": "aarch64", "arm": "arm", "amd64": "x86_64", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x", "386": "i386"}
+
+// emulated tells whether this kernel runs the programs of an architecture.
+func emulated(arch string) bool {
+	if _, _, inside := rootKind(); inside {
+		return true // that was looked at before: this /proc is another one
+	}
+	name, ok := emulators[arch]
+	if !ok {
+		return false
+	}
+	text, err := os.ReadFile("/proc/sys/fs/binfmt_misc/qemu-" + name)
+	return err == nil && strings.HasPrefix(string(text), "enabled")
 }

@@ -53,8 +53,7 @@ func TestBuildOptions(t *testing.T) {
 		t.Errorf("got a cache of steps in %q with --disable-cache, %v", o.StepCache, err)
 	}
 	for name, f := range map[string]buildFlags{
-		"remote": {refused: refusedFlags{builder: "x"}},
-		"oci":    {refused: refusedFlags{oci: true}}, "layers": {refused: refusedFlags{keepLayers: true}}, "arch": {arch: "vax"},
+		"oci": {refused: refusedFlags{oci: true}}, "layers": {refused: refusedFlags{keepLayers: true}}, "arch": {arch: "vax"},
 		"steps": {cacheSteps: true, stepsSize: "much"}, "tmpfs": {writableTmpfs: "much"}, "args": {squashfsArgs: "-e x"}, "mount": {mounts: []string{"type=tmpfs"}},
 		"update without sandbox": {update: true},
 		"argument":               {args: []string{"x"}},

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/server/auth"
+	"singularity/server/builder"
 	"singularity/server/registry"
 	"singularity/server/store/embedded"
 )
@@ -241,7 +242,8 @@ func newLink() *cobra.Command {
 var certificateName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 func newCertificate() *cobra.Command {
-	return verb("certificate NAME", "Make a certificate for another service of the site", "certificate writes NAME.pem and NAME.key to the present directory: with them a service may ask the internal listener whose a token is. They work for 90 days.", 1,
+	worker := false
+	cmd := verb("certificate NAME", "Make a certificate for another service of the site", "certificate writes NAME.pem and NAME.key to the present directory: with them a service may ask the internal listener whose a token is. They work for 90 days. With --worker they are for a worker, which gets builds to do, and both are in NAME.pem.", 1,
 		func(ctx context.Context, cmd *cobra.Command, c Config, words []string) error {
 			name := words[0]
 			if !certificateName.MatchString(name) {
@@ -255,7 +257,11 @@ func newCertificate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cert, err := a.issue(name, []string{name}, x509.ExtKeyUsageClientAuth, leafLife)
+			var units []string
+			if worker {
+				units = []string{builder.WorkerUnit}
+			}
+			cert, err := a.issue(name, []string{name}, x509.ExtKeyUsageClientAuth, leafLife, units...)
 			if err != nil {
 				return err
 			}
@@ -263,9 +269,15 @@ func newCertificate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+			if worker {
+				return writeFile(name+".pem", append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...))
+			}
 			if err := writeFile(name+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 				return err
 			}
-			return writeFile(name+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))
+			return writeFile(name+".pem", text)
 		})
+	cmd.Flags().BoolVar(&worker, "worker", false, "make it for a worker")
+	return cmd
 }

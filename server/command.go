@@ -8,10 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/conf"
+	"singularity/server/worker"
 )
 
 // Main runs the program with its arguments and returns the exit status.
 func Main(argv []string) int {
+	if len(argv) > 1 {
+		switch argv[1] {
+		case worker.KeeperVerb:
+			return worker.Keeper()
+		case worker.InsideVerb:
+			return worker.Inside()
+		}
+	}
 	// A server makes a lot of garbage and keeps little: at the default a sixth of
 	// its time goes to collections of a heap of a few megabytes.
 	if os.Getenv("GOGC") == "" {
@@ -29,8 +38,8 @@ func Main(argv []string) int {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:               "singularity-server",
-		Short:             "A library of container images, a store of keys, and their accounts",
-		Long:              "singularity-server hosts container images and keys for singularity and other clients, in one program with storage of its own.",
+		Short:             "A library of container images, a store of keys, a builder, and their accounts",
+		Long:              "singularity-server hosts container images and keys for singularity and other clients, and builds images for them, in one program with storage of its own.",
 		Example:           "  $ singularity-server serve --data /srv/singularity --url https://images.example.org:8443",
 		Version:           conf.Version,
 		SilenceErrors:     true,
@@ -38,7 +47,7 @@ func newRoot() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	AddFlags(root.PersistentFlags())
-	root.AddCommand(newServe(), newAdmin(), newConformance())
+	root.AddCommand(newServe(), newWorker(), newAdmin(), newConformance())
 	return root
 }
 

@@ -66,6 +66,34 @@ type Config struct {
 	LibraryNoDelete bool   `toml:"library_no_delete" help:"let nobody delete images"`
 	OpenKeys        bool   `toml:"open_keys" help:"take keys from anybody and let searches find every name in them; for networks where everybody is trusted"`
 
+	BuildTime     string `toml:"build_time" help:"how long a remote build may run"`
+	BuildMemory   int    `toml:"build_memory" help:"bytes of memory of a build"`
+	BuildDisk     int    `toml:"build_disk" help:"bytes on disk that a build may write"`
+	BuildCPUs     int    `toml:"build_cpus" help:"processors of a build"`
+	BuildPIDs     int    `toml:"build_pids" help:"processes of a build"`
+	BuildOutput   int    `toml:"build_output" help:"bytes of the log of a build"`
+	BuildContext  int    `toml:"build_context" help:"bytes of the files that a client sends for a build, packed"`
+	BuildParallel int    `toml:"build_parallel" help:"builds of a user at a time"`
+	BuildQueued   int    `toml:"build_queued" help:"builds of a user that are not over"`
+	BuildLease    string `toml:"build_lease" help:"after how long without a sign of life a worker is taken for lost"`
+	BuildKeep     string `toml:"build_keep" help:"how long an image that was built for a file of the client is kept"`
+	BuildHistory  string `toml:"build_history" help:"how long builds that are over are kept, with their logs"`
+
+	QueueURL         string `toml:"queue_url" help:"NATS cluster to use, as tls://nats.example.org:4222; by default the queue is in this process"`
+	QueueCredentials string `toml:"queue_credentials" help:"file with the credentials for it"`
+	QueueCA          string `toml:"queue_ca" help:"file with authorities to trust for it"`
+	QueueReplicas    int    `toml:"queue_replicas" help:"how many servers of it keep a copy"`
+
+	Workers           int      `toml:"workers" help:"builds at a time: of serve, in this process; of worker, 1 by default"`
+	WorkerName        string   `toml:"worker_name" help:"how this worker is called; by default as the host"`
+	WorkerServer      string   `toml:"worker_server" help:"internal listener of the server that a worker builds for, as https://HOST:8444"`
+	WorkerCertificate string   `toml:"worker_certificate" help:"file with the certificate and key of a worker, from: admin certificate --worker NAME"`
+	WorkerCA          string   `toml:"worker_ca" help:"file with the authority of the server, ca.pem of its data directory"`
+	WorkerDir         string   `toml:"worker_dir" help:"directory that builds work in; by default builds in the data directory"`
+	WorkerIDs         int      `toml:"worker_ids" help:"first user id of the ranges of 65536 that builds get where a worker is root"`
+	WorkerAllow       []string `toml:"worker_allow" help:"networks and HOST:PORTs that builds reach though they are not public: mirrors, registries of the site"`
+	WorkerProgram     string   `toml:"worker_program" help:"the singularity that builds; by default the one beside this program, or of PATH"`
+
 	Storage   Storage          `toml:"storage"`
 	Providers []ProviderConfig `toml:"provider"`
 }
@@ -89,7 +117,8 @@ func Defaults() Config {
 	return Config{Data: defaultData(), Listen: ":8443", Internal: "127.0.0.1:8444", MaxConnections: 10_000, StopTime: "60s", LogLevel: "info", LogFormat: "text",
 		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30, RateKeys: 600, RateKeyAdd: 30,
 		LibraryMaxImage: 50 << 30, LibraryUndo: "168h",
-		Storage: Storage{Records: inDirectory, Blobs: inDirectory}}
+		BuildTime: "1h", BuildMemory: 4 << 30, BuildDisk: 20 << 30, BuildCPUs: 2, BuildPIDs: 4096, BuildOutput: 64 << 20, BuildContext: 2 << 30, BuildParallel: 2, BuildQueued: 50,
+		BuildLease: "20s", BuildKeep: "24h", BuildHistory: "2160h", QueueReplicas: 1, WorkerIDs: 1 << 30, Storage: Storage{Records: inDirectory, Blobs: inDirectory}}
 }
 
 func defaultData() string {
@@ -272,15 +301,25 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 			return bad(key, "%v", err)
 		}
 	}
-	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife, "library_undo": c.LibraryUndo} {
-		if d, err := time.ParseDuration(text); err != nil || d < 0 || key != "stop_time" && d < time.Minute {
+	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife, "library_undo": c.LibraryUndo,
+		"build_time": c.BuildTime, "build_lease": c.BuildLease, "build_keep": c.BuildKeep, "build_history": c.BuildHistory} {
+		least := time.Minute
+		if key == "stop_time" || key == "build_time" || key == "build_lease" {
+			least = time.Second
+		}
+		if d, err := time.ParseDuration(text); err != nil || d < 0 || d < least && key != "stop_time" {
 			return bad(key, "%q is no time like 720h or 60s", text)
 		}
 	}
-	for key, n := range map[string]int{"max_connections": c.MaxConnections, "rate_anonymous": c.RateAnonymous, "rate_user": c.RateUser, "rate_push": c.RatePush, "rate_search": c.RateSearch, "rate_login": c.RateLogin, "rate_keys": c.RateKeys, "rate_key_add": c.RateKeyAdd} {
+	for key, n := range map[string]int{"max_connections": c.MaxConnections, "rate_anonymous": c.RateAnonymous, "rate_user": c.RateUser, "rate_push": c.RatePush, "rate_search": c.RateSearch, "rate_login": c.RateLogin, "rate_keys": c.RateKeys, "rate_key_add": c.RateKeyAdd,
+		"build_memory": c.BuildMemory, "build_disk": c.BuildDisk, "build_cpus": c.BuildCPUs, "build_pids": c.BuildPIDs, "build_output": c.BuildOutput, "build_context": c.BuildContext,
+		"build_parallel": c.BuildParallel, "build_queued": c.BuildQueued, "queue_replicas": c.QueueReplicas, "worker_ids": c.WorkerIDs} {
 		if n < 1 {
 			return bad(key, "%d is less than 1", n)
 		}
+	}
+	if c.Workers < 0 || c.Workers > 1000 {
+		return bad("workers", "%d is no number of builds at a time", c.Workers)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return bad("log_level", "%q is not debug, info, warn or error", c.LogLevel)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"singularity/server/route"
@@ -19,7 +20,7 @@ func (s *Server) internalMux() http.Handler {
 	for i, h := range []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) }, s.readiness, s.front.metrics.handler().ServeHTTP} {
 		mux.HandleFunc(internalPatterns[i], h)
 	}
-	for _, r := range s.auth.Internal() {
+	for _, r := range slices.Concat(s.auth.Internal(), s.builds.Internal()) {
 		mux.HandleFunc(r.Pattern, func(w http.ResponseWriter, req *http.Request) {
 			// Security: an address or a header says nothing about who calls.
 			if req.TLS == nil || len(req.TLS.VerifiedChains) == 0 {

@@ -16,6 +16,7 @@
 //   - command.go, admin.go: the verbs; config.go: the file
 //   - server.go: from start to stop; handler.go, limit.go: before every route
 //   - tls.go: certificates; internal.go, metrics.go: the internal listener
+//   - build.go: the remote builder and its workers
 //   - discovery.go: where clients find what; first.go: what a first start says
 //   - storage.go: where records and blobs are; shared.go: allowances of several
 //     servers; gate.go, migrate.go: how an installation moves to another storage
@@ -42,8 +43,10 @@ import (
 	"time"
 
 	"singularity/server/auth"
+	"singularity/server/builder"
 	"singularity/server/keystore"
 	"singularity/server/library"
+	"singularity/server/queue"
 	"singularity/server/registry"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -60,6 +63,8 @@ type Server struct {
 	lib    *library.Service
 	keys   *keystore.Service
 	oci    *registry.Service
+	queue  *queue.Queue
+	builds *builder.Service
 	front  *front
 	ready  atomic.Bool
 	log    *slog.Logger
@@ -94,9 +99,12 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.builds, err = s.openBuilder(ctx); err != nil {
+		return nil, err
+	}
 	after := &jobs{s: s, started: time.Now().UTC()}
 	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, after, found{s.discovery()})
-	return []Service{s.auth, s.lib, s.oci, changes, s.keys, after, pages}, nil
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, after, pages}, nil
 }
 
 // openLibrary opens the library as the configuration says.
@@ -234,7 +242,13 @@ func (s *Server) Run(ctx context.Context) error {
 	tidying.Go(func() {
 		s.lib.Rejudge(sweeping, func(err error) { s.log.Error("cannot look at the images of a changed key", "error", err.Error()) })
 	})
+	tidying.Go(func() { s.builds.Run(sweeping) })
 	defer func() { stopSweeping(); tidying.Wait() }()
+	stopWorkers, err := s.startWorkers()
+	if err != nil {
+		return err
+	}
+	defer stopWorkers()
 	s.ready.Store(true)
 	s.log.Info("ready", "url", s.config.URL, "listen", s.public.Addr().String(), "internal", s.internal.Addr().String())
 	select {
@@ -244,6 +258,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Info("stopping")
 	}
 	s.ready.Store(false)
+	stopWorkers() // while they can still give back what they have
+	s.builds.Stop()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), duration(s.config.StopTime))
 	defer cancel()
 	if e := public.Shutdown(stop); e != nil {
@@ -325,6 +341,9 @@ func (s *Server) close() {
 	}
 	if s.internal != nil {
 		s.internal.Close()
+	}
+	if s.queue != nil {
+		s.queue.Close()
 	}
 	if s.store != nil {
 		s.store.Close()

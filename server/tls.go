@@ -99,12 +99,12 @@ func template(name pkix.Name, life time.Duration) *x509.Certificate {
 }
 
 // issue makes a certificate for hosts and addresses, or for a client.
-func (a *authority) issue(name string, hosts []string, usage x509.ExtKeyUsage, life time.Duration) (tls.Certificate, error) {
+func (a *authority) issue(name string, hosts []string, usage x509.ExtKeyUsage, life time.Duration, units ...string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	t := template(pkix.Name{CommonName: name}, life)
+	t := template(pkix.Name{CommonName: name, OrganizationalUnit: units}, life)
 	t.KeyUsage, t.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{usage}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -119,6 +119,11 @@ func (a *authority) issue(name string, hosts []string, usage x509.ExtKeyUsage, l
 	}
 	leaf, err := x509.ParseCertificate(der)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
+}
+
+// pem is the certificate of the authority.
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
 func (a *authority) pool() *x509.CertPool {

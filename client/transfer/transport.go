@@ -54,6 +54,7 @@ type Settings struct {
 	UserAgent string
 	Connect   time.Duration // for the connection; 0: the default
 	Idle      time.Duration // how long an answer may pause; 0: the default
+	NoHTTP2   bool          // for connections that become something else
 }
 
 // NewTransport returns a transport that follows s.
@@ -78,6 +79,9 @@ func NewTransport(s *Settings) (http.RoundTripper, error) {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.Plain},
+	}
+	if s.NoHTTP2 {
+		t.ForceAttemptHTTP2, t.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
 	if s.Proxy != "" {
 		u, err := url.Parse(s.Proxy)
@@ -156,6 +160,10 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
+	if conn, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = &upgraded{conn, cancel} // whose silence is somebody else's matter
+		return res, nil
+	}
 	res.Body = &idleReader{ReadCloser: &cancelling{res.Body, cancel}, limit: g.idle, cancel: cancel}
 	return res, nil
 }
@@ -191,6 +199,18 @@ type cancelling struct {
 func (c *cancelling) Close() error {
 	err := c.ReadCloser.Close()
 	c.cancel(nil)
+	return err
+}
+
+// upgraded is a connection that became something else than HTTP.
+type upgraded struct {
+	io.ReadWriteCloser
+	cancel context.CancelCauseFunc
+}
+
+func (u *upgraded) Close() error {
+	err := u.ReadWriteCloser.Close()
+	u.cancel(nil)
 	return err
 }
 

@@ -89,7 +89,7 @@ func (s *Service) currentUser(w http.ResponseWriter, r *http.Request) error {
 			life = left
 		}
 		var err error
-		if u.Meta.Secret, _, err = s.mint(r.Context(), c.ID, c.TokenID, "registry", scopes, life); err != nil {
+		if u.Meta.Secret, _, err = s.mintFor(r.Context(), c.ID, c.TokenID, "registry", scopes, life, c.Only); err != nil {
 			return err
 		}
 	}

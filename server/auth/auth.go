@@ -14,7 +14,7 @@
 //   - access.go: actions, roles, Allow
 //   - caller.go: from a request to a Caller
 //   - account.go, group.go, grant.go: users, robots and groups; who may what where
-//   - token.go: access tokens; password.go: passwords; session.go: browsers
+//   - token.go: access tokens; delegate.go: those of a build; password.go: passwords; session.go: browsers
 //   - device.go: log-in from a terminal; oidc.go: log-in by a provider
 //   - link.go: one-time links; audit.go: the record
 //   - api.go, pages.go, form.go: the routes

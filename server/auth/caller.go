@@ -25,6 +25,7 @@ type Caller struct {
 	TokenName string
 	Scopes    []Scope
 	Expires   time.Time
+	Only      *Only // what the token is bound to; nil for a person's
 
 	// Invalid: a credential came and does not work. For what everybody may
 	// read the caller is anonymous; for anything else this is the refusal.
@@ -166,7 +167,7 @@ func (s *Service) byToken(r *http.Request, text, name string) (Caller, error) {
 	if err != nil || c.Invalid || name != "" && name != c.Name {
 		return Caller{Invalid: true}, err
 	}
-	c.TokenID, c.TokenName, c.Scopes, c.Expires = t.ID, t.Name, t.Scopes, t.Expires
+	c.TokenID, c.TokenName, c.Scopes, c.Expires, c.Only = t.ID, t.Name, t.Scopes, t.Expires, t.Only
 	s.noteUse(t, addr, r.UserAgent())
 	return c, nil
 }
@@ -211,7 +212,7 @@ func (s *Service) Check(ctx context.Context, text string) (Caller, error) {
 		return Caller{Invalid: true}, err
 	}
 	c, err := s.caller(ctx, t.Owner)
-	c.TokenID, c.TokenName, c.Scopes, c.Expires = t.ID, t.Name, t.Scopes, t.Expires
+	c.TokenID, c.TokenName, c.Scopes, c.Expires, c.Only = t.ID, t.Name, t.Scopes, t.Expires, t.Only
 	return c, err
 }
 

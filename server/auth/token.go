@@ -49,6 +49,7 @@ type token struct {
 	Name    string    `json:"name"`
 	Scopes  []Scope   `json:"scopes"`
 	Origin  string    `json:"origin,omitempty"` // the token it was made by, and ends with
+	Only    *Only     `json:"only,omitempty"`   // what it is bound to
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 	Revoked time.Time `json:"revoked,omitzero"`
@@ -167,12 +168,16 @@ func (s *Service) AddToken(ctx context.Context, by Caller, owner string, n NewTo
 const maxTokens = 500
 
 func (s *Service) mint(ctx context.Context, owner, origin, name string, scopes []Scope, life time.Duration) (string, TokenInfo, error) {
+	return s.mintFor(ctx, owner, origin, name, scopes, life, nil)
+}
+
+func (s *Service) mintFor(ctx context.Context, owner, origin, name string, scopes []Scope, life time.Duration, only *Only) (string, TokenInfo, error) {
 	now := s.now().UTC()
 	id, secret := randomText(tokenIDSize), randomText(tokenRandom)
 	sum := sha256.Sum256([]byte(secret))
 	slices.Sort(scopes)
-	t := token{ID: id, Secret: sum[:], Owner: owner, Name: name, Scopes: slices.Compact(scopes), Origin: origin, Created: now, Expires: now.Add(life), Forget: now.Add(life + 30*24*time.Hour)}
-	if slices.Contains(scopes, Registry) {
+	t := token{ID: id, Secret: sum[:], Owner: owner, Name: name, Scopes: slices.Compact(scopes), Origin: origin, Only: only, Created: now, Expires: now.Add(life), Forget: now.Add(life + 30*24*time.Hour)}
+	if slices.Contains(scopes, Registry) || only != nil {
 		t.Forget = t.Expires // made at every call: kept no longer than it works
 	}
 	if _, err := s.tokens.Insert(ctx, id, t); err != nil {
@@ -196,7 +201,7 @@ func (s *Service) Tokens(ctx context.Context, owner string) ([]TokenInfo, error)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(t.Value.Scopes, Registry) {
+		if !slices.Contains(t.Value.Scopes, Registry) && t.Value.Only == nil {
 			out = append(out, t.Value.info())
 		}
 	}

@@ -93,7 +93,7 @@ func (s *Service) SetTag(ctx context.Context, id, tag, digest string, sif bool) 
 	if err != nil {
 		return err
 	}
-	if err := checkTag(tag); err != nil {
+	if err := errors.Join(checkTag(tag), auth.From(ctx).AllowTag(tag)); err != nil {
 		return err
 	}
 	refused := s.allowContainer(ctx, auth.Write, &k.Value)

@@ -2,6 +2,7 @@ package library
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -74,7 +75,7 @@ func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string, sam
 	if err != nil {
 		return k, err
 	}
-	if err := checkTag(tag); err != nil {
+	if err := errors.Join(checkTag(tag), auth.From(ctx).AllowTag(tag)); err != nil {
 		return k, err
 	}
 	i, err := s.taggable(ctx, &k.Value, imageID)

@@ -1,0 +1,105 @@
+package worker
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"singularity/api"
+)
+
+func archive(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		w.Write(make([]byte, h.Size))
+	}
+	w.Close()
+	z.Close()
+	return b.Bytes()
+}
+
+func unpacked(t testing.TB, data []byte, limit int64) error {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	return unpackContext(bytes.NewReader(data), root, limit)
+}
+
+func TestUnpackContext(t *testing.T) {
+	good := archive(t, tar.Header{Name: "home/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "home/a", Typeflag: tar.TypeReg, Size: 100, Mode: 0o4755})
+	if err := unpacked(t, good, 1<<20); err != nil {
+		t.Error(err)
+	}
+	for name, data := range map[string][]byte{
+		"absolute": archive(t, tar.Header{Name: "/etc/x", Typeflag: tar.TypeReg}), "dots": archive(t, tar.Header{Name: "a/../../x", Typeflag: tar.TypeReg}),
+		"link": archive(t, tar.Header{Name: "x", Linkname: "/etc", Typeflag: tar.TypeSymlink}), "hard link": archive(t, tar.Header{Name: "x", Linkname: "y", Typeflag: tar.TypeLink}),
+		"device": archive(t, tar.Header{Name: "x", Typeflag: tar.TypeChar}), "fifo": archive(t, tar.Header{Name: "x", Typeflag: tar.TypeFifo}),
+		"twice": archive(t, tar.Header{Name: "x", Typeflag: tar.TypeReg}, tar.Header{Name: "x", Typeflag: tar.TypeReg}),
+		"large": archive(t, tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: 2 << 20}), "no archive": []byte("hello"), "cut": good[:len(good)/2],
+	} {
+		if unpacked(t, data, 1<<20) == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func FuzzUnpackContext(f *testing.F) {
+	f.Add(archive(f, tar.Header{Name: "a/b", Typeflag: tar.TypeReg, Size: 10}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "in"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(filepath.Join(dir, "in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		unpackContext(bytes.NewReader(data), root, 1<<20)
+		if list, _ := os.ReadDir(dir); len(list) != 1 {
+			t.Fatalf("something was written outside: %v", list)
+		}
+	})
+}
+
+// TestMasked: a secret does not get into the log, however it is cut.
+func TestMasked(t *testing.T) {
+	secret := strings.Repeat("s3cr3t", 5)
+	for cut := 1; cut < len(secret); cut++ {
+		o := &output{task: &api.BuildTask{Limits: api.BuildLimits{Output: 1 << 20}}, wake: make(chan struct{}, 1)}
+		o.room = sync.NewCond(&o.mu)
+		o.hide(secret)
+		var got []byte
+		for _, part := range []string{"before " + secret[:cut], secret[cut:] + " after \xc3", "\xa4\n"} {
+			o.Write([]byte(part))
+			chunk, _ := o.next()
+			got = append(got, chunk...)
+		}
+		o.closed = true
+		chunk, end := o.next()
+		if got = append(got, chunk...); !end || string(got) != "before *** after ä\n" {
+			t.Fatalf("cut at %d: got %q", cut, got)
+		}
+	}
+}
+
+func TestSecretsOf(t *testing.T) {
+	list := secretsOf(&api.BuildTask{Token: "token", Definition: []byte("%post\n pip install -i https://me:hunter2@pypi.example.org/ x")})
+	if len(list) != 2 || list[1] != "hunter2" {
+		t.Errorf("got %q", list)
+	}
+}
