@@ -19,7 +19,7 @@ ENTRY   = $(if $(filter amd64,$(shell go env GOARCH)),-E singularity_entry)
 SUIDENTRY = $(if $(filter amd64,$(shell go env GOARCH)),-E starter_entry)
 BUILD   = go build -trimpath -buildvcs=false
 
-.PHONY: build demo test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test clean
+.PHONY: build demo demo-server test unit e2e test-vm vm lint fuzz bench install install-suid uninstall package package-test clean
 
 build:
 	$(BUILD) -ldflags '-s -w $(ENTRY) $(X)' -o $(BIN)/ ./cmd/singularity
@@ -34,9 +34,14 @@ demo:
 	e2e/need demo
 	e2e/demo
 
+demo-server:
+	e2e/need demo-server
+	e2e/demo-server
+
 test:
 	e2e/need test
 	$(MAKE) lint unit e2e package-test
+	e2e/demo-server
 
 unit:
 	e2e/count go test -v ./...

@@ -138,6 +138,9 @@ func TestNoMathRand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "singularity/e2e/") {
+			continue // attacks that a seed repeats
+		}
 		for _, word := range strings.Fields(line) {
 			if word == "math/rand" || word == "math/rand/v2" {
 				t.Errorf("math/rand is imported: %s", line)

@@ -65,6 +65,11 @@ func startInstance(v *Invocation, argv []string, ext Extensions, log *Log) (int,
 	if !instance.ValidName(name) {
 		return 0, Fatal(errors.New(name+" is not a valid instance name"), "letters, digits, dots, dashes and underscores are wanted")
 	}
+	if fd, err := unix.PidfdOpen(os.Getpid(), 0); err == unix.ENOSYS {
+		return 0, Fatal(errors.New("instances need Linux 5.3 or newer (pidfd_open)"), "")
+	} else if err == nil {
+		unix.Close(fd)
+	}
 	store, err := Store("")
 	if err != nil {
 		return 0, err

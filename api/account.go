@@ -24,6 +24,16 @@ type TokenStatus struct {
 	Scopes    []string  `json:"scopes"`
 }
 
+// Grant is a role of somebody at an entity, a collection or a container.
+type Grant struct {
+	Name    string    `json:"name"`
+	Kind    string    `json:"kind"` // user, robot or group
+	Role    string    `json:"role"` // reader, writer, maintainer or owner
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
 // Introspection says to another service whose token it is.
 type Introspection struct {
 	Active    bool              `json:"active"`

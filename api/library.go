@@ -12,6 +12,8 @@ import "time"
 type Envelope[T any] struct {
 	Data  T      `json:"data"`
 	Error *Error `json:"error,omitempty"`
+	// Proof is there if the caller asked for it and the server has a log.
+	Proof *LogProof `json:"proof,omitempty"`
 }
 
 // Error is the refusal of a service.
@@ -71,11 +73,12 @@ type Collection struct {
 	Entity      string `json:"entity"` // its id
 	Private     bool   `json:"private"`
 
-	EntityName string    `json:"entityName,omitempty"`
-	Containers []string  `json:"containers,omitempty"` // their ids
-	CreatedBy  string    `json:"createdBy,omitempty"`
-	CreatedAt  time.Time `json:"createdAt,omitzero"`
-	UpdatedAt  time.Time `json:"updatedAt,omitzero"`
+	FullDescription string    `json:"fullDescription,omitempty"` // Markdown
+	EntityName      string    `json:"entityName,omitempty"`
+	Containers      []string  `json:"containers,omitempty"` // their ids
+	CreatedBy       string    `json:"createdBy,omitempty"`
+	CreatedAt       time.Time `json:"createdAt,omitzero"`
+	UpdatedAt       time.Time `json:"updatedAt,omitzero"`
 }
 
 // Container has images under tags.

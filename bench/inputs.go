@@ -88,7 +88,7 @@ func (b *bench) clean() {
 // programs copies the programs to the cache, which the ordinary user reaches
 // where the source may be closed to them.
 func (b *bench) programs(ctx context.Context) error {
-	for _, name := range []string{"singularity", "singularity-cli", "singularity-unlock", "starter-verify"} {
+	for _, name := range []string{"singularity", "singularity-cli", "singularity-unlock", "starter-verify", "singularity-server"} {
 		if err := copyProgram(filepath.Join(b.bin, name), b.program(name)); err != nil {
 			return fmt.Errorf("%w (make build makes it)", err)
 		}

@@ -33,6 +33,7 @@ var groups = []struct {
 	{"layers", (*bench).buildLayers},
 	{"trust", (*bench).trust},
 	{"protected", (*bench).protected},
+	{"services", (*bench).services},
 	{soakName, (*bench).soak},
 	{flipName, (*bench).flip},
 }

@@ -123,6 +123,7 @@ func commands(log *action.Log) []*cobra.Command {
 		newInspectCommand(log),
 		newInstanceCommand(log),
 		newECLCommand(log), newKeyCommand(log), newKeyserverCommand(log),
+		newLibraryCommand(),
 		newOverlayCommand(log),
 		newPolicyCommand(log),
 		newPullCommand(log),

@@ -19,6 +19,7 @@ import (
 	"singularity/client/endpoint"
 	"singularity/client/library"
 	"singularity/client/transfer"
+	"singularity/client/translog"
 	"singularity/conf"
 	"singularity/conf/registries"
 	"singularity/fetch"
@@ -288,15 +289,20 @@ func (o *fetchOptions) libraryClient(ctx context.Context, config *registries.Fil
 	if host != "" {
 		base = host
 	}
+	dir, err := action.ConfigDir(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	memory := logMemory{filepath.Join(dir, "logs")}
 	if base != "" {
 		if !strings.Contains(base, "://") {
 			base = scheme + base
 		}
-		return library.New(base, "", client)
-	}
-	dir, err := action.ConfigDir(os.Getenv)
-	if err != nil {
-		return nil, err
+		l, err := library.New(base, "", client)
+		if err == nil {
+			l.Memory = memory
+		}
+		return l, err
 	}
 	name, e, err := activeRemote(filepath.Join(dir, "remote.yaml"))
 	if err != nil {
@@ -319,7 +325,7 @@ func (o *fetchOptions) libraryClient(ctx context.Context, config *registries.Fil
 	}
 	l, err := library.New(services["library"], e.Token, client)
 	if err == nil {
-		l.TokenSource = "the remote endpoint " + strconv.Quote(name)
+		l.TokenSource, l.Memory = "the remote endpoint "+strconv.Quote(name), memory
 	}
 	return l, err
 }
@@ -339,6 +345,8 @@ func explainFetch(err error) error {
 	_, owner := errors.AsType[*cache.OwnerError](err)
 	full, _ := errors.AsType[*host.SpaceError](err)
 	switch {
+	case errors.Is(err, translog.ErrHistory):
+		hint = historyHint
 	case credential != nil:
 		hint = "if that host belongs to the registry, name it in auth-hosts of registries.conf"
 	case refused && ofRegistry && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden):

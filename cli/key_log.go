@@ -23,6 +23,9 @@ func (m logMemory) file(server string) string {
 	return strings.NewReplacer("://", "_", ":", "_", "/", "_", "[", "", "]", "").Replace(server) + ".json"
 }
 
+// historyHint is what to do about a log that is not the one of last time.
+const historyHint = "the server may show you what others do not see: ask its administrator whether it was set up anew, and only then remove its file below ~/.singularity/logs"
+
 const maxLogState = 4096
 
 // Load reads what is known of a server's log. A file that is damaged is an error:

@@ -155,7 +155,7 @@ func explainServer(err error) error {
 		return action.Fatal(err, "this key server wants a token: it is sent over https alone, and comes from remote.yaml")
 	}
 	if errors.Is(err, translog.ErrHistory) {
-		return action.Fatal(err, "the server may show you keys that others do not see: ask its administrator whether it was set up anew, and only then remove its file below ~/.singularity/logs")
+		return action.Fatal(err, historyHint)
 	}
 	if errors.Is(err, keyserver.ErrNotFound) {
 		return action.Fatal(err, "singularity key search looks for names and addresses")

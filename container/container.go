@@ -443,14 +443,18 @@ func joined(p *plan.Plan, images []*Served, h Hooks) *Hold {
 // share one table of descriptors, so the parent's ends of the pipes stay open,
 // and only the process itself tells that it is gone.
 func (b *builder) ready(pid, ready, errs int, received func() bool) error {
+	timeout := -1
 	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return err
+	if err == unix.ENOSYS { // before Linux 5.3 the process is looked at now and then
+		pidfd, timeout = -1, lookInterval
+	} else if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
 	}
 	defer unix.Close(pidfd)
 	list := []unix.PollFd{{Fd: int32(ready), Events: unix.POLLIN}, {Fd: int32(errs), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
-		if _, err := unix.Poll(list, -1); err == unix.EINTR {
+		n, err := unix.Poll(list, timeout)
+		if err == unix.EINTR || err == nil && n == 0 && !childEnded(pid) {
 			continue
 		} else if err != nil {
 			return err
@@ -466,6 +470,16 @@ func (b *builder) ready(pid, ready, errs int, received func() bool) error {
 		}
 		return ErrInterrupted
 	}
+}
+
+// lookInterval is how often ready looks at a process that no descriptor tells of.
+const lookInterval = 20 // milliseconds
+
+// childEnded tells whether a child has ended, and leaves it to be waited for.
+func childEnded(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err != nil && err != unix.EINTR || info.Signo != 0
 }
 
 func reap(pid int) syscall.WaitStatus {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,9 +45,14 @@ type toolProcess struct {
 
 // start starts what b's plan needs, in the namespaces of the process pid.
 func (ps *programs) start(b *builder, pid int, images []*Served) error {
+	u := b.p.Upper()
+	layered := u != nil && u.Kind == plan.ProgramLayer
+	if !layered && !slices.ContainsFunc(images, func(img *Served) bool { return img.Writable }) {
+		return nil // nothing that needs Linux 5.3
+	}
 	target, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("pidfd_open", err)
 	}
 	defer unix.Close(target)
 	ps.flags = unix.CLONE_NEWNS
@@ -63,8 +69,7 @@ func (ps *programs) start(b *builder, pid int, images []*Served) error {
 			return err
 		}
 	}
-	u := b.p.Upper()
-	if u == nil || u.Kind != plan.ProgramLayer {
+	if !layered {
 		return nil
 	}
 	options := "lowerdir=" + strings.Join(b.stage.lower, ":") + ",upperdir=" + b.stage.upper + ",workdir=" + b.stage.work

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"singularity/linux/safepath"
 )
 
 // maxDirNames bounds the names that ReadDir returns.
@@ -119,19 +122,10 @@ func (d *Dir) open(path string, kind uint32) (*os.File, error) {
 // Security: the kernel resolves links and dots as if the sandbox were the root,
 // even while somebody renames directories in it.
 func (d *Dir) resolve(path string) (int, error) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	rel := strings.TrimLeft(path, "/")
-	if rel == "" {
-		rel = "."
+	rel := cmp.Or(strings.TrimLeft(path, "/"), ".")
+	fd, err := safepath.OpenFD(d.root, rel, unix.O_PATH, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	for try := 0; ; try++ {
-		fd, err := unix.Openat2(d.root, rel, how)
-		if err == nil {
-			return fd, nil
-		}
-		// The kernel gives up on a path with ".." that is being renamed.
-		if (err != unix.EAGAIN && err != unix.EINTR) || try == 100 {
-			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-	}
+	return fd, nil
 }

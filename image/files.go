@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/extfs"
+	"singularity/linux/safepath"
 	"singularity/squashfs"
 )
 
@@ -61,8 +62,7 @@ func OpenFiles(format Format, r *io.SectionReader) (files Files, fsys any, err e
 
 // Lstat tells what p is, without following a link at its end.
 func (d *Dir) Lstat(p string) (fs.FileMode, string, error) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(d.root, "."+p, how)
+	fd, err := safepath.OpenFD(d.root, "."+p, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return 0, "", err
 	}

@@ -3,6 +3,7 @@ package pgp
 import (
 	"bytes"
 	"crypto"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/ProtonMail/go-crypto/openpgp/s2k"
 )
@@ -209,21 +209,37 @@ func (k *Key) Armor() ([]byte, error) {
 // ArmorPublic returns public keys, which may be several, as one armored block.
 func ArmorPublic(keys []byte) ([]byte, error) { return armored(openpgp.PublicKeyType, keys) }
 
+// armored writes RFC 9580, section 6.2. A key server does little else.
 func armored(kind string, raw []byte) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := armor.Encode(&b, kind, nil)
-	if err != nil {
-		return nil, err
+	if len(raw) == 0 {
+		return nil, errors.New("there is nothing to armor")
 	}
-	if _, err := w.Write(raw); err != nil {
-		return nil, err
+	const line = 48 // bytes, 64 characters
+	out := make([]byte, 0, 100+2*len(kind)+len(raw)*65/48)
+	out = append(out, "-----BEGIN "+kind+"-----\n\n"...)
+	for p := range slices.Chunk(raw, line) {
+		out = append(base64.StdEncoding.AppendEncode(out, p), '\n')
 	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	b.WriteByte('\n')
-	return b.Bytes(), nil
+	sum := crc24(raw)
+	out = base64.StdEncoding.AppendEncode(append(out, '='), []byte{byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return append(out, "\n-----END "+kind+"-----\n"...), nil
 }
+
+// crc24 is the checksum of armor, four bits at a time: a table of 256 entries
+// would be made at each start of programs that need none.
+func crc24(p []byte) uint32 {
+	crc := uint32(0xb704ce)
+	for _, c := range p {
+		crc ^= uint32(c) << 16
+		crc = crc<<4 ^ crcTable[crc>>20&15]
+		crc = crc<<4 ^ crcTable[crc>>20&15]
+	}
+	return crc & 0xffffff
+}
+
+// crcTable holds n*0x864cfb in the arithmetic of the checksum.
+var crcTable = [16]uint32{0, 0x864cfb, 0x8ad50d, 0x0c99f6, 0x93e6e1, 0x15aa1a, 0x1933ec, 0x9f7f17,
+	0xa18139, 0x27cdc2, 0x2b5434, 0xad18cf, 0x3267d8, 0xb42b23, 0xb8b2d5, 0x3efe2e}
 
 // Public returns the key without its secret parts; all other packets stay.
 func (k *Key) Public() (*Key, error) { return parseKey(k.public) }

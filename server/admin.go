@@ -174,11 +174,7 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			count, freed, err := endUploads(ctx, s.Blobs, dry)
-			if err != nil {
-				return err
-			}
-			lib, err := openLibrary(ctx, c, s, nil, nil)
+			lib, err := openLibrary(ctx, c, s, nil, nil, nil)
 			if err != nil {
 				return err
 			}
@@ -187,23 +183,16 @@ func newGC() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !dry {
-				if err := errors.Join(oci.Sweep(ctx), lib.Purge(ctx)); err != nil {
-					return err
-				}
-			}
-			contents, bytes, err := lib.Collect(ctx, dry)
+			got, err := collect(ctx, s, lib, oci, dry)
 			if err != nil {
 				return err
 			}
 			word := "freed"
 			if dry {
 				word = "would free"
-			} else if _, err := s.Records.Sweep(ctx); err != nil {
-				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %d old uploads, %d bytes\n", word, count, freed)
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %d contents, %d bytes\n", word, contents, bytes)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %d old uploads, %d bytes\n", word, got.Uploads, got.UploadBytes)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %d contents, %d bytes\n", word, got.Contents, got.Bytes)
 			return nil
 		})
 	cmd.Flags().Bool("dry-run", false, "only say what would be freed")

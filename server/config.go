@@ -39,6 +39,7 @@ type Config struct {
 	InsecureHTTP  bool     `toml:"insecure_http" help:"serve plain HTTP; on a loopback address only, for tests"`
 
 	TrustedProxies []string `toml:"trusted_proxies" help:"networks whose X-Forwarded-For is believed"`
+	DialNetworks   []string `toml:"dial_networks" help:"networks that are not public to which the server may connect: those of providers of log-ins and of ACME authorities"`
 	MaxConnections int      `toml:"max_connections" help:"connections at a time"`
 	StopTime       string   `toml:"stop_time" help:"how long running transfers may go on at a stop"`
 
@@ -261,7 +262,7 @@ func (c *Config) check() error {
 }
 
 func (c *Config) checkValues(bad func(key, format string, args ...any) error) error {
-	for key, list := range map[string][]string{"trusted_proxies": c.TrustedProxies, "rate_free": c.RateFree} {
+	for key, list := range map[string][]string{"trusted_proxies": c.TrustedProxies, "rate_free": c.RateFree, "dial_networks": c.DialNetworks} {
 		if _, err := prefixes(list); err != nil {
 			return bad(key, "%v", err)
 		}

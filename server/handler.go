@@ -42,10 +42,13 @@ type front struct {
 	proxies []netip.Prefix
 	hsts    bool
 	log     *slog.Logger
+	// patterns are those of all routes: what the server describes.
+	patterns []string
 }
 
 // add puts a route behind its limits.
 func (f *front) add(r route.Route) {
+	f.patterns = append(f.patterns, r.Pattern)
 	f.mux.HandleFunc(r.Pattern, func(w http.ResponseWriter, req *http.Request) {
 		t := w.(*tracked)
 		t.pattern = r.Pattern

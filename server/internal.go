@@ -9,13 +9,16 @@ import (
 	"singularity/server/route"
 )
 
+// internalPatterns are those of the internal listener's own routes.
+var internalPatterns = []string{"GET /healthz", "GET /readyz", "GET /metrics"}
+
 // internalMux is what the internal listener serves: health for everybody who
 // reaches it, and calls of other services, which show a certificate of ours.
 func (s *Server) internalMux() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", s.readiness)
-	mux.Handle("GET /metrics", s.front.metrics.handler())
+	for i, h := range []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("ok\n")) }, s.readiness, s.front.metrics.handler().ServeHTTP} {
+		mux.HandleFunc(internalPatterns[i], h)
+	}
 	for _, r := range s.auth.Internal() {
 		mux.HandleFunc(r.Pattern, func(w http.ResponseWriter, req *http.Request) {
 			// Security: an address or a header says nothing about who calls.

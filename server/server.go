@@ -34,6 +34,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,28 +75,30 @@ type Service interface {
 // services makes the services. Each gets the storage, and asks auth who may do
 // what.
 func (s *Server) services(ctx context.Context) ([]Service, error) {
-	var err error
-	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, s.signers); err != nil {
-		return nil, err
-	}
-	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
-		return nil, err
-	}
 	_, name, _ := strings.Cut(s.config.URL, "://")
 	changes, err := translog.Open(ctx, s.store.Records, name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the transparency log: %w", err)
 	}
-	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes})
+	if s.lib, err = openLibrary(ctx, s.config, s.store, s.auth, changes, s.signers); err != nil {
+		return nil, err
+	}
+	if s.oci, err = registry.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, s.config.URL); err != nil {
+		return nil, err
+	}
+	s.keys, err = keystore.Open(ctx, s.store.Records, s.auth, keystore.Options{Open: s.config.OpenKeys, Log: changes, Changing: s.lib.KeyChanging})
 	if err != nil {
 		return nil, err
 	}
-	return []Service{s.auth, s.lib, s.oci, changes, s.keys, web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys)}, nil
+	after := &jobs{s: s, started: time.Now().UTC()}
+	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, after, found{s.discovery()})
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, after, pages}, nil
 }
 
 // openLibrary opens the library as the configuration says.
-func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
-	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
+func openLibrary(ctx context.Context, c Config, s *embedded.Store, a *auth.Service, changes *translog.Log,
+	signers func(context.Context, io.ReaderAt, int64) ([]string, error)) (*library.Service, error) {
+	return library.Open(ctx, s.Records, s.Blobs, a, library.Options{Log: changes, URL: c.URL, Quota: int64(c.LibraryQuota), MaxImage: int64(c.LibraryMaxImage), Undo: duration(c.LibraryUndo),
 		NoDelete: c.LibraryNoDelete, Fingerprints: signers})
 }
 
@@ -154,7 +157,11 @@ func openAuth(ctx context.Context, c Config, r store.Records, audit *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	return auth.Open(ctx, r, auth.Options{URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
+	networks, err := prefixes(c.DialNetworks)
+	if err != nil {
+		return nil, err
+	}
+	return auth.Open(ctx, r, auth.Options{Networks: networks, URL: c.URL, Secure: !c.InsecureHTTP, Providers: providers, AuditLog: audit,
 		TokenLife: duration(c.TokenLife), TokenMaxLife: duration(c.TokenMaxLife), SessionLife: duration(c.SessionLife)})
 }
 
@@ -205,9 +212,12 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { ended <- public.Serve(listener) }()
 	go func() { ended <- internal.Serve(tls.NewListener(s.internal, s.config.internalTLS(s.ca))) }()
 	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
-	swept := make(chan struct{})
-	go func() { defer close(swept); s.sweep(sweeping) }()
-	defer func() { stopSweeping(); <-swept }()
+	var tidying sync.WaitGroup
+	tidying.Go(func() { s.sweep(sweeping) })
+	tidying.Go(func() {
+		s.lib.Rejudge(sweeping, func(err error) { s.log.Error("cannot look at the images of a changed key", "error", err.Error()) })
+	})
+	defer func() { stopSweeping(); tidying.Wait() }()
 	s.ready.Store(true)
 	s.log.Info("ready", "url", s.config.URL, "internal", s.internal.Addr().String())
 	select {

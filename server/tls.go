@@ -23,6 +23,9 @@ import (
 
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
+
+	"singularity/conf"
+	"singularity/server/dial"
 )
 
 // authority is the server's own, in DIR/tls: it signs the certificate of the
@@ -237,9 +240,11 @@ func (c *Config) publicTLS(a *authority) (*tls.Config, error) {
 		t.GetCertificate = g.get
 	case len(c.ACMEHosts) > 0:
 		m := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(filepath.Join(c.Data, "acme")), HostPolicy: autocert.HostWhitelist(c.ACMEHosts...), Email: c.ACMEEmail}
-		if c.ACMEDirectory != "" {
-			m.Client = &acme.Client{DirectoryURL: c.ACMEDirectory}
+		networks, err := prefixes(c.DialNetworks)
+		if err != nil {
+			return nil, err
 		}
+		m.Client = &acme.Client{DirectoryURL: c.ACMEDirectory, HTTPClient: dial.Client(nil, networks), UserAgent: "singularity-server/" + conf.Version}
 		t.GetCertificate, t.NextProtos = m.GetCertificate, append(t.NextProtos, acme.ALPNProto)
 	default:
 		t.GetCertificate = (&leaf{a: a, hosts: c.hosts()}).get

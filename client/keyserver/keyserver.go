@@ -15,7 +15,7 @@
 // A server that says that it has a transparency log must prove each key by it
 // (package translog); one that had a log before must have it still.
 //
-// The package does not print, and keeps nothing but by a Memory.
+// The package does not print, and keeps nothing but by a translog.Memory.
 //
 // Specs: draft-gallagher-openpgp-hkp, and the paging of X-HKP-Next-Page-Token.
 package keyserver
@@ -59,7 +59,7 @@ type Server struct {
 type Client struct {
 	servers []server
 	timeout time.Duration
-	memory  Memory // may be nil
+	memory  translog.Memory // may be nil
 }
 
 // server is a Server that was checked.

@@ -15,16 +15,9 @@ import (
 	"singularity/pgp"
 )
 
-// Memory keeps what is known of the transparency logs of servers. The server is
-// named by scheme and host. Load returns a zero State for one that is new.
-type Memory interface {
-	Load(server string) (translog.State, error)
-	Save(server string, s translog.State) error
-}
-
 // Remember makes c keep the checkpoints of logs, so that a server which shows
 // another history later, or none any more, is found out.
-func (c *Client) Remember(m Memory) { c.memory = m }
+func (c *Client) Remember(m translog.Memory) { c.memory = m }
 
 // checkLog checks that the server's log has the keys as they came, if the server
 // says that it has a log, or had one before.
@@ -37,11 +30,8 @@ func (c *Client) checkLog(ctx context.Context, s server, offered string, keys []
 			return err
 		}
 	}
-	if offered == "" {
-		if last.Key == "" {
-			return nil
-		}
-		return fmt.Errorf("%w: key server %q offers none any more", translog.ErrHistory, s.base.Host)
+	if yes, err := translog.Offered(s.base.Host, offered, last); !yes || err != nil {
+		return err
 	}
 	for _, k := range keys {
 		p, err := c.proof(ctx, s, k.Fingerprint(), last.Size)

@@ -10,7 +10,10 @@
 // The token goes to the origin of the library only, never to the addresses that
 // it names for data.
 //
-// Files: library.go (calls, lookup, download, delete, search), push.go.
+// If it has a transparency log, it must prove by it what a tag means (package
+// translog); one that had a log before must have it still.
+//
+// Files: library.go (calls, lookup, download, delete, search), push.go, list.go, log.go.
 package library
 
 import (
@@ -26,6 +29,7 @@ import (
 
 	"singularity/api"
 	"singularity/client/transfer"
+	"singularity/client/translog"
 )
 
 // maxAnswer bounds an answer that is not data, in bytes.
@@ -38,6 +42,9 @@ type Client struct {
 	HTTP  *http.Client
 	// TokenSource names where the token is from, for errors.
 	TokenSource string
+	// Memory, unless nil, keeps the checkpoints of the library's transparency log,
+	// so that a library which shows another history later, or none, is found out.
+	Memory translog.Memory
 }
 
 // New returns a client of the library at base.
@@ -59,11 +66,17 @@ func (e *NotFoundError) Error() string {
 // call makes one request. in, unless nil, goes as JSON; the data of the answer
 // goes to out, unless that is nil.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any, good ...int) (int, error) {
+	status, _, err := c.ask(ctx, method, path, query, in, out, good...)
+	return status, err
+}
+
+// ask is call that returns the header of a good answer too.
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, in, out any, good ...int) (int, http.Header, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		body = bytes.NewReader(b)
 	}
@@ -73,20 +86,20 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}
 	req, err := http.NewRequestWithContext(ctx, method, to, body)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	c.authorize(req)
 	res, err := c.HTTP.Do(req)
 	if err != nil {
-		return 0, transfer.Plain(err)
+		return 0, nil, transfer.Plain(err)
 	}
 	defer res.Body.Close()
 	for _, g := range good {
 		if res.StatusCode == g {
-			return g, decode(res, out)
+			return g, res.Header, decode(res, out)
 		}
 	}
-	return res.StatusCode, transfer.NewStatusError(res, c.used())
+	return res.StatusCode, nil, transfer.NewStatusError(res, c.used())
 }
 
 func (c *Client) used() string {
@@ -141,8 +154,13 @@ func (c *Client) Find(ctx context.Context, name, tag, arch string) (*api.Image, 
 	if err != nil {
 		return nil, err
 	}
+	query := url.Values{"arch": {arch}}
+	w, err := c.witness(query)
+	if err != nil {
+		return nil, err
+	}
 	var e api.Envelope[api.Image]
-	status, err := c.call(ctx, http.MethodGet, "/v1/images/"+path+":"+url.PathEscape(tag), url.Values{"arch": {arch}}, nil, &e, http.StatusOK)
+	status, header, err := c.ask(ctx, http.MethodGet, "/v1/images/"+path+":"+url.PathEscape(tag), query, nil, &e, http.StatusOK)
 	if status == http.StatusNotFound {
 		return nil, &NotFoundError{Ref: name + ":" + tag, Arch: arch}
 	}
@@ -150,6 +168,12 @@ func (c *Client) Find(ctx context.Context, name, tag, arch string) (*api.Image, 
 		return nil, err
 	}
 	if _, err := Hex(e.Data.Hash); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(tag, "sha256.") {
+		return &e.Data, nil // the name says what the image is
+	}
+	if err := w.check(header, e.Proof, name, tag, arch, &e.Data); err != nil {
 		return nil, err
 	}
 	return &e.Data, nil

@@ -60,12 +60,27 @@ func (c *Client) Push(ctx context.Context, r io.ReaderAt, p *Push) (*api.UploadC
 		}
 	}
 	for _, t := range p.Tags {
-		if _, err := c.call(ctx, http.MethodPost, "/v2/tags/"+url.PathEscape(container.ID), nil,
-			api.Tag{Arch: p.Arch, Tag: t, ImageID: image.ID}, nil, http.StatusOK, http.StatusCreated); err != nil {
+		if err := c.tag(ctx, p, container.ID, image.ID, t, sum); err != nil {
 			return nil, fmt.Errorf("cannot set the tag %q: %w", t, err)
 		}
 	}
 	return done, nil
+}
+
+// tag lets a tag name the image, and checks that the library's log says so.
+func (c *Client) tag(ctx context.Context, p *Push, container, image, tag, sum string) error {
+	query := url.Values{}
+	w, err := c.witness(query)
+	if err != nil {
+		return err
+	}
+	var e struct{ Proof *api.LogProof }
+	_, header, err := c.ask(ctx, http.MethodPost, "/v2/tags/"+url.PathEscape(container), query,
+		api.Tag{Arch: p.Arch, Tag: tag, ImageID: image}, &e, http.StatusOK, http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	return w.check(header, e.Proof, p.Name, tag, p.Arch, &api.Image{Hash: "sha256." + sum})
 }
 
 func hashes(r io.ReaderAt, size int64) (string, string, error) {

@@ -40,6 +40,22 @@ type State struct {
 	Root []byte `json:"root"`
 }
 
+// Memory keeps what is known of the logs of servers. A server is named by scheme
+// and host. Load returns a zero State for one that is new.
+type Memory interface {
+	Load(server string) (State, error)
+	Save(server string, s State) error
+}
+
+// Offered checks that a server which had a log has it still: offered is the key
+// that it names in its answer, or empty. It tells whether to check a proof.
+func Offered(server, offered string, last State) (bool, error) {
+	if offered == "" && last.Key != "" {
+		return false, fmt.Errorf("%w: %q offers none any more", ErrHistory, server)
+	}
+	return offered != "", nil
+}
+
 // maxHashes bounds a proof: a tree of 2^62 lines needs no more.
 const maxHashes = 64
 
@@ -48,7 +64,7 @@ func bad(format string, args ...any) error {
 }
 
 // Check checks that the log says that a name means a digest, and returns what to
-// remember.
+// remember. A line about a tag may be blind: its container is private.
 func Check(p api.LogProof, kind, name, digest string, last State) (State, error) {
 	key := p.Key
 	if last.Key != "" && last.Key != key {
@@ -68,6 +84,9 @@ func Check(p api.LogProof, kind, name, digest string, last State) (State, error)
 	var e api.LogEntry
 	if err := json.Unmarshal(p.Entry, &e); err != nil {
 		return last, bad("the line is not readable")
+	}
+	if kind == "tag" && len(p.Salt) == api.SaltSize {
+		name, digest = api.Blind(p.Salt, name), api.Blind(p.Salt, digest)
 	}
 	if e.Kind != kind || e.Name != name || e.Digest != digest {
 		return last, bad("the line says that %s %.100q is %.100q, the server gave %s", e.Kind, e.Name, e.Digest, digest)

@@ -27,7 +27,10 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"singularity/pgp"
@@ -48,8 +51,11 @@ type site struct {
 	token string
 	ctx   context.Context
 
+	quick bool // look at no more than that nothing of a stranger can run
+
 	mu       sync.Mutex
 	requests []string
+	faults   []string // what the browser had to refuse, and errors of scripts
 }
 
 // start runs the server and waits for its address.
@@ -73,23 +79,23 @@ func start(t *testing.T) *site {
 
 func (v *site) serve(program, data string) {
 	t := v.t
-	cmd := exec.Command(program, "serve", "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", data, "--rate-search", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
+	cmd := exec.Command(program, "serve", "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", data, "--rate-search", "100000", "--rate-push", "100000", "--rate-key-add", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	logged, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = log
+	cmd.Stderr = logged
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
-		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+		if text, err := os.ReadFile(logged.Name()); err == nil && t.Failed() {
 			lines := strings.Split(string(text), "\n")
 			t.Logf("the last lines of the server:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
@@ -125,8 +131,19 @@ func (v *site) browse(chromium string) {
 	err := chromedp.Listen(ctx, func(ev any) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if e, ok := ev.(*network.EventRequestWillBeSent); ok {
+		switch e := ev.(type) {
+		case *network.EventRequestWillBeSent:
 			v.requests = append(v.requests, e.Request.URL)
+		case *log.EventEntryAdded:
+			// A page that is answered with a refusal is an error for the log too.
+			if e.Entry.Source != log.EntrySourceNetwork && (e.Entry.Level == log.EntryLevelError || e.Entry.Source == log.EntrySourceSecurity) {
+				v.faults = append(v.faults, e.Entry.URL+": "+e.Entry.Text)
+			}
+		case *runtime.EventExceptionThrown:
+			v.faults = append(v.faults, fmt.Sprintf("%s: %s", e.ExceptionDetails.URL, e.ExceptionDetails.Text))
+		case *page.EventJavascriptDialogOpening:
+			v.faults = append(v.faults, "a dialog: "+e.Message)
+			go chromedp.Call(ctx, page.HandleJavaScriptDialog, page.HandleJavaScriptDialogParams{Accept: true})
 		}
 	})
 	if err != nil {
@@ -170,6 +187,12 @@ func (v *site) click(selector string) {
 	}
 }
 
+// press presses what changes the page that is open.
+func (v *site) press(selector string) {
+	v.t.Helper()
+	v.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
 func (v *site) fill(selector, text string) {
 	v.t.Helper()
 	v.do(chromedp.SendKeys(chromedp.CSS(selector), text))
@@ -185,21 +208,27 @@ func (v *site) want(text string, words ...string) {
 }
 
 // look checks the page that is open, in light and dark: no violation of the rules
-// of WCAG, no script or style that the policy had to refuse, and a picture.
+// of WCAG, nothing of a stranger that could run, and a picture.
 func (v *site) look(name string) {
 	v.t.Helper()
+	v.clean(name)
+	if v.quick {
+		return
+	}
+	eval[any](v, axe+";0")
 	for _, scheme := range []string{"light", "dark"} {
 		_, err := chromedp.Call(v.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 		if err != nil {
 			v.t.Fatal(err)
 		}
-		eval[any](v, axe+";0")
 		type finding struct {
 			ID    string
 			Help  string
 			Nodes []struct{ HTML, FailureSummary string }
 		}
-		text := eval[string](v, `axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(r.violations.map(x => ({ID: x.id, Help: x.help, Nodes: x.nodes.slice(0, 4).map(n => ({HTML: n.html, FailureSummary: n.failureSummary}))}))))`, chromedp.EvalAwaitPromise)
+		// What is in the page is the same in the dark, but for its colours.
+		rules := map[string]string{"light": "", "dark": `, runOnly: {type: "rule", values: ["color-contrast"]}`}[scheme]
+		text := eval[string](v, `axe.run(document, {resultTypes: ["violations"]`+rules+`}).then(r => JSON.stringify(r.violations.map(x => ({ID: x.id, Help: x.help, Nodes: x.nodes.slice(0, 4).map(n => ({HTML: n.html, FailureSummary: n.failureSummary}))}))))`, chromedp.EvalAwaitPromise)
 		var found []finding
 		if err := json.Unmarshal([]byte(text), &found); err != nil {
 			v.t.Fatal(err)
@@ -304,7 +333,9 @@ func TestPages(t *testing.T) {
 	v.makeCollection()
 	v.images()
 	v.people()
+	v.mine()
 	v.keys()
+	v.phone()
 	v.anonymous()
 	v.alone()
 }
@@ -333,7 +364,7 @@ func (v *site) logIn() {
 func (v *site) makeToken() {
 	v.open("/auth/tokens")
 	v.fill("section input[name=name]", "laptop <b>")
-	v.do(chromedp.Click(chromedp.CSS("input[value='library:delete']")))
+	v.do(chromedp.Click(chromedp.CSS("input[value='library:delete']")), chromedp.Click(chromedp.CSS("input[value='account:write']")), chromedp.Click(chromedp.CSS("input[value='admin']")))
 	v.click("section[aria-labelledby=make] button.main")
 	v.token = strings.TrimSpace(eval[string](v, "document.querySelector('textarea').value"))
 	v.look("token")
@@ -354,6 +385,14 @@ func (v *site) makeCollection() {
 	v.click("main button.main")
 	v.want(v.text(), "tools", "Tools of the site <script>", "No container yet", "singularity push image.sif library://admin/tools")
 	v.look("collection-empty")
+	// Its documentation, with a preview first.
+	v.click("main a[href='/edit/admin/tools']:not(.button)")
+	v.fill("main textarea", "# House rules\n\nEvery image is *signed*.\n\n"+hostile)
+	v.click("button[name=preview]")
+	v.want(v.text(), "How it will look", "House rules")
+	v.look("edit-collection")
+	v.click("main button.main")
+	v.want(v.text(), "House rules", "Every image is signed.")
 	v.click("a[href='/new?in=admin/tools']")
 	v.fill("main input[name=name]", "python")
 	v.fill("main textarea", "# Use\n\n"+hostile+"\n\n* one\n* [bad](javascript:alert(1)) ![track](http://192.0.2.1/x.png)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
@@ -379,17 +418,23 @@ func (v *site) images() {
 	hash := v.push("admin/tools/python", newImage(v.t, "arm64", false), "arm64", "latest")
 	v.want(v.open("/library"), "python:latest", "amd64", "arm64", "signed")
 	v.look("library")
-	v.want(v.open("/library?q=python&arch=arm64"), "Found 1 images")
-	v.want(v.open("/library?q=nothing-like-it"), "Found 0 images")
+	v.want(v.open("/library?q=python&arch=arm64"), "Found 1 image,")
+	v.want(v.open("/library?q=python&signed=false"), "Found 1 image,", "arm64")
+	v.want(v.open("/library?q=python&sort=size"), "Found 2 images,")
+	v.look("search")
+	v.want(v.open("/library?q=nothing-like-it"), "Found 0 images", "Nothing by that name")
+	v.look("search-nothing")
+	v.want(v.open("/library?encrypted=true"), "Nothing here for you to see with these filters")
 	v.open("/library/admin/tools/python")
 	v.look("container")
 	if n := eval[int](v, "document.querySelectorAll('.markdown img, .markdown script, .markdown [onerror], .markdown a[href^=javascript]').length"); n != 0 {
 		v.t.Errorf("%d elements that Markdown must not make", n)
 	}
 	v.click("main table a[href$='arch=amd64']")
+	v.press("section[aria-label='Who signed it'] summary")
 	v.want(v.text(), "Signed, but by no key that this site has checked", "AB01", "signature of objects 1, 2, 3", "in signature 4", "not signed", "Bootstrap: library", "<script>document.title='owned'</script>", "singularity pull library://admin/tools/python:latest")
-	if n := eval[int](v, "document.querySelectorAll('.anatomy rect').length"); n != 6 {
-		v.t.Errorf("the drawing has %d boxes, want those of 5 objects and the file", n)
+	if n := eval[int](v, "document.querySelectorAll('.anatomy rect').length"); n != 14 {
+		v.t.Errorf("the drawing has %d boxes, want that of the file, two for each of 5 objects, and a mark for each of 3 that are signed", n)
 	}
 	v.look("image")
 	v.do(chromedp.EmulateViewport(390, 844))
@@ -400,11 +445,21 @@ func (v *site) images() {
 	v.do(chromedp.EmulateViewport(1280, 900))
 	v.want(v.open("/library/admin/tools/python:"+hash), "Nobody has signed this image", "arm64")
 	v.click("a[href^='/delete/']")
+	v.want(v.text(), "1 image", "latest", "can be pulled no more")
 	v.look("delete")
 	v.click("main button.danger")
 	if strings.Contains(v.text(), "arm64") {
 		v.t.Error("a deleted image is listed")
 	}
+	// And back, with its tag.
+	v.click("a[href^='/trash/']")
+	v.want(v.text(), hash, "by admin")
+	v.look("trash")
+	v.click("main td button")
+	v.want(v.text(), "arm64", "latest")
+	v.want(v.open("/trash/admin/tools/python"), "Nothing was deleted here of late")
+	v.open("/library/admin/tools/python")
+	v.look("container-again")
 	for _, p := range []string{"/", "/library/admin", "/library/admin/tools"} {
 		v.open(p)
 		v.look("place" + strings.ReplaceAll(p, "/", "-"))
@@ -412,12 +467,29 @@ func (v *site) images() {
 }
 
 func (v *site) people() {
-	v.open("/admin")
+	v.want(v.open("/admin"), "Stored by 1 owner", "Free on the disk", "image.restore", "What happened last")
+	v.look("admin")
+	v.open("/admin/storage")
+	v.click("button[value=dry]")
+	v.want(v.text(), "It would free 0 bytes in 0 contents", "Nobody has asked for one yet")
+	v.click("button[value=gc]")
+	v.want(v.text(), "It freed 0 bytes", "gc.run")
+	v.fill("input[name=mib]", "5000")
+	v.click("button[value=quota]")
+	v.want(v.text(), "4.9 GiB")
+	v.look("storage")
+	v.open("/admin/users")
 	v.fill("main form input[name=realname]", "Alice "+hostile)
 	v.do(chromedp.SendKeys(chromedp.CSS("input[name=name][required]:not([type=hidden])"), "alice"))
 	v.click("button[value=create]")
 	v.want(v.text(), "One-time link for alice", "/auth/setup")
-	v.look("admin")
+	v.look("users")
+	v.click("button[aria-label='Disable alice']")
+	v.want(v.text(), "disabled")
+	v.click("button[aria-label='Enable alice']")
+	if strings.Contains(v.text(), "Enable") {
+		v.t.Error("alice is still disabled")
+	}
 	v.open("/members/admin/tools")
 	v.fill("main input[name=name]:not([type=hidden])", "nobody-at-all")
 	v.click("main button.main")
@@ -430,8 +502,68 @@ func (v *site) people() {
 	v.look("audit")
 }
 
+// mine walks through what is the administrator's own: account, a group, a robot,
+// set-up, status.
+func (v *site) mine() {
+	v.want(v.open("/account"), "In your library, of 4.9 GiB", "You are in no group", "No robot")
+	v.look("account-empty")
+	v.press("#groups ~ details summary")
+	v.fill("input[name=name]", "lab")
+	v.fill("input[name=description]", "The laboratory "+hostile)
+	v.click("button[value=group]")
+	v.want(v.text(), "lab", "The laboratory <script>", "admin", "owner")
+	v.fill("main input[name=name]:not([type=hidden])", "nobody-at-all")
+	v.click("main button.main")
+	v.want(v.text(), "there is no such account")
+	v.fill("main input[name=name]:not([type=hidden])", "alice")
+	v.click("main button.main")
+	v.want(v.text(), "alice", "reader")
+	v.look("group")
+	v.open("/account")
+	v.press("#robots ~ details summary")
+	v.fill("#robots ~ details input[name=name]", "pipeline")
+	v.fill("#robots ~ details input[name=description]", "Builds at night "+hostile)
+	v.click("button[value=robot]")
+	v.want(v.text(), "pipeline", "Builds at night <script>", "No token yet")
+	v.fill("main input[name=name]:not([type=hidden])", "nightly")
+	v.do(chromedp.Click(chromedp.CSS("input[value='library:read']")))
+	v.click("button[value=token]")
+	if token := eval[string](v, "document.querySelector('textarea').value"); !strings.HasPrefix(token, "sgt_") {
+		v.t.Errorf("the robot's token is %.20q", token)
+	}
+	v.look("robot")
+	v.click("button[aria-label='Revoke nightly']")
+	v.want(v.text(), "revoked")
+	v.want(v.open("/account"), "lab", "pipeline")
+	v.look("account")
+	v.want(v.open("/keystore/mine"), "You have published no key")
+	v.look("mykeys-empty")
+	v.fill("main textarea", "no key at all")
+	v.click("button[value=add]")
+	v.want(v.text(), "the key is not accepted")
+	v.want(v.open("/docs"), "singularity remote add --no-login --insecure", "library://admin/default", "podman login --username admin")
+	v.look("docs")
+	v.want(v.open("/docs/api"), "/v1/containers/{entity}/{collection}/{container}", "library:delete")
+	v.look("api")
+	v.want(v.open("/status"), "Everything answers", "Library", "transparency log")
+	v.look("status")
+}
+
+// phone looks at pages as wide as a phone: nothing sticks out.
+func (v *site) phone() {
+	v.do(chromedp.EmulateViewport(390, 844))
+	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/docs", "/docs/api", "/status", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
+		v.open(p)
+		if over := eval[int](v, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
+			v.t.Errorf("on a phone %s is %d pixels too wide", p, over)
+		}
+		v.picture("phone" + strings.NewReplacer("/", "-", ":", "-").Replace(p))
+	}
+	v.do(chromedp.EmulateViewport(1280, 900))
+}
+
 func (v *site) keys() {
-	v.want(v.open("/keystore"), "Keys")
+	v.want(v.open("/keystore"), "Keys", "What a key is for")
 	v.look("keys")
 	v.want(v.open("/keystore?q=nobody@example.org"), "No key is known by that")
 	// Somebody's key, and an image that it signed.
@@ -450,12 +582,14 @@ func (v *site) keys() {
 	v.form("/pks/add", url.Values{"keytext": {string(armored)}})
 	print := key.Fingerprint().String()
 	v.push("admin/tools/python", signed(v.t, key), "amd64", "signed")
-	v.want(v.open("/library/admin/tools/python:signed"), "Signed, and the signature was checked here", print, "in signature")
+	v.want(v.open("/library/admin/tools/python:signed"), "whose name nobody has proven", "the signature was checked here", "all 3 objects are in it", "in signature")
+	v.call("PUT", "/v1/keys/"+print+"/addresses/alice@example.org", nil)
+	v.want(v.open("/library/admin/tools/python:signed"), "Signed by Alice", "alice@example.org", "the signature was checked here")
 	v.look("image-signed")
 	v.click("main section a[href^='/keystore/']")
-	v.want(v.text(), "In use", print, "python:signed", "singularity key pull "+print)
+	v.want(v.text(), "In use", "python:signed", "singularity key pull "+print, "not proven")
 	v.look("key")
-	v.want(v.open("/keystore?q=0x"+print), "Found 1 keys")
+	v.want(v.open("/keystore?q=0x"+print), "Found 1 key.")
 	v.look("keys-found")
 	v.want(v.open("/keystore/AB01000000000000000000000000000000000000"), "There is nothing here")
 }
@@ -523,6 +657,9 @@ func (v *site) alone() {
 	defer v.mu.Unlock()
 	if len(v.requests) < 40 {
 		v.t.Errorf("%d requests were seen: too few to say anything", len(v.requests))
+	}
+	for _, f := range v.faults {
+		v.t.Errorf("the browser refused something, or a script failed: %s", f)
 	}
 	for _, r := range v.requests {
 		if !strings.HasPrefix(r, v.url+"/") && !strings.HasPrefix(r, "data:") {

@@ -46,6 +46,7 @@ func TestProvider(t *testing.T) {
 	}
 	defer st.Close()
 	accounts, err := auth.Open(t.Context(), st.Records, auth.Options{URL: site.URL, Secure: true, GuessesPerMin: 100,
+		Networks:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Providers: []auth.Provider{{Name: "site", Title: "The Site", Issuer: issuer, ClientID: "singularity", ClientSecret: "a secret", Insecure: true}}})
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@
 //
 // "without mounts PROGRAM..." runs a program, given by its path, under a filter
 // that answers ENOSYS to the mount calls of Linux 5.2 and 5.12; "without calls" to
-// the other calls since Linux 5.3 as well.
+// the other calls since Linux 5.3 as well; "without el8" to all that came after 4.18.
 //
 // "flip A B" exchanges two files without an end, for races. "reread" reads the
 // files that its input names, one in a line, from the file system and not from

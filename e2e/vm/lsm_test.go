@@ -130,3 +130,77 @@ func TestNoUserNamespaces(t *testing.T) {
 		t.Errorf("--userns as nobody: status %d, %q", code, out)
 	}
 }
+
+// TestHelperAppArmor holds for SC-025 and SC-030: through the setuid helper the
+// label is the one that was asked for, also where the image has files of its own in
+// the places that labels are written to.
+func TestHelperAppArmor(t *testing.T) {
+	if os.Getenv("VM_KIND") != "helper" {
+		t.Skip("needs a virtual machine with the setuid helper: run e2e/vm/run helper")
+	}
+	exec.Command("/sbin/modprobe", "fuse").Run()
+	exec.Command("/sbin/modprobe", "overlay").Run()
+	tool(t, "apparmor_parser", "-r", os.Getenv("SINGULARITY_E2E_PREFIX")+"/apparmor.profile")
+	list := images(t)
+	for _, dir := range []string{"thread-self/attr/apparmor", "thread-self/attr", "self/attr"} {
+		dir = filepath.Join(list[0], "proc", dir)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "exec"), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, image := range list {
+		if out, code := runAs(t, "nobody", "exec", image, "cat", "/proc/self/uid_map"); code != 0 || !strings.Contains(out, "4294967295") {
+			t.Errorf("%s: not through the helper: status %d, %q", image, code, out)
+		}
+		if out, code := runAs(t, "nobody", "exec", "--security", "apparmor:singularity-e2e", image, "cat", currentLabel); code != 0 || lastLine(out) != "singularity-e2e (enforce)" {
+			t.Errorf("%s: status %d, label %q", image, code, out)
+		}
+		if out, code := runAs(t, "nobody", "exec", "--no-mount", "proc", "--security", "apparmor:singularity-e2e", image, "cat", "/etc/group"); code == 0 || !strings.Contains(out, "ermission denied") {
+			t.Errorf("%s without /proc: what the profile denies: status %d, %q", image, code, out)
+		}
+		if out, code := runAs(t, "nobody", "exec", "--security", "apparmor:nosuch", image, "echo", "started"); code != 255 || !strings.Contains(out, `apparmor profile "nosuch" is not loaded`) {
+			t.Errorf("%s: a profile that is not loaded: status %d, %q", image, code, out)
+		}
+	}
+}
+
+// TestAppArmorShipped: the profile for user namespaces can be loaded and holds for
+// the program. A parser before 4.0 does not know the rule that it is about.
+func TestAppArmorShipped(t *testing.T) {
+	if os.Getenv("RUN_IN_VM") == "" {
+		t.Skip("needs a virtual machine: run e2e/vm/run v2-root")
+	}
+	if b, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); !strings.HasPrefix(string(b), "Y") || os.Getuid() != 0 {
+		t.Skip("needs AppArmor and root, who loads a profile: run e2e/vm/run v2-root")
+	}
+	exec.Command("/sbin/modprobe", "fuse").Run()
+	exec.Command("/sbin/modprobe", "overlay").Run()
+	b, err := os.ReadFile(os.Getenv("SINGULARITY_E2E_PREFIX") + "/share/singularity/apparmor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	for _, want := range []string{"bin/singularity,", "/singularity-cli", "/singularity-unlock", "\n  userns,\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the profile lacks %q", want)
+		}
+	}
+	if version, err := exec.Command("/usr/sbin/apparmor_parser", "--version").Output(); err != nil || strings.Contains(string(version), "version 3.") {
+		t.Logf("apparmor_parser before 4.0: loaded without the rule userns: %.40s %v", version, err)
+		text = strings.NewReplacer("abi <abi/4.0>,\n", "", "  userns,\n", "").Replace(text)
+	}
+	file := filepath.Join(t.TempDir(), "singularity")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "apparmor_parser", "-r", file)
+	defer tool(t, "apparmor_parser", "-R", file)
+	for _, image := range images(t) {
+		if out, code := runAs(t, "nobody", "exec", image, "cat", currentLabel); code != 0 || lastLine(out) != "singularity (unconfined)" {
+			t.Errorf("%s: status %d, label %q", image, code, out)
+		}
+	}
+}

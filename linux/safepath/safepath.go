@@ -31,14 +31,21 @@ const (
 // symbolic links inside root only. O_CLOEXEC is added.
 func Open(root *os.File, name string, flags int, mode uint32) (*os.File, error) {
 	rel := clean(name)
-	fd, err := openat2(int(root.Fd()), rel, flags|unix.O_CLOEXEC, mode)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		fd, err = walk(int(root.Fd()), rel, flags|unix.O_CLOEXEC, mode)
-	}
+	fd, err := OpenFD(int(root.Fd()), rel, flags, mode)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path.Join(root.Name(), rel)), nil
+}
+
+// OpenFD is Open with descriptors, for a relative name whose dots are resolved after
+// links are, as the kernel does it.
+func OpenFD(root int, rel string, flags int, mode uint32) (int, error) {
+	fd, err := openat2(root, rel, flags|unix.O_CLOEXEC, mode)
+	if err == unix.ENOSYS || err == unix.EPERM {
+		return walk(root, rel, flags|unix.O_CLOEXEC, mode)
+	}
+	return fd, err
 }
 
 // Mkdir makes the directory name below root and every parent that is missing,

@@ -28,6 +28,7 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /v1/robots", Handler: f(s.createRobot), Class: route.Push},
 		{Pattern: "DELETE /v1/robots/{name}", Handler: f(s.deleteRobot)},
 		{Pattern: "POST /v1/groups", Handler: f(s.createGroup), Class: route.Push},
+		{Pattern: "GET /v1/groups", Handler: f(s.listGroups)},
 		{Pattern: "GET /v1/groups/{group}", Handler: f(s.showGroup)},
 		{Pattern: "PUT /v1/groups/{group}/members/{name}", Handler: f(s.putMember)},
 		{Pattern: "DELETE /v1/groups/{group}/members/{name}", Handler: f(s.deleteMember)},

@@ -188,7 +188,18 @@ func (s *Service) caller(ctx context.Context, id string) (Caller, error) {
 			return Caller{}, err
 		}
 	}
+	holds, err := s.confirm(ctx, a)
+	if err == nil && len(a.Identities) > 0 {
+		a, err = s.AccountByID(ctx, id) // it may be an administrator no longer
+	}
+	if err != nil {
+		return Caller{}, err
+	}
 	groups, err := s.Groups(ctx, id)
+	if !holds {
+		groups = slices.DeleteFunc(groups, func(g Membership) bool { return g.provided })
+		a.Admin = a.Admin && !s.providedAdmin(a)
+	}
 	return Caller{ID: a.ID, Kind: a.Kind, Name: a.Name, RealName: a.RealName, Email: a.Email, Admin: a.Admin, groups: groups}, err
 }
 

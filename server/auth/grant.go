@@ -107,6 +107,8 @@ type Membership struct {
 	ID   string
 	Name string
 	Role Role
+
+	provided bool // by a provider
 }
 
 // Groups lists the groups of an account.
@@ -117,7 +119,7 @@ func (s *Service) Groups(ctx context.Context, id string) ([]Membership, error) {
 			return nil, err
 		}
 		if a := g.Value; a.Kind == Group && a.Active() {
-			out = append(out, Membership{a.ID, a.Name, a.Members[id]})
+			out = append(out, Membership{a.ID, a.Name, a.Members[id], a.Provided[id]})
 		}
 	}
 	return out, nil

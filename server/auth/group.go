@@ -32,6 +32,24 @@ func (s *Service) createGroup(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// listGroups lists the caller's groups.
+func (s *Service) listGroups(w http.ResponseWriter, r *http.Request) error {
+	c := From(r.Context())
+	if err := c.Require(AccountRead); err != nil {
+		return err
+	}
+	type mine struct {
+		Name string `json:"name"`
+		Role Role   `json:"role"`
+	}
+	list := []mine{}
+	for _, g := range c.groups {
+		list = append(list, mine{g.Name, g.Role})
+	}
+	route.Data(w, list)
+	return nil
+}
+
 // group returns the group of the path, if the caller is in it, and with manage
 // if they own it.
 func (s *Service) group(r *http.Request, sc Scope, manage bool) (Account, error) {

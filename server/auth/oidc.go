@@ -5,20 +5,17 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"singularity/server/dial"
 	"singularity/server/route"
 	"singularity/server/store"
 )
@@ -75,44 +72,11 @@ func newProviders(o Options) (map[string]*provider, error) {
 		p.GroupsClaim, p.Title = orElse(p.GroupsClaim, "groups"), orElse(p.Title, p.Name)
 		client := o.HTTP
 		if client == nil {
-			client = ProviderClient(nil)
+			client = dial.Client(nil, o.Networks)
 		}
 		m[p.Name] = &provider{Provider: p, redirect: o.URL + "/auth/oidc/" + p.Name + "/callback", client: client}
 	}
 	return m, nil
-}
-
-// ProviderClient returns a client for calls to providers: it follows no redirect,
-// reads a bounded answer, and never connects to the link-local addresses where
-// clouds keep credentials (SC-155). More trusted roots come with tlsTransport.
-func ProviderClient(base *http.Transport) *http.Client {
-	if base == nil {
-		base = http.DefaultTransport.(*http.Transport).Clone()
-	}
-	d := &net.Dialer{Timeout: 10 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(address)
-		if err != nil || a.Addr().Unmap().IsLinkLocalUnicast() || a.Addr().Unmap().IsMulticast() || a.Addr().Unmap().IsUnspecified() {
-			return fmt.Errorf("no provider is at %s", address)
-		}
-		return nil
-	}}
-	base.DialContext, base.Proxy = d.DialContext, nil
-	return &http.Client{Transport: bounded{base}, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return errors.New("a provider must not redirect")
-	}}
-}
-
-type bounded struct{ base http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := b.base.RoundTrip(r)
-	if err == nil {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(res.Body, 1<<20), res.Body}
-	}
-	return res, err
 }
 
 // signatures are the ways to sign that we take, whatever a token says (SC-144).
@@ -130,8 +94,14 @@ func (p *provider) config(ctx context.Context) (*oauth2.Config, *oidc.Provider, 
 		}
 		p.found = found
 	}
-	return &oauth2.Config{ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: p.found.Endpoint(), RedirectURL: p.redirect,
-		Scopes: append([]string{oidc.ScopeOpenID, "profile", "email"}, p.Scopes...)}, p.found, nil
+	scopes := append([]string{oidc.ScopeOpenID, "profile", "email"}, p.Scopes...)
+	var offers struct {
+		Scopes []string `json:"scopes_supported"`
+	}
+	if p.found.Claims(&offers) == nil && slices.Contains(offers.Scopes, oidc.ScopeOfflineAccess) && !slices.Contains(scopes, oidc.ScopeOfflineAccess) {
+		scopes = append(scopes, oidc.ScopeOfflineAccess) // so that we may ask again
+	}
+	return &oauth2.Config{ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: p.found.Endpoint(), RedirectURL: p.redirect, Scopes: scopes}, p.found, nil
 }
 
 func (s *Service) flowCookie(value string) *http.Cookie {
@@ -190,12 +160,15 @@ func (s *Service) finishOIDC(w http.ResponseWriter, r *http.Request) error {
 	if code := r.FormValue("error"); code != "" {
 		return route.Errorf(http.StatusForbidden, "%s did not log you in: %s", p.Title, printable(code, 60))
 	}
-	claims, err := p.claims(r.Context(), f.Value, r.FormValue("code"))
+	claims, refresh, err := p.claims(r.Context(), f.Value, r.FormValue("code"))
 	if err != nil {
 		return err
 	}
 	a, err := s.provided(r.Context(), p, claims)
 	if err != nil {
+		return err
+	}
+	if err := s.assure(context.WithValue(r.Context(), logInKey{}, true), p, a.ID, refresh); err != nil {
 		return err
 	}
 	if err := s.beginSession(w, r, a.ID, p.Name); err != nil {
@@ -218,34 +191,58 @@ type claims struct {
 
 const maxIDToken = 64 << 10
 
-func (p *provider) claims(ctx context.Context, f flow, code string) (claims, error) {
-	refuse := func(err error) error {
-		return &route.Error{Status: http.StatusForbidden, Message: fmt.Sprintf("the answer of %s is not valid: start again", p.Title), Cause: err}
-	}
+func (p *provider) refuse(err error) error {
+	return &route.Error{Status: http.StatusForbidden, Message: fmt.Sprintf("the answer of %s is not valid: start again", p.Title), Cause: err}
+}
+
+// claims exchanges the code of a log-in for what the provider says, and perhaps
+// for the right to ask again.
+func (p *provider) claims(ctx context.Context, f flow, code string) (claims, string, error) {
 	c, found, err := p.config(ctx)
 	if err != nil {
-		return claims{}, err
+		return claims{}, "", err
 	}
 	ctx = oidc.ClientContext(ctx, p.client)
 	t, err := c.Exchange(ctx, code, oauth2.VerifierOption(f.Verifier))
 	if err != nil {
-		return claims{}, refuse(err)
+		return claims{}, "", p.refuse(err)
 	}
+	out, err := p.read(ctx, found, t, f.Nonce)
+	return out, t.RefreshToken, err
+}
+
+// read checks the ID token of an answer, and reads what it says. A later answer
+// may come without one, and has no nonce: then the other endpoint tells, to which
+// the answer's own token gives access.
+func (p *provider) read(ctx context.Context, found *oidc.Provider, t *oauth2.Token, nonce string) (claims, error) {
+	var out claims
+	var all map[string]any
 	raw, _ := t.Extra("id_token").(string)
-	if raw == "" || len(raw) > maxIDToken {
-		return claims{}, refuse(errors.New("no id_token, or too long a one"))
+	switch {
+	case len(raw) > maxIDToken:
+		return claims{}, p.refuse(errors.New("too long an id_token"))
+	case raw == "" && nonce != "":
+		return claims{}, p.refuse(errors.New("no id_token"))
+	case raw == "":
+		info, err := found.UserInfo(ctx, oauth2.StaticTokenSource(t))
+		if err != nil {
+			return claims{}, err
+		}
+		if err := errors.Join(info.Claims(&out), info.Claims(&all)); err != nil {
+			return claims{}, err
+		}
+		out.Subject = info.Subject
+		return out.grouped(all, p.GroupsClaim), nil
 	}
 	id, err := found.Verifier(&oidc.Config{ClientID: p.ClientID, SupportedSigningAlgs: signatures}).Verify(ctx, raw)
 	if err != nil {
-		return claims{}, refuse(err)
+		return claims{}, p.refuse(err)
 	}
-	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(f.Nonce)) != 1 {
-		return claims{}, refuse(errors.New("another nonce"))
+	if nonce != "" && subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(nonce)) != 1 {
+		return claims{}, p.refuse(errors.New("another nonce"))
 	}
-	var out claims
-	var all map[string]any
 	if err := errors.Join(id.Claims(&out), id.Claims(&all)); err != nil {
-		return claims{}, refuse(err)
+		return claims{}, p.refuse(err)
 	}
 	// A small token may leave the person to the other endpoint.
 	if info, err := found.UserInfo(ctx, oauth2.StaticTokenSource(t)); err == nil && info.Subject == id.Subject {
@@ -262,14 +259,18 @@ func (p *provider) claims(ctx context.Context, f flow, code string) (claims, err
 		}
 	}
 	out.Subject = id.Subject
-	if list, ok := all[p.GroupsClaim].([]any); ok {
-		for _, g := range list {
-			if name, ok := g.(string); ok && len(out.groups) < 1000 {
-				out.groups = append(out.groups, name)
-			}
+	return out.grouped(all, p.GroupsClaim), nil
+}
+
+// grouped adds the groups that a claim lists.
+func (c claims) grouped(all map[string]any, claim string) claims {
+	list, _ := all[claim].([]any)
+	for _, g := range list {
+		if name, ok := g.(string); ok && len(c.groups) < 1000 {
+			c.groups = append(c.groups, name)
 		}
 	}
-	return out, nil
+	return c
 }
 
 // provided returns the account of somebody whom a provider vouches for.
@@ -302,16 +303,7 @@ func (s *Service) provided(ctx context.Context, p *provider, c claims) (Account,
 	if !a.Active() {
 		return a, route.Errorf(http.StatusForbidden, "this account is disabled")
 	}
-	if a, err = s.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		a.Email = orElse(c.Email, a.Email)
-		if p.AdminGroup != "" {
-			a.Admin = slices.Contains(c.groups, p.AdminGroup)
-		}
-		return nil
-	}); err != nil {
-		return a, err
-	}
-	return a, s.syncGroups(ctx, p, a.ID, c.groups)
+	return s.follow(ctx, p, a.ID, c)
 }
 
 // signUp makes an account under the name at the provider, or one like it that

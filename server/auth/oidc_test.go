@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -31,7 +32,11 @@ type hostile struct {
 	nonce  string
 	answer func(claims map[string]any) string
 	asked  []string
+	// To be asked again: nil offers no refresh token.
+	again func(w http.ResponseWriter, token string)
 }
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 func b64(p []byte) string { return base64.RawURLEncoding.EncodeToString(p) }
 
@@ -45,7 +50,7 @@ func newHostile(t *testing.T) *hostile {
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
 		// It offers what nobody should take.
 		json.NewEncoder(w).Encode(map[string]any{"issuer": h.URL, "authorization_endpoint": h.URL + "/authorize", "token_endpoint": h.URL + "/token", "jwks_uri": h.URL + "/keys",
-			"id_token_signing_alg_values_supported": []string{"none", "HS256", "RS256"}})
+			"scopes_supported": []string{"openid", "offline_access"}, "id_token_signing_alg_values_supported": []string{"none", "HS256", "RS256"}})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "kid": "1", "alg": "RS256", "use": "sig", "n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes())}}})
@@ -54,9 +59,17 @@ func newHostile(t *testing.T) *hostile {
 		r.ParseForm()
 		h.asked = append(h.asked, r.PostForm.Get("code_verifier"))
 		w.Header().Set("Content-Type", "application/json")
+		if r.PostForm.Get("grant_type") == "refresh_token" {
+			h.again(w, r.PostForm.Get("refresh_token"))
+			return
+		}
 		now := time.Now().Unix()
 		token := h.answer(map[string]any{"iss": h.URL, "aud": "us", "sub": "s1", "exp": now + 300, "iat": now, "nonce": h.nonce, "preferred_username": "Eve.X", "email": "eve@example.org", "email_verified": true, "groups": []string{"staff"}})
-		json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": token})
+		out := map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": token}
+		if h.again != nil {
+			out["refresh_token"] = "refresh-1"
+		}
+		json.NewEncoder(w).Encode(out)
 	})
 	h.Server = httptest.NewServer(mux)
 	t.Cleanup(h.Close)
@@ -94,7 +107,7 @@ func (h *hostile) login(v *site, b *browser) *httptest.ResponseRecorder {
 // for us, now, and for this log-in, logs somebody in (SC-144, SC-145).
 func TestHostileProvider(t *testing.T) {
 	h := newHostile(t)
-	v := newSite(t, Options{GuessesPerMin: 1000, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel"}}})
+	v := newSite(t, Options{GuessesPerMin: 1000, Networks: loopback, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel"}}})
 	good := func(c map[string]any) string { return h.sign(nil, c, h.rs256) }
 	with := func(key string, value any) func(map[string]any) string {
 		return func(c map[string]any) string {
@@ -161,7 +174,7 @@ func TestHostileProvider(t *testing.T) {
 // at each log-in, and members that people here chose stay (SC-143).
 func TestProviderGroups(t *testing.T) {
 	h := newHostile(t)
-	v := newSite(t, Options{Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel", Domains: []string{"example.org"}}}})
+	v := newSite(t, Options{Networks: loopback, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true, AdminGroup: "wheel", Domains: []string{"example.org"}}}})
 	staff, _ := v.AddAccount(t.Context(), Account{Kind: Group, Name: "staff", External: "idp:staff"})
 	mine, _ := v.AddAccount(t.Context(), Account{Kind: Group, Name: "mine"})
 	say := func(groups ...string) Account {
@@ -200,22 +213,125 @@ func TestProviderGroups(t *testing.T) {
 	}
 }
 
-// TestProviderAddress: a provider leads us nowhere else (SC-155).
+// TestProviderAddress: the server asks no provider on this host or in a private
+// network, unless that is named (SC-155); and none without TLS.
 func TestProviderAddress(t *testing.T) {
-	c := ProviderClient(nil)
-	redirect := httptest.NewServer(http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound))
-	defer redirect.Close()
-	for _, address := range []string{"http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "http://0.0.0.0:1/", "http://[::ffff:169.254.169.254]/", redirect.URL} {
-		if res, err := c.Get(address); err == nil {
-			res.Body.Close()
-			t.Errorf("%s is asked", address)
-		} else if strings.Contains(err.Error(), "timeout") {
-			t.Errorf("%s: %v", address, err)
+	h := newHostile(t)
+	for _, networks := range [][]netip.Prefix{nil, {netip.MustParsePrefix("127.0.0.0/8")}} {
+		v := newSite(t, Options{Networks: networks, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", Insecure: true}}})
+		want := 502
+		if networks != nil {
+			want = 302
 		}
+		b := v.browser()
+		b.want(b.do("GET", "/auth/oidc/idp/start", ""), want)
 	}
 	for i, p := range []Provider{{Name: "a", Issuer: "http://x.example", ClientID: "c"}, {Name: "A b", Issuer: "https://x.example", ClientID: "c"}, {Name: "a", Issuer: "https://x.example"}, {Name: "a", Issuer: "file:///x", ClientID: "c", Insecure: true}} {
 		if _, err := newProviders(Options{Providers: []Provider{p}}); err == nil {
 			t.Error(fmt.Sprint("provider ", i))
 		}
+	}
+}
+
+// TestProviderRefresh: what a provider said holds for five minutes. Then it is asked
+// again, with nobody at a browser; who is out of a group there is out of it here,
+// and a provider that cannot be reached vouches for nothing (SC-143).
+func TestProviderRefresh(t *testing.T) {
+	h := newHostile(t)
+	v := newSite(t, Options{Networks: loopback, Providers: []Provider{{Name: "idp", Issuer: h.URL, ClientID: "us", ClientSecret: "a secret", Insecure: true, AdminGroup: "wheel"}}})
+	staff := must(v.AddAccount(t.Context(), Account{Kind: Group, Name: "staff", External: "idp:staff"}))
+	mine := must(v.AddAccount(t.Context(), Account{Kind: Group, Name: "mine"}))
+	groups, asked, token := []string{"staff", "wheel"}, 0, ""
+	h.answer = func(c map[string]any) string { c["groups"] = groups; return h.sign(nil, c, h.rs256) }
+	h.again = func(w http.ResponseWriter, given string) {
+		asked++
+		if given != token {
+			t.Errorf("asked with %q, want %q", given, token)
+		}
+		token = fmt.Sprint("refresh-", asked+1)
+		now := time.Now().Unix()
+		id := h.sign(nil, map[string]any{"iss": h.URL, "aud": "us", "sub": "s1", "exp": now + 300, "iat": now, "groups": groups, "email": "other@example.org"}, h.rs256)
+		json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": id, "refresh_token": token})
+	}
+	login := func() {
+		t.Helper()
+		token = "refresh-1"
+		asked = 0
+		b := v.browser()
+		b.want(h.login(v, b), 303)
+	}
+	login()
+	a := must(v.Account(t.Context(), "eve-x"))
+	if err := v.SetMember(t.Context(), mine.ID, a.ID, Reader); err != nil {
+		t.Fatal(err)
+	}
+	text, _, err := v.AddToken(t.Context(), Caller{ID: a.ID, Name: a.Name, Kind: User, Scopes: Scopes}, a.ID, NewToken{Name: "t", Scopes: Scopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(when string, admin bool, want ...string) {
+		t.Helper()
+		c, err := v.Check(t.Context(), text)
+		var have []string
+		for _, g := range c.groups {
+			have = append(have, g.Name)
+		}
+		slices.Sort(have)
+		if err != nil || c.Invalid || c.Admin != admin || !slices.Equal(have, want) {
+			t.Errorf("%s: %v, administrator %v, groups %v, want %v", when, err, c.Admin, have, want)
+		}
+	}
+	use("after the log-in", true, "mine", "staff")
+	groups = nil
+	v.skew += 4 * time.Minute
+	use("after four minutes", true, "mine", "staff")
+	v.skew += 2 * time.Minute
+	use("after six minutes", false, "mine")
+	if got := must(v.AccountByID(t.Context(), staff.ID)).Members; len(got) > 0 || asked != 1 {
+		t.Errorf("members %v, asked %d times", got, asked)
+	}
+	if e := must(v.AccountByID(t.Context(), a.ID)).Email; e != "eve@example.org" {
+		t.Errorf("an address that is not verified is taken: %q", e)
+	}
+	groups = []string{"staff", "wheel"}
+	v.skew += 6 * time.Minute
+	use("in the group again", true, "mine", "staff")
+
+	// It cannot be reached: nothing that it said holds, until it can.
+	again := h.again
+	h.again = func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusServiceUnavailable) }
+	v.skew += 6 * time.Minute
+	use("the provider is down", false, "mine")
+	h.again = again
+	use("the provider is not asked at each request", false, "mine")
+	v.skew += time.Minute
+	use("it is up", true, "mine", "staff")
+
+	// An answer about somebody else, and one that ends the log-in.
+	for name, answer := range map[string]func(w http.ResponseWriter, _ string){
+		"ended": func(w http.ResponseWriter, _ string) {
+			w.WriteHeader(http.StatusBadRequest)
+			w.Write([]byte(`{"error":"invalid_grant"}`))
+		},
+		"somebody else": func(w http.ResponseWriter, _ string) {
+			now := time.Now().Unix()
+			id := h.sign(nil, map[string]any{"iss": h.URL, "aud": "us", "sub": "s2", "exp": now + 300, "iat": now, "groups": groups}, h.rs256)
+			json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": id})
+		},
+	} {
+		h.again = again
+		login()
+		use(name+": before", true, "mine", "staff")
+		h.again = answer
+		v.skew += 6 * time.Minute
+		use(name, false, "mine")
+		v.skew += 6 * time.Minute
+		use(name+": later", false, "mine")
+	}
+	// The right to ask is not in the storage as it is.
+	h.again = again
+	login()
+	if i := must(v.assurances.Get(t.Context(), a.ID)); strings.Contains(string(i.Value.Token), "refresh") {
+		t.Error("the refresh token is kept in clear")
 	}
 }

@@ -28,12 +28,20 @@ const (
 )
 
 // hashPassword returns the argon2id hash in PHC form.
-func hashPassword(password string) (string, error) {
-	salt := make([]byte, 16)
-	rand.Read(salt)
+func hashPassword(password string) string {
+	salt := randomBytes(16)
+	return formatPHC(salt, argon2.IDKey([]byte(password), salt, hashTime, hashMemory, hashLanes, hashSize))
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+func formatPHC(salt, sum []byte) string {
 	b := base64.RawStdEncoding
-	sum := argon2.IDKey([]byte(password), salt, hashTime, hashMemory, hashLanes, hashSize)
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, hashMemory, hashTime, hashLanes, b.EncodeToString(salt), b.EncodeToString(sum)), nil
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, hashMemory, hashTime, hashLanes, b.EncodeToString(salt), b.EncodeToString(sum))
 }
 
 type phc struct {
@@ -117,9 +125,8 @@ func (s *Service) SetPassword(ctx context.Context, id, password string) error {
 		return err
 	}
 	var text string
-	var hashErr error
-	if err := s.hash(ctx, func() { text, hashErr = hashPassword(password) }); err != nil || hashErr != nil {
-		return errors.Join(err, hashErr)
+	if err := s.hash(ctx, func() { text = hashPassword(password) }); err != nil {
+		return err
 	}
 	if _, err := s.UpdateAccount(ctx, id, func(a *Account) error { a.Password = text; return nil }); err != nil {
 		return err

@@ -167,9 +167,41 @@ func (s *Service) merge(ctx context.Context, cert *pgp.Cert, c auth.Caller) erro
 		if err := s.note(ctx, &r); err != nil {
 			return err
 		}
-		if _, err = s.keys.Insert(ctx, r.IDs[0], r); !errors.Is(err, store.ErrExists) {
+		ch := s.changes()
+		if err := ch.begin(ctx, &r); err != nil {
 			return err
 		}
+		_, err = s.keys.Insert(ctx, r.IDs[0], r)
+		ch.end()
+		if !errors.Is(err, store.ErrExists) {
+			return err
+		}
+	}
+}
+
+// changes tells somebody else, around a write, that a key changes.
+type changes struct {
+	changing func(ctx context.Context, ids ...string) (done func(), err error)
+	done     []func()
+}
+
+func (s *Service) changes() *changes { return &changes{changing: s.o.Changing} }
+
+func (c *changes) begin(ctx context.Context, r *record) error {
+	if c.changing == nil {
+		return nil
+	}
+	done, err := c.changing(ctx, r.IDs...)
+	if err != nil {
+		return errors.Join(errStorage, err)
+	}
+	c.done = append(c.done, done)
+	return nil
+}
+
+func (c *changes) end() {
+	for _, done := range c.done {
+		done()
 	}
 }
 
@@ -180,6 +212,8 @@ var errSame = errors.New("nothing new")
 
 // update merges a key into its record, or returns store.ErrNotFound.
 func (s *Service) update(ctx context.Context, cert *pgp.Cert, c auth.Caller) error {
+	ch := s.changes()
+	defer ch.end()
 	_, err := s.keys.Update(ctx, cert.Fingerprint().String(), func(r *record) error {
 		if r.Blocked {
 			return errBlocked
@@ -204,13 +238,19 @@ func (s *Service) update(ctx context.Context, cert *pgp.Cert, c auth.Caller) err
 			r.Hidden = false
 		}
 		if digestOf(r.Key) == before {
-			if !proven && !shown {
-				return errSame
+			switch {
+			case shown:
+				return ch.begin(ctx, r)
+			case proven:
+				return nil
 			}
-			return nil
+			return errSame
 		}
 		r.Changed = now
-		return s.note(ctx, r)
+		if err := s.note(ctx, r); err != nil {
+			return err
+		}
+		return ch.begin(ctx, r)
 	})
 	if errors.Is(err, errSame) {
 		return nil

@@ -43,6 +43,9 @@ type Options struct {
 	// which everybody is trusted.
 	Open bool
 	Log  *translog.Log
+	// Changing, unless nil, is told before a key changes, with the fingerprints of
+	// the key and its sub-keys, and what it returns is called after that.
+	Changing func(ctx context.Context, ids ...string) (done func(), err error)
 }
 
 // Service is the key server.

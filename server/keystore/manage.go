@@ -91,16 +91,18 @@ func (s *Service) hide(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	ch := s.changes()
 	_, err = s.keys.Update(r.Context(), f, func(k *record) error {
 		switch {
 		case !k.served():
 			return store.ErrNotFound
 		case c.Admin && c.Has(auth.AccountAdmin), c.ID == k.Owner && k.belongsTo(c):
 			k.Hidden = true
-			return nil
+			return ch.begin(r.Context(), k)
 		}
 		return route.Errorf(http.StatusForbidden, "only who brought the key, and has the address of one of its user ids, may take it away: ask the administrators")
 	})
+	ch.end()
 	s.auth.Audit(r.Context(), "key.hide", f, err, nil)
 	if err != nil {
 		return err
@@ -157,7 +159,9 @@ func (s *Service) block(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	blocked := r.Method == http.MethodPut
-	_, err = s.keys.Update(r.Context(), f, func(k *record) error { k.Blocked = blocked; return nil })
+	ch := s.changes()
+	_, err = s.keys.Update(r.Context(), f, func(k *record) error { k.Blocked = blocked; return ch.begin(r.Context(), k) })
+	ch.end()
 	if errors.Is(err, store.ErrNotFound) && blocked {
 		_, err = s.keys.Insert(r.Context(), f, record{IDs: []string{f}, Blocked: true, Added: s.now().UTC(), LogIndex: -1})
 	}

@@ -176,6 +176,7 @@ func (s *Service) Purge(ctx context.Context) error {
 // Sweep does what is due: counters at each call, the rest once an hour.
 func (s *Service) Sweep(ctx context.Context) error {
 	err := s.Flush(ctx)
+	s.wakeRejudge() // for what failed before
 	s.mu.Lock()
 	due := s.now().Sub(s.swept) >= time.Hour
 	if due {

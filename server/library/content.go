@@ -1,13 +1,11 @@
 package library
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
-	"singularity/server/store"
 	"singularity/sif"
 )
 
@@ -52,28 +50,4 @@ func inspect(r io.ReaderAt, size int64) (content, error) {
 		}
 	}
 	return c, nil
-}
-
-// Reverify looks anew who has signed the images that claim a signer: their key
-// was published or revoked.
-func (s *Service) Reverify(ctx context.Context, fingerprint string) error {
-	if s.o.Fingerprints == nil {
-		return nil
-	}
-	for i, err := range s.images.All(ctx, store.Query{Index: "signer", Equal: strings.ToUpper(fingerprint)}) {
-		if err != nil {
-			return err
-		}
-		_, prints, err := s.examine(ctx, i.Value.Hash)
-		if err != nil {
-			return err
-		}
-		if slices.Equal(prints, i.Value.Fingerprints) {
-			continue
-		}
-		if _, err := s.images.Update(ctx, i.Key, func(i *image) error { i.Fingerprints = prints; return nil }); err != nil && !missing(err) {
-			return err
-		}
-	}
-	return nil
 }

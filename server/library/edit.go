@@ -70,8 +70,9 @@ func describe(to, from *string, limit int, lines bool) (err error) {
 
 func (s *Service) editCollection(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
-		Description *string
-		Private     *bool
+		Description     *string
+		FullDescription *string
+		Private         *bool
 	}
 	if err := route.Decode(r, &body); err != nil {
 		return err
@@ -93,6 +94,9 @@ func (s *Service) editCollection(w http.ResponseWriter, r *http.Request) error {
 		c.UpdatedAt = s.now().UTC()
 		if body.Private != nil {
 			c.Private = *body.Private
+		}
+		if err := describe(&c.FullDescription, body.FullDescription, maxFullDescription, true); err != nil {
+			return err
 		}
 		return describe(&c.Description, body.Description, maxDescription, false)
 	})

@@ -23,7 +23,7 @@ func (s *Service) latest(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) signedBy(w http.ResponseWriter, r *http.Request) error {
 	f := strings.ToUpper(r.PathValue("fingerprint"))
 	return s.listReadable(w, r, store.Query{Index: "signer", Equal: f, Limit: 100}, func(i *image) bool {
-		return slices.ContainsFunc(i.Fingerprints, func(have string) bool { return strings.EqualFold(have, f) })
+		return slices.ContainsFunc(s.certain(i.Fingerprints), func(have string) bool { return strings.EqualFold(have, f) })
 	})
 }
 
@@ -56,7 +56,7 @@ func (s *Service) listReadable(w http.ResponseWriter, r *http.Request, q store.Q
 			continue
 		}
 		if o, err := s.object(ctx, &k.Value); err == nil && may.May(o) {
-			list = append(list, i.Value.answer(s.withDownloads(&k.Value)))
+			list = append(list, s.shown(&i.Value, s.withDownloads(&k.Value)))
 		}
 	}
 	answerPage(w, list, "")

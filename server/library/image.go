@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"singularity/api"
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -117,7 +118,13 @@ func (s *Service) getImage(w http.ResponseWriter, r *http.Request) error {
 	if !i.Value.Uploaded && s.allowContainer(ctx, auth.Create, &k.Value) != nil {
 		return auth.From(ctx).NotFound()
 	}
-	route.Data(w, i.Value.answer(s.withDownloads(&k.Value)))
+	a := api.Envelope[api.Image]{Data: s.shown(&i.Value, s.withDownloads(&k.Value))}
+	if !ref.isHash() {
+		if a.Proof, err = s.proof(w, r, &k.Value, ref.arch, ref.tag); err != nil {
+			return err
+		}
+	}
+	route.JSON(w, http.StatusOK, a)
 	return nil
 }
 
@@ -138,7 +145,7 @@ func (s *Service) createImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	route.Data(w, i.Value.answer(&k.Value))
+	route.Data(w, s.shown(&i.Value, &k.Value))
 	return nil
 }
 
@@ -180,6 +187,7 @@ const maxAdopted = 20
 // Security: to know a hash is not to have the content (SC-139). Only who may
 // read an image that has it already gets it this way.
 func (s *Service) adopt(ctx context.Context, i store.Item[image]) (store.Item[image], error) {
+	after := s.keyChanges()
 	others, _, err := s.images.List(ctx, store.Query{Index: "blob", Equal: i.Value.Hash, Limit: maxAdopted})
 	if err != nil {
 		return i, err
@@ -191,7 +199,7 @@ func (s *Service) adopt(ctx context.Context, i store.Item[image]) (store.Item[im
 		if _, err := s.containerByID(ctx, auth.Read, o.Value.Container); err != nil {
 			continue
 		}
-		if done, err := s.publish(ctx, i.Key, o.Value.Content, o.Value.Fingerprints); err == nil {
+		if done, err := s.publish(ctx, i.Key, o.Value.Content, judgement{o.Value.Fingerprints, after}); err == nil {
 			return done, nil
 		}
 	}

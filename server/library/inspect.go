@@ -38,7 +38,7 @@ func (s *Service) inspectImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out.Image = i.Value.answer(s.withDownloads(&k.Value))
+	out.Image = s.shown(&i.Value, s.withDownloads(&k.Value))
 	route.Data(w, out)
 	return nil
 }

@@ -21,8 +21,10 @@
 // one object, and end.
 //
 //   - model.go: the records; name.go: references and texts
-//   - tree.go, edit.go: entities, collections, containers
-//   - image.go, tag.go: images and tags; content.go: what a SIF says of itself
+//   - tree.go, edit.go: entities, collections, containers; grants.go: who may do
+//     what there
+//   - image.go, tag.go: images and tags, log.go: what is written down of these
+//   - content.go, signers.go: what a SIF says of itself
 //   - upload.go, presign.go, download.go: bytes in and out
 //   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
@@ -41,6 +43,7 @@ import (
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
+	"singularity/server/translog"
 )
 
 // Options of the service.
@@ -51,6 +54,8 @@ type Options struct {
 	PartSize int64         // of an upload in parts; 64 MiB by default
 	Undo     time.Duration // how long a deleted image can be restored; 7 days by default
 	NoDelete bool          // nothing is deleted, by nobody
+	// Log has a line for every tag that moves; nil: none is kept.
+	Log *translog.Log
 	// Fingerprints tells by whose keys an image is signed, of those that are
 	// known and valid. Without it no image has a known signer.
 	Fingerprints func(ctx context.Context, r io.ReaderAt, size int64) ([]string, error)
@@ -68,6 +73,7 @@ type Service struct {
 	images      *store.Collection[image]
 	uploads     *store.Collection[upload]
 	condemned   *store.Collection[condemned]
+	rejudged    *store.Collection[rejudge]
 
 	key     []byte // of presigned addresses
 	tallies tallies
@@ -80,6 +86,9 @@ type Service struct {
 	mu        sync.Mutex
 	downloads map[string]int64 // not yet in the records, by container
 	swept     time.Time
+	changing  map[string]*changing // keys, by their fingerprints
+	changes   int64                // of keys
+	rejudging chan struct{}
 }
 
 // Holder tells whether somebody else than an image needs a content.
@@ -96,7 +105,7 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	if o.Undo == 0 {
 		o.Undo = 7 * 24 * time.Hour
 	}
-	s := &Service{o: o, auth: a, blobs: b, now: time.Now, downloads: map[string]int64{}}
+	s := &Service{o: o, auth: a, blobs: b, now: time.Now, downloads: map[string]int64{}, changing: map[string]*changing{}, rejudging: make(chan struct{}, 1)}
 	if err := s.openRecords(ctx, r); err != nil {
 		return nil, fmt.Errorf("cannot open the library: %w", err)
 	}
@@ -130,10 +139,16 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) error {
 	if s.containers, err = store.Open(ctx, r, "library_containers", store.Options[container]{Indexes: containerIndexes}); err != nil {
 		return err
 	}
-	if s.images, err = store.Open(ctx, r, "library_images", store.Options[image]{Indexes: imageIndexes}); err != nil {
+	if s.images, err = store.Open(ctx, r, "library_images", store.Options[image]{Version: 1, Indexes: imageIndexes}); err != nil {
 		return err
 	}
 	if s.uploads, err = store.Open(ctx, r, "library_uploads", store.Options[upload]{Indexes: uploadIndexes, Expires: func(u *upload) time.Time { return u.Expires }}); err != nil {
+		return err
+	}
+	if s.rejudged, err = store.Open(ctx, r, "library_rejudged", store.Options[rejudge]{}); err != nil {
+		return err
+	}
+	if err := s.loadRejudged(ctx); err != nil {
 		return err
 	}
 	s.condemned, err = store.Open(ctx, r, "library_condemned", store.Options[condemned]{Expires: func(c *condemned) time.Time { return c.Expires }})
@@ -166,6 +181,9 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /v1/images/{ref...}", Handler: f(s.getImage)},
 		{Pattern: "GET /v1/inspect/{ref...}", Handler: f(s.inspectImage)},
 		{Pattern: "GET /v1/signers/{fingerprint}/images", Handler: f(s.signedBy), Class: route.Search},
+		{Pattern: "GET /v1/grants/{path...}", Handler: f(s.listGrants)},
+		{Pattern: "PUT /v1/grants/{path...}", Handler: f(s.setGrant)},
+		{Pattern: "DELETE /v1/grants/{path...}", Handler: f(s.deleteGrant)},
 		{Pattern: "GET /v1/latest", Handler: f(s.latest), Class: route.Search},
 		{Pattern: "DELETE /v1/images/{ref...}", Handler: f(s.deleteImage)},
 		{Pattern: "POST /v1/images", Handler: f(s.createImage), Class: route.Push},

@@ -39,6 +39,8 @@ type collection struct {
 	CreatedBy   string    `json:"createdBy"`
 	CreatedAt   time.Time `json:"createdAt"`
 	UpdatedAt   time.Time `json:"updatedAt,omitzero"`
+
+	FullDescription string `json:"fullDescription,omitempty"`
 }
 
 func (c *collection) path() string { return c.EntityName + "/" + c.Name }
@@ -66,6 +68,7 @@ type container struct {
 	Retention       *api.Retention               `json:"retention,omitempty"`
 	Tags            map[string]map[string]string `json:"tags,omitempty"`    // architecture, tag: image
 	OCITags         map[string]string            `json:"ociTags,omitempty"` // tag: digest of a manifest
+	Logged          map[string]logged            `json:"logged,omitempty"`  // by tagKey: the tag's line of the log
 	Downloads       int64                        `json:"downloads,omitempty"`
 	CreatedBy       string                       `json:"createdBy"`
 	CreatedAt       time.Time                    `json:"createdAt"`
@@ -207,7 +210,7 @@ var imageIndexes = []store.Index[image]{
 		if !i.there() {
 			return nil
 		}
-		return i.Content.Signers
+		return slices.Concat(i.Content.Signers, i.Fingerprints)
 	}},
 	{Name: "newest", Of: func(i *image) []string {
 		if !i.there() {
@@ -272,7 +275,7 @@ func (e *entity) answer() api.Entity {
 }
 
 func (c *collection) answer() api.Collection {
-	return api.Collection{ID: c.ID, Name: c.Name, Description: c.Description, Entity: c.Entity, EntityName: c.EntityName, Private: c.Private,
+	return api.Collection{ID: c.ID, Name: c.Name, Description: c.Description, FullDescription: c.FullDescription, Entity: c.Entity, EntityName: c.EntityName, Private: c.Private,
 		CreatedBy: c.CreatedBy, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
 }
 

@@ -115,12 +115,16 @@ func (s *Service) SetTag(ctx context.Context, id, tag, digest string, sif bool) 
 		}
 		k.OCITags[tag] = digest
 		for arch := range k.Tags {
-			if !sif {
-				delete(k.Tags[arch], tag)
+			if sif || k.Tags[arch][tag] == "" {
+				continue
+			}
+			delete(k.Tags[arch], tag)
+			if err := s.logGone(ctx, k, arch, tag); err != nil {
+				return err
 			}
 		}
 		k.UpdatedAt = s.now().UTC()
-		return nil
+		return s.logMove(ctx, k, "", tag, digest)
 	})
 	s.auth.Audit(ctx, "tag.set", k.Value.path()+":"+tag, err, map[string]string{"manifest": digest})
 	return err
@@ -150,6 +154,9 @@ func (s *Service) DropTags(ctx context.Context, id string, match func(tag, diges
 				return route.Errorf(http.StatusForbidden, "the tag %q is immutable", tag)
 			}
 			delete(k.OCITags, tag)
+			if err := s.logGone(ctx, k, "", tag); err != nil {
+				return err
+			}
 			n++
 		}
 		return nil
@@ -166,7 +173,7 @@ func (s *Service) AddSIF(ctx context.Context, id, sha256 string) error {
 	if err != nil {
 		return err
 	}
-	c, prints, err := s.examine(ctx, sha256)
+	c, j, err := s.examine(ctx, sha256)
 	if err != nil {
 		return err
 	}
@@ -174,7 +181,7 @@ func (s *Service) AddSIF(ctx context.Context, id, sha256 string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.publish(ctx, i.Key, c, prints)
+	_, err = s.publish(ctx, i.Key, c, j)
 	return err
 }
 

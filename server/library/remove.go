@@ -105,7 +105,7 @@ func (s *Service) restoreImage(w http.ResponseWriter, r *http.Request) error {
 	if k, err = s.containers.Get(ctx, k.Key); err != nil {
 		return err
 	}
-	route.Data(w, i.Value.answer(&k.Value))
+	route.Data(w, s.shown(&i.Value, &k.Value))
 	return nil
 }
 
@@ -136,8 +136,12 @@ func (s *Service) restore(ctx context.Context, containerID string, i store.Item[
 				if k.Tags[t.Arch] == nil {
 					k.Tags[t.Arch] = map[string]string{}
 				}
-				if k.Tags[t.Arch][t.Tag] == "" && k.tags() < maxTags {
-					k.Tags[t.Arch][t.Tag] = i.Key
+				if k.Tags[t.Arch][t.Tag] != "" || k.tags() >= maxTags {
+					continue
+				}
+				k.Tags[t.Arch][t.Tag] = i.Key
+				if err := s.logMove(ctx, k, t.Arch, t.Tag, "sha256:"+i.Value.Hash); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -176,7 +180,7 @@ func (s *Service) deleteContainer(w http.ResponseWriter, r *http.Request) error 
 			}
 		}
 		k.DeletedAt = at
-		return nil
+		return s.logEnd(ctx, k)
 	})
 	if err == nil {
 		err = s.empty(ctx, &k.Value, auth.From(ctx).Name)

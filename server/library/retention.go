@@ -61,7 +61,7 @@ func (s *Service) retain(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := []api.Image{}
 	for _, i := range old {
-		list = append(list, i.Value.answer(&k.Value))
+		list = append(list, s.shown(&i.Value, &k.Value))
 		if !body.DryRun {
 			if err := s.remove(ctx, &k.Value, i, auth.From(ctx).Name, s.now().UTC()); err != nil {
 				return err

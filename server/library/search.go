@@ -186,7 +186,7 @@ func (s *Service) findImages(ctx context.Context, q *wanted, containers []contai
 	}
 	slices.SortFunc(hits, func(a, b hit) int { return b.image.UploadedAt.Compare(a.image.UploadedAt) })
 	for _, h := range hits[:min(len(hits), maxFound)] {
-		out.Images = append(out.Images, h.image.answer(&h.container))
+		out.Images = append(out.Images, s.shown(&h.image, &h.container))
 	}
 	return nil
 }

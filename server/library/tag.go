@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"singularity/api"
 	"singularity/server/auth"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -43,7 +44,11 @@ func (s *Service) setArchTag(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	route.Data(w, k.Value.Tags)
+	proof, err := s.proof(w, r, &k.Value, body.Arch, body.Tag)
+	if err != nil {
+		return err
+	}
+	route.JSON(w, http.StatusOK, api.Envelope[map[string]map[string]string]{Data: k.Value.Tags, Proof: proof})
 	return nil
 }
 
@@ -96,7 +101,9 @@ func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string, sam
 		oci := k.OCITags[tag] != ""
 		switch {
 		case before == imageID && (same || k.OCITags[tag] == ""):
-			return nil
+			if _, ok := k.Logged[tagKey(arch, tag)]; ok {
+				return nil
+			}
 		case (before != "" || oci) && refused != nil && !same:
 			return refused
 		case (before != "" || oci) && k.immutable(tag) && !same:
@@ -111,11 +118,14 @@ func (s *Service) setTag(ctx context.Context, id, arch, tag, imageID string, sam
 			k.Tags[arch] = map[string]string{}
 		}
 		k.Tags[arch][tag] = imageID
-		if !same {
+		if oci && !same {
 			delete(k.OCITags, tag)
+			if err := s.logGone(ctx, k, "", tag); err != nil {
+				return err
+			}
 		}
 		k.UpdatedAt = s.now().UTC()
-		return nil
+		return s.logMove(ctx, k, arch, tag, "sha256:"+i.Value.Hash)
 	})
 	s.auth.Audit(ctx, "tag.set", i.Value.Path+":"+tag, err, map[string]string{"arch": arch, "image": "sha256." + i.Value.Hash, "before": before})
 	return k, err
@@ -145,6 +155,9 @@ func (s *Service) untag(ctx context.Context, containerID, imageID string) ([]arc
 			delete(k.Tags[t.Arch], t.Tag)
 			if len(k.Tags[t.Arch]) == 0 {
 				delete(k.Tags, t.Arch)
+			}
+			if err := s.logGone(ctx, k, t.Arch, t.Tag); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -475,7 +475,7 @@ func (s *Service) listImages(w http.ResponseWriter, r *http.Request) error {
 	list := []api.Image{}
 	for _, i := range items {
 		if i.Value.Uploaded {
-			list = append(list, i.Value.answer(&k.Value))
+			list = append(list, s.shown(&i.Value, &k.Value))
 		}
 	}
 	answerPage(w, list, next)

@@ -250,9 +250,9 @@ func (s *Service) finish(ctx context.Context, imageID, id string) (store.Item[im
 	case err != nil:
 		return i, err
 	}
-	c, prints, err := s.examine(ctx, hash)
+	c, j, err := s.examine(ctx, hash)
 	if err == nil {
-		i, err = s.publish(ctx, imageID, c, prints)
+		i, err = s.publish(ctx, imageID, c, j)
 	}
 	s.auth.Audit(ctx, "image.push", i.Value.Path, err, map[string]string{"image": "sha256." + hash, "size": strconv.FormatInt(u.Value.Size, 10)})
 	if err != nil {
@@ -267,24 +267,26 @@ func (s *Service) finish(ctx context.Context, imageID, id string) (store.Item[im
 }
 
 // examine reads what an image says of itself, and who has signed it.
-func (s *Service) examine(ctx context.Context, hash string) (content, []string, error) {
+func (s *Service) examine(ctx context.Context, hash string) (content, judgement, error) {
+	j := judgement{after: s.keyChanges()}
+
 	b, err := s.blobs.Open(ctx, BlobName(hash))
 	if err != nil {
-		return content{}, nil, err
+		return content{}, j, err
 	}
 	defer b.Close()
 	c, err := inspect(b, b.Info().Size)
 	if err != nil {
-		return c, nil, &route.Error{Status: http.StatusBadRequest, Message: "this is no sound SIF image: " + quoted(err), Cause: err}
+		return c, j, &route.Error{Status: http.StatusBadRequest, Message: "this is no sound SIF image: " + quoted(err), Cause: err}
 	}
 	if !c.Signed || s.o.Fingerprints == nil {
-		return c, nil, nil
+		return c, j, nil
 	}
-	prints, err := s.o.Fingerprints(ctx, io.NewSectionReader(b, 0, c.Size), c.Size)
+	j.prints, err = s.o.Fingerprints(ctx, io.NewSectionReader(b, 0, c.Size), c.Size)
 	if err != nil {
-		return c, nil, fmt.Errorf("cannot check the signatures: %w", err)
+		return c, j, fmt.Errorf("cannot check the signatures: %w", err)
 	}
-	return c, prints, nil
+	return c, j, nil
 }
 
 // quoted is the text of an error about an image, which may hold words of it.
@@ -297,7 +299,7 @@ func quoted(err error) string {
 }
 
 // publish makes an image visible whose content is here.
-func (s *Service) publish(ctx context.Context, id string, c content, prints []string) (store.Item[image], error) {
+func (s *Service) publish(ctx context.Context, id string, c content, j judgement) (store.Item[image], error) {
 	i, err := s.images.Get(ctx, id)
 	if err != nil || i.Value.Uploaded {
 		return i, err
@@ -310,7 +312,7 @@ func (s *Service) publish(ctx context.Context, id string, c content, prints []st
 			case i.Uploaded:
 				return errUploaded // and counted
 			}
-			i.Uploaded, i.Content, i.Fingerprints, i.UploadedAt = true, c, prints, s.now().UTC()
+			i.Uploaded, i.Content, i.Fingerprints, i.UploadedAt = true, c, j.prints, s.now().UTC()
 			return nil
 		})
 		return err
@@ -321,7 +323,14 @@ func (s *Service) publish(ctx context.Context, id string, c content, prints []st
 	if err != nil {
 		return i, err
 	}
-	return i, s.secure(ctx, i)
+	if err := s.secure(ctx, i); err != nil {
+		return i, err
+	}
+	if c.Signed && j.after != s.keyChanges() {
+		// A key changed while nobody could find this image by it.
+		err = s.reverify(ctx, i)
+	}
+	return i, err
 }
 
 var errUploaded = errors.New("uploaded already")

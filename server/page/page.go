@@ -34,14 +34,47 @@ type Frame struct {
 	Search  string
 }
 
+// Entry is a place in the navigation of every page.
+type Entry struct {
+	Path, Text, Section string
+	Admin               bool // for administrators alone
+}
+
+// navigation is the places, in their order: a new part of the site is a line here.
+var navigation = []Entry{
+	{Path: "/library", Text: "Library", Section: "library"},
+	{Path: "/keystore", Text: "Keys", Section: "keys"},
+	{Path: "/docs", Text: "Docs", Section: "docs"},
+	{Path: "/admin", Text: "Admin", Section: "admin", Admin: true},
+}
+
+// Navigation is the places that whoever looks may go to.
+func (f Frame) Navigation() (list []Entry) {
+	for _, e := range navigation {
+		if !e.Admin || f.Admin {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // Parse makes the templates of the pages in fsys, beside those of the frame.
 func Parse(fsys fs.FS, pattern string, more template.FuncMap) *template.Template {
-	t := template.New("").Funcs(template.FuncMap{"day": day, "date": date, "bytes": Bytes, "static": static}).Funcs(more)
+	t := template.New("").Funcs(template.FuncMap{"day": day, "date": date, "bytes": Bytes, "count": count, "static": static}).Funcs(more)
 	return template.Must(template.Must(t.ParseFS(files, "files/*.html")).ParseFS(fsys, pattern))
 }
 
 func day(t time.Time) string  { return t.UTC().Format("2006-01-02 15:04 UTC") }
 func date(t time.Time) string { return t.UTC().Format("2 January 2006") }
+
+// count writes a number of things: "1 image", "3 images".
+func count(number any, one string) string {
+	text := fmt.Sprint(number) + " " + one
+	if strings.HasPrefix(text, "1 ") {
+		return text
+	}
+	return text + "s"
+}
 
 // Bytes writes a number of bytes for people.
 func Bytes(n int64) string {

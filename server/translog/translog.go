@@ -324,11 +324,12 @@ func (l *Log) sign(t tlog.Tree) ([]byte, error) {
 }
 
 // Prove proves that a line is in the log, by the newest checkpoint; and, if from
-// is above 0, that the tree goes on from the one of that size.
+// is above 0, that the tree goes on from the one of that size. Where there is
+// no such tree, the checkpoint alone tells the caller that lines were lost.
 func (l *Log) Prove(ctx context.Context, index, from int64) (api.LogProof, error) {
 	t, signed := l.head()
 	p := api.LogProof{Key: l.key, Checkpoint: string(signed), Index: index}
-	if index < 0 || index >= t.N || from < 0 || from > t.N {
+	if index < 0 || index >= t.N || from < 0 {
 		return p, fmt.Errorf("%w: the log has %d lines", store.ErrNotFound, t.N)
 	}
 	i, err := l.entries.Get(ctx, lineKey(index))
@@ -342,7 +343,7 @@ func (l *Log) Prove(ctx context.Context, index, from int64) (api.LogProof, error
 		return p, err
 	}
 	p.Hashes = raw(proof)
-	if from > 0 {
+	if from > 0 && from <= t.N {
 		c, err := tlog.ProveTree(t.N, from, hashes)
 		if err != nil {
 			return p, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,9 +52,16 @@ func (s *Service) send(ctx context.Context, method, target string, in any) (*ans
 			return nil, err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, target, &body)
+	return s.sendBody(ctx, method, target, "", &body)
+}
+
+func (s *Service) sendBody(ctx context.Context, method, target, kind string, body io.Reader) (*answer, error) {
+	r, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, route.Errorf(http.StatusNotFound, "not found")
+	}
+	if kind != "" {
+		r.Header.Set("Content-Type", kind)
 	}
 	a := &answer{header: http.Header{}}
 	s.api.ServeHTTP(a, r)

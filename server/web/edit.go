@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"html/template"
 	"net/http"
@@ -35,6 +36,14 @@ type formView struct {
 	KeepTags    string
 	Quota       string
 	Manage      bool
+	Gone        gone
+}
+
+// gone is what a deletion takes away.
+type gone struct {
+	Images int
+	Size   int64
+	Tags   []string
 }
 
 func (v *formView) read(r *http.Request) {
@@ -183,7 +192,7 @@ func (s *Service) editView(r *http.Request) (formView, error) {
 			return v, err
 		}
 		o = collectionObject(c)
-		v.Description, v.Private = c.Description, c.Private
+		v.Description, v.Full, v.Private = c.Description, c.FullDescription, c.Private
 	default:
 		k, err := get[api.Container](s, ctx, address)
 		if err != nil {
@@ -216,7 +225,7 @@ func (s *Service) editForm(w http.ResponseWriter, r *http.Request) error {
 		return show(w, "edit.html", v)
 	}
 	body := map[string]any{"description": v.Description}
-	if v.Kind == "container" {
+	if v.Kind != "entity" {
 		body["fullDescription"] = v.Full
 	}
 	if v.Manage {
@@ -268,10 +277,33 @@ func (s *Service) deletePage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.send(r.Context(), http.MethodGet, address, nil); err != nil {
+	a, err := s.send(r.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	if v.Gone, err = s.gone(r.Context(), v, address, a); err != nil {
 		return err
 	}
 	return show(w, "delete.html", v)
+}
+
+// gone counts what goes with a thing that is to be deleted.
+func (s *Service) gone(ctx context.Context, v formView, address string, a *answer) (gone, error) {
+	switch v.Kind {
+	case "image":
+		var i api.Envelope[api.Image]
+		err := json.Unmarshal(a.body.Bytes(), &i)
+		return gone{1, i.Data.Size, i.Data.Tags}, err
+	case "container":
+		l, err := list[api.Image](s, ctx, address+"/images?limit=1000")
+		g := gone{Images: len(l.Data)}
+		for _, i := range l.Data {
+			g.Size += i.Size
+			g.Tags = append(g.Tags, i.Tags...)
+		}
+		return g, err
+	}
+	return gone{}, nil
 }
 
 func (s *Service) deleteForm(w http.ResponseWriter, r *http.Request) error {

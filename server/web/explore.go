@@ -1,8 +1,11 @@
 package web
 
 import (
+	"cmp"
+	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"singularity/api"
@@ -46,23 +49,26 @@ func (s *Service) explore(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	v := struct {
 		page.Frame
-		Arch, Signed string
-		Archs        []string
-		Found        *api.Search
-		Newest       []api.Image
-		Message      string
-	}{Frame: auth.FrameOf(r.Context(), "Library", "library"), Arch: q.Get("arch"), Signed: q.Get("signed"),
-		Archs: []string{"amd64", "arm64", "ppc64le", "riscv64", "s390x"}}
+		shown
+		Archs   []string
+		Sorts   [][2]string
+		Found   *api.Search
+		Newest  []api.Image
+		Message string
+		Host    string
+	}{Frame: auth.FrameOf(r.Context(), "Library", "library"), shown: shown{q.Get("arch"), q.Get("signed"), q.Get("encrypted"), q.Get("sort")}, Host: s.host(),
+		Archs: []string{"amd64", "arm64", "ppc64le", "riscv64", "s390x"}, Sorts: [][2]string{{"", "newest"}, {"name", "name"}, {"size", "size"}, {"downloads", "downloads"}}}
 	v.Search = strings.TrimSpace(q.Get("q"))
 	var err error
 	switch {
 	case v.Search == "":
 		v.Newest, err = s.newest(r, "60")
-		v.Newest = filter(v.Newest, v.Arch, v.Signed)
+		v.Newest = v.images(v.Newest)
 	case len(v.Search) < 3:
 		v.Message = "A search needs at least 3 characters."
 	default:
-		found, e := get[api.Search](s, r.Context(), "/v1/search?"+url.Values{"value": {v.Search}, "arch": {v.Arch}, "signed": {v.Signed}}.Encode())
+		found, e := get[api.Search](s, r.Context(), "/v1/search?"+url.Values{"value": {v.Search}, "arch": {v.Arch}, "signed": {strings.ReplaceAll(v.Signed, "known", "true")}}.Encode())
+		found.Images = v.images(found.Images)
 		v.Found, err = &found, e
 		v.Title = "Search: " + v.Search
 	}
@@ -72,11 +78,26 @@ func (s *Service) explore(w http.ResponseWriter, r *http.Request) error {
 	return show(w, "explore.html", v)
 }
 
-func filter(in []api.Image, arch, signed string) (out []api.Image) {
+// shown is which images a list shows, and in which order.
+type shown struct{ Arch, Signed, Encrypted, Sort string }
+
+// images are those of a list, the newest first, that are to be shown.
+func (f shown) images(in []api.Image) (out []api.Image) {
 	for _, i := range in {
-		if (arch == "" || i.Arch == arch) && (signed != "true" || i.Signed != nil && *i.Signed) {
+		signed := i.Signed != nil && *i.Signed
+		if (f.Arch == "" || i.Arch == f.Arch) && (f.Signed == "" || f.Signed == "true" && signed || f.Signed == "known" && len(i.Fingerprints) > 0 || f.Signed == "false" && !signed) && (f.Encrypted == "" || i.Encrypted) {
 			out = append(out, i)
 		}
+	}
+	switch f.Sort {
+	case "name":
+		slices.SortStableFunc(out, func(a, b api.Image) int {
+			return cmp.Or(cmp.Compare(a.ContainerName, b.ContainerName), cmp.Compare(a.EntityName, b.EntityName), cmp.Compare(a.CollectionName, b.CollectionName))
+		})
+	case "size":
+		slices.SortStableFunc(out, func(a, b api.Image) int { return cmp.Compare(b.Size, a.Size) })
+	case "downloads":
+		slices.SortStableFunc(out, func(a, b api.Image) int { return cmp.Compare(b.ContainerDownloads, a.ContainerDownloads) })
 	}
 	return out
 }
@@ -120,12 +141,22 @@ func (s *Service) collection(w http.ResponseWriter, r *http.Request) error {
 		page.Frame
 		Collection api.Collection
 		Containers []api.Container
+		Text       template.HTML
 		Next       string
 		May        rights
 		Host       string
 	}{Frame: auth.FrameOf(ctx, entity+"/"+name, "library"), Host: s.host()}
 	var err error
-	if v.Collection, err = get[api.Collection](s, ctx, path("/v1/collections/", entity, name)); err != nil {
+	v.Collection, err = get[api.Collection](s, ctx, path("/v1/collections/", entity, name))
+	if missing(err) && entity == "default" {
+		// As in references, where library/default is understood.
+		http.Redirect(w, r, path("/library/library/default/", name), http.StatusSeeOther)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if v.Text, err = render(v.Collection.FullDescription); err != nil {
 		return err
 	}
 	l, err := list[api.Container](s, ctx, path("/v1/collections/", entity, name, "containers")+"?"+url.Values{"after": {r.FormValue("after")}}.Encode())

@@ -97,23 +97,18 @@ func untagged(images []api.Image) (list []api.Image) {
 	return list
 }
 
-// signer is a key that a signature names.
-type signer struct {
-	Fingerprint string
-	Checked     bool // the site knows the key and found the signature valid
-}
-
 // imageView is what the page of an image shows.
 type imageView struct {
 	page.Frame
 	Container api.Container
 	Image     api.Inspection
 	Anatomy   anatomy
-	Signers   []signer
-	Unnamed   bool // a signature names no key
+	Trust     trust
 	Ref       string
 	Reference string // as a client writes it
 	Pinned    string
+	Plain     string // without library://
+	Host      string
 	URL       string
 	Archs     []string // that have the tag
 	Arch      string
@@ -143,21 +138,10 @@ func (s *Service) image(w http.ResponseWriter, r *http.Request, k api.Container,
 		return err
 	}
 	v.Anatomy = draw(v.Image)
-	v.Signers, v.Unnamed = signersOf(v.Image)
-	v.Reference, v.Pinned = "library://"+full+":"+ref, "library://"+full+":"+v.Image.Image.Hash
-	return show(w, "image.html", v)
-}
-
-func signersOf(i api.Inspection) (list []signer, unnamed bool) {
-	for _, o := range i.Objects {
-		if o.Type != "Signature" {
-			continue
-		}
-		known := slices.ContainsFunc(list, func(s signer) bool { return s.Fingerprint == o.Signer })
-		if o.Signer != "" && !known {
-			list = append(list, signer{o.Signer, slices.ContainsFunc(i.Image.Fingerprints, func(f string) bool { return strings.EqualFold(f, o.Signer) })})
-		}
-		unnamed = unnamed || o.Signer == ""
+	if v.Trust, err = s.trustOf(ctx, v.Image, v.Anatomy); err != nil {
+		return err
 	}
-	return list, unnamed
+	v.Plain, v.Host = full+":"+ref, s.host()
+	v.Reference, v.Pinned = "library://"+v.Plain, "library://"+full+":"+v.Image.Image.Hash
+	return show(w, "image.html", v)
 }

@@ -106,8 +106,12 @@ func (s *Service) key(w http.ResponseWriter, r *http.Request) error {
 		Key     key
 		Expired bool
 		Images  []api.Image
-		URL     string
-	}{Frame: auth.FrameOf(ctx, "Key "+short(k.Fingerprint), "keys"), Key: k, Expired: !k.Expires.IsZero() && k.Expires.Before(time.Now()), URL: s.url}
+		Days    int // until it expires
+		Short   string
+		HKP     string
+	}{Frame: auth.FrameOf(ctx, "Key "+short(k.Fingerprint), "keys"), Key: k, Expired: !k.Expires.IsZero() && k.Expires.Before(time.Now()), Short: short(k.Fingerprint)}
+	v.Days = int(time.Until(k.Expires) / (24 * time.Hour))
+	v.HKP = strings.Replace(strings.Replace(s.url, "https:", "hkps:", 1), "http:", "hkp:", 1)
 	l, err := list[api.Image](s, ctx, path("/v1/signers/", k.Fingerprint, "images"))
 	if err != nil {
 		return err

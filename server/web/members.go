@@ -1,9 +1,10 @@
 package web
 
 import (
-	"context"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"singularity/api"
 	"singularity/server/auth"
@@ -11,74 +12,33 @@ import (
 	"singularity/server/route"
 )
 
-// member is a line of the list of members.
-type member struct {
-	Name, Kind string
-	Role       auth.Role
-	By         string
-}
-
 type membersView struct {
 	page.Frame
 	Message string
 	Path    string
 	Action  string
-	Members []member
+	Name    string
+	Members []api.Grant
 	Roles   []auth.Role
 }
 
-// owned returns the object of a grant, if it is the caller's to give.
-func (s *Service) owned(r *http.Request) (string, error) {
-	ctx := r.Context()
-	c, err := person(ctx)
-	if err != nil {
-		return "", err
-	}
-	kind, address, parts, err := target(r)
-	if err != nil {
-		return "", err
-	}
-	id, o := auth.EntityObject(parts[0]), auth.Object{Entity: parts[0]}
-	switch kind {
-	case "entity":
-		_, err = get[api.Entity](s, ctx, address)
-	case "collection":
-		v, e := get[api.Collection](s, ctx, address)
-		id, o, err = v.ID, collectionObject(v), e
-	default:
-		v, e := get[api.Container](s, ctx, address)
-		id, o, err = v.ID, containerObject(v), e
-	}
-	if err != nil {
-		return "", err
-	}
-	return id, s.auth.Allow(ctx, c, auth.Own, o)
-}
-
-func (s *Service) membersView(ctx context.Context, r *http.Request, object string) (membersView, error) {
-	full := r.PathValue("path")
+func (s *Service) membersView(r *http.Request) (membersView, error) {
+	ctx, full := r.Context(), r.PathValue("path")
 	v := membersView{Frame: auth.FrameOf(ctx, "Members of "+full, "library"), Path: full, Action: path("/members/", strings.Split(full, "/")...),
 		Roles: []auth.Role{auth.Reader, auth.Writer, auth.Maintainer, auth.Owner}}
-	grants, err := s.auth.Grants(ctx, object)
-	if err != nil {
+	if _, err := person(ctx); err != nil {
 		return v, err
 	}
-	for _, g := range grants {
-		a, err := s.auth.AccountByID(ctx, g.Subject)
-		if err != nil {
-			return v, err
-		}
-		v.Members = append(v.Members, member{a.Name, string(a.Kind), g.Role, g.By})
-	}
-	return v, nil
+	var err error
+	v.Members, err = get[[]api.Grant](s, ctx, grants(full))
+	return v, err
 }
 
+// grants is where the roles at an entity, a collection or a container are.
+func grants(full string) string { return path("/v1/grants/", strings.Split(full, "/")...) }
+
 func (s *Service) membersPage(w http.ResponseWriter, r *http.Request) error {
-	object, err := s.owned(r)
-	if err != nil {
-		return err
-	}
-	v, err := s.membersView(r.Context(), r, object)
+	v, err := s.membersView(r)
 	if err != nil {
 		return err
 	}
@@ -87,26 +47,34 @@ func (s *Service) membersPage(w http.ResponseWriter, r *http.Request) error {
 
 // membersForm gives somebody a role, or with an empty one takes it.
 func (s *Service) membersForm(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	object, err := s.owned(r)
-	if err != nil {
+	ctx, full := r.Context(), r.PathValue("path")
+	if _, err := person(ctx); err != nil {
 		return err
 	}
 	name := strings.TrimSpace(r.PostFormValue("name"))
-	a, err := s.auth.Account(ctx, name)
-	if err == nil && a.Active() {
-		err = s.auth.SetGrant(ctx, auth.Grant{Object: object, Subject: a.ID, Role: auth.Role(r.PostFormValue("role")), By: auth.From(ctx).Name})
-		s.auth.Audit(ctx, "grant.set", r.PathValue("path"), err, map[string]string{"subject": name, "role": r.PostFormValue("role")})
+	if err := s.setRole(r, grants(full), name); err != nil {
+		return s.sayAgain(w, err, "members.html", func(message string) (any, error) {
+			v, err := s.membersView(r)
+			v.Message, v.Name = message, name
+			return v, err
+		})
+	}
+	http.Redirect(w, r, path("/members/", strings.Split(full, "/")...), http.StatusSeeOther)
+	return nil
+}
+
+func (s *Service) setRole(r *http.Request, target, name string) error {
+	role := r.PostFormValue("role")
+	if role == "" {
+		return s.call(r.Context(), http.MethodDelete, target+"?"+url.Values{"name": {name}}.Encode(), nil, nil)
+	}
+	body := map[string]any{"name": name, "role": role}
+	if text := r.PostFormValue("until"); text != "" {
+		day, err := time.Parse(time.DateOnly, text)
 		if err != nil {
-			return err
+			return route.Errorf(http.StatusBadRequest, "%.40q is no day", text)
 		}
-		http.Redirect(w, r, path("/members/", strings.Split(r.PathValue("path"), "/")...), http.StatusSeeOther)
-		return nil
+		body["expires"] = day.Add(24 * time.Hour) // to the end of that day
 	}
-	v, err := s.membersView(ctx, r, object)
-	if err != nil {
-		return err
-	}
-	v.Message = route.Errorf(http.StatusNotFound, "there is no account with the name %.80q", name).Message
-	return page.Write(w, templates, http.StatusNotFound, "members.html", v)
+	return s.call(r.Context(), http.MethodPut, target, body, nil)
 }

@@ -13,8 +13,16 @@
 //
 //   - call.go: a page as a client of the services
 //   - explore.go: home, search, entities, collections
-//   - image.go: containers and images; anatomy.go: the drawing of a SIF
-//   - edit.go: forms; members.go: who may what; keys.go; admin.go
+//   - image.go: containers and images; anatomy.go: the drawing of a SIF; trust.go:
+//     who made an image, in a sentence
+//   - edit.go: forms; trash.go; members.go: who may what; keys.go
+//   - account.go, groups.go, robots.go: what is somebody's
+//   - admin.go, users.go, storage.go, audit.go: for administrators
+//   - docs.go, status.go: set-up, API, whether all works
+//
+// A new page is a file here with its handler, a template in pages, a line in
+// Routes and one in package openapi; a new part of the site also one in package
+// page, for the navigation.
 package web
 
 import (
@@ -34,7 +42,7 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }})
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups})
 
 // Service is the pages.
 type Service struct {
@@ -76,14 +84,36 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /members/{path...}", Handler: f(s.membersPage)},
 		{Pattern: "POST /members/{path...}", Handler: f(s.membersForm), Body: maxForm},
 
+		{Pattern: "GET /trash/{path...}", Handler: f(s.trash)},
+		{Pattern: "POST /trash/{path...}", Handler: f(s.trashForm), Body: maxForm},
+
+		{Pattern: "GET /account", Handler: f(s.account)},
+		{Pattern: "POST /account", Handler: f(s.accountForm), Class: route.Push, Body: maxForm},
+		{Pattern: "GET /groups/{group}", Handler: f(s.group)},
+		{Pattern: "POST /groups/{group}", Handler: f(s.groupForm), Body: maxForm},
+		{Pattern: "GET /robots/{robot}", Handler: f(s.robot)},
+		{Pattern: "POST /robots/{robot}", Handler: f(s.robotForm), Class: route.Push, Body: maxForm},
+
 		{Pattern: "GET /keystore", Handler: f(s.keys), Class: route.Search},
+		{Pattern: "GET /keystore/mine", Handler: f(s.myKeys)},
+		{Pattern: "POST /keystore/mine", Handler: f(s.myKeysForm), Class: route.KeyAdd, Body: 2 << 20},
 		{Pattern: "GET /keystore/{fingerprint}", Handler: f(s.key)},
 
+		{Pattern: "GET /docs", Handler: f(s.docs)},
+		{Pattern: "GET /docs/api", Handler: f(s.apiDocs)},
+		{Pattern: "GET /status", Handler: f(s.status)},
+
 		{Pattern: "GET /admin", Handler: f(s.admin)},
-		{Pattern: "POST /admin", Handler: f(s.adminForm), Body: maxForm},
+		{Pattern: "GET /admin/users", Handler: f(s.users)},
+		{Pattern: "POST /admin/users", Handler: f(s.usersForm), Body: maxForm},
+		{Pattern: "GET /admin/storage", Handler: f(s.storage)},
+		{Pattern: "POST /admin/storage", Handler: f(s.storageForm), Body: maxForm},
 		{Pattern: "GET /admin/audit", Handler: f(s.audit), Class: route.Search},
 	}
 }
+
+// errGone is for what is not there, or not for the caller to see.
+var errGone = route.Errorf(http.StatusNotFound, "not found")
 
 // errLogIn leads a browser to the log-in, and back.
 var errLogIn = errors.New("log in first")

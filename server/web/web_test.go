@@ -80,20 +80,53 @@ func TestDraw(t *testing.T) {
 	if b := a.Boxes[0]; b.X != 100 || b.Width != 500 || b.Class != "o-covered" {
 		t.Errorf("the file system: %+v", b)
 	}
-	if s := a.Spans; len(s) != 1 || s[0].X1 != 100 || s[0].X2 != 600 {
-		t.Errorf("the signature: %+v", s)
+	if len(a.Parts) != 3 || len(a.Leads) != 3 || a.Leads[0].X1 != 350 {
+		t.Errorf("the objects: %+v, %+v", a.Parts, a.Leads)
+	}
+	if m := a.Marks; len(m) != 1 || m[0].X != a.Parts[0].X || m[0].Width != a.Parts[0].Width {
+		t.Errorf("the signature: %+v", m)
+	}
+	if a.Open != 1 {
+		t.Errorf("%d objects are open, want 1", a.Open)
 	}
 	for n, want := range []string{"in signature 2", "signature of objects 1, 9", "not signed"} {
 		if a.Lines[n].Coverage != want {
 			t.Errorf("%d: %q, want %q", n, a.Lines[n].Coverage, want)
 		}
 	}
-	for _, b := range a.Boxes {
-		if b.X < 0 || b.X+b.Width > drawnWidth || b.Width < minWidth {
+	for _, b := range append(append(a.Boxes, a.Parts...), a.Marks...) {
+		if b.X < 0 || b.X+b.Width > drawnWidth+.001 || b.Width < minWidth || b.Y+b.Height > float64(a.Height) {
 			t.Errorf("a box outside: %+v", b)
 		}
 	}
-	draw(api.Inspection{Objects: []api.SIFObject{{ID: 1, Type: "Signature", Covers: []uint32{7}}}})
+	draw(api.Inspection{Objects: []api.SIFObject{{ID: 1, Type: "Signature", Covers: []uint32{7}, Offset: -5, Size: 1 << 62}}})
+	many := api.Inspection{Objects: make([]api.SIFObject, 200)}
+	if a := draw(many); len(a.Parts) != 0 || a.Height != barHeight {
+		t.Errorf("%d objects are spread", len(a.Parts))
+	}
+}
+
+// TestTrust: a name counts only if it is proven, and a good signature of a key
+// that was revoked is not taken for one.
+func TestTrust(t *testing.T) {
+	var k key
+	for _, u := range []struct {
+		Text            string
+		Revoked, Proven bool
+	}{{"Mallory <root@example.org>", false, false}, {"Old <old@example.org>", true, true}, {"Alice <alice@example.org>", false, true}} {
+		k.UserIDs = append(k.UserIDs, u)
+	}
+	if got := k.provenName(); got != "Alice <alice@example.org>" {
+		t.Errorf("the proven name is %q", got)
+	}
+	i := api.Inspection{Image: api.Image{Fingerprints: []string{"AB"}}, Objects: []api.SIFObject{{Type: "Signature", Signer: "ab"}, {Type: "Signature", Signer: "CD"}, {Type: "Signature"}, {Type: "Signature", Signer: "CD"}}}
+	list, unnamed := signersOf(i)
+	if len(list) != 2 || !list[0].Checked || list[1].Checked || !unnamed {
+		t.Errorf("%+v %v", list, unnamed)
+	}
+	if got := groups("ABCDEF0123"); got != "ABCD EF01 23" {
+		t.Errorf("groups %q", got)
+	}
 }
 
 // TestPath: parts from outside stay parts.

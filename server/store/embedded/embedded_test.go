@@ -55,3 +55,44 @@ func TestOwn(t *testing.T) {
 		t.Errorf("a directory that others may read: %v", err)
 	}
 }
+
+// TestPlans: nothing that is done often looks at more of a collection than it has
+// to, whatever this version of SQLite thinks of our indexes.
+func TestPlans(t *testing.T) {
+	r := openStore(t, filepath.Join(t.TempDir(), "data")).Records
+	texts := map[string][]any{
+		dropEntries:  {"c", "k"},
+		sweepEntries: {1},
+		sweepRecords: {1},
+		"SELECT rev, expires FROM record WHERE coll = ? AND key = ?":                         {"c", "k"},
+		"UPDATE record SET rev = ?, expires = ?, data = ? WHERE coll = ? AND key = ?":        {1, 2, "d", "c", "k"},
+		"DELETE FROM record WHERE coll = ? AND key = ?":                                      {"c", "k"},
+		"SELECT key FROM entry WHERE coll = ? AND ix = ? AND value = ? AND key != ? LIMIT 1": {"c", "i", "v", "k"},
+	}
+	for _, q := range []store.Query{{From: "a"}, {Index: "i", Equal: "v"}, {Index: "i", Equal: "v", Reverse: true}, {Index: "i", From: "a", To: "b"}, {Index: "i", Reverse: true}} {
+		for _, count := range []bool{true, false} {
+			text, args, err := r.selection("c", q, count)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[text] = args
+		}
+	}
+	for text, args := range texts {
+		rows, err := r.read.Query("EXPLAIN QUERY PLAN "+text, args...)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var plan string
+			if err := rows.Scan(&id, &parent, &unused, &plan); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(plan, "SCAN") || strings.HasSuffix(plan, "PRIMARY KEY (coll=?)") || strings.HasSuffix(plan, "(coll=? AND ix=?)") && !strings.Contains(text, "e.value >=") {
+				t.Errorf("%s\n\t%s", text, plan)
+			}
+		}
+		rows.Close()
+	}
+}

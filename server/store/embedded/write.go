@@ -119,6 +119,10 @@ func newRev() int64 {
 	return int64(binary.LittleEndian.Uint64(b[:])>>1) | 1
 }
 
+// dropEntries names its index: left to itself SQLite takes the primary key, by which
+// it looks at every entry of the collection.
+const dropEntries = "DELETE FROM entry INDEXED BY entry_key WHERE coll = ? AND key = ?"
+
 // Insert adds a document.
 func (r *Records) Insert(ctx context.Context, collection string, d store.Doc) (int64, error) {
 	s, err := r.schema(collection)
@@ -164,7 +168,7 @@ func (r *Records) Replace(ctx context.Context, collection string, d store.Doc) (
 		if _, err := tx.Exec("UPDATE record SET rev = ?, expires = ?, data = ? WHERE coll = ? AND key = ?", rev, toUnix(d.Expires), d.Data, s.Name, d.Key); err != nil {
 			return err
 		}
-		if _, err := tx.Exec("DELETE FROM entry WHERE coll = ? AND key = ?", s.Name, d.Key); err != nil {
+		if _, err := tx.Exec(dropEntries, s.Name, d.Key); err != nil {
 			return err
 		}
 		return addEntries(tx, s, d)
@@ -244,7 +248,7 @@ func remove(tx *sql.Tx, collection, key string) error {
 	if _, err := tx.Exec("DELETE FROM record WHERE coll = ? AND key = ?", collection, key); err != nil {
 		return err
 	}
-	_, err := tx.Exec("DELETE FROM entry WHERE coll = ? AND key = ?", collection, key)
+	_, err := tx.Exec(dropEntries, collection, key)
 	return err
 }
 
@@ -259,16 +263,21 @@ func addEntries(tx *sql.Tx, s store.Schema, d store.Doc) error {
 	return nil
 }
 
+const (
+	sweepEntries = "DELETE FROM entry INDEXED BY entry_key WHERE (coll, key) IN (SELECT coll, key FROM record WHERE expires <= ? ORDER BY expires, id LIMIT 500)"
+	sweepRecords = "DELETE FROM record WHERE id IN (SELECT id FROM record WHERE expires <= ? ORDER BY expires, id LIMIT 500)"
+)
+
 // Sweep removes what has expired, some at a time.
 func (r *Records) Sweep(ctx context.Context) (int64, error) {
 	for total := int64(0); ; {
 		n := int64(0)
 		err := r.do(ctx, func(tx *sql.Tx) error {
 			now := r.now().UnixMilli()
-			if _, err := tx.Exec(`DELETE FROM entry WHERE (coll, key) IN (SELECT coll, key FROM record WHERE expires <= ? ORDER BY expires, id LIMIT 500)`, now); err != nil {
+			if _, err := tx.Exec(sweepEntries, now); err != nil {
 				return err
 			}
-			res, err := tx.Exec(`DELETE FROM record WHERE id IN (SELECT id FROM record WHERE expires <= ? ORDER BY expires, id LIMIT 500)`, now)
+			res, err := tx.Exec(sweepRecords, now)
 			if err == nil {
 				n, err = res.RowsAffected()
 			}
