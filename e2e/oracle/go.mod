@@ -3,6 +3,7 @@ module singularity/e2e/oracle
 go 1.26.3
 
 require (
+	github.com/containernetworking/cni v1.3.1
 	github.com/sylabs/sif/v2 v2.24.2
 	github.com/zitadel/oidc/v3 v3.51.17
 	singularity v0.0.0
@@ -11,7 +12,6 @@ require (
 require (
 	github.com/bmatcuk/doublestar/v4 v4.10.4 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/containernetworking/cni v1.3.1 // indirect
 	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/go-chi/chi/v5 v5.5.0 // indirect
