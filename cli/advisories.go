@@ -245,7 +245,7 @@ func newAdvisoriesImportCommand() *cobra.Command {
 		Long: "Read the JSON of Debian's security tracker, a main.json of Alpine's security database, or a directory of Debian changelogs (PACKAGE/changelog.Debian.gz, as in /usr/share/doc), and write records in OSV form as one JSON file. " +
 			"A changelog says what its maintainers wrote down, not what a security team decided.",
 		Example: "  $ singularity advisories import --output debian.json tracker.json\n" +
-			"  $ singularity advisories import --ecosystem Debian:12 --output changelogs.json /usr/share/doc",
+			"  $ singularity advisories import -o changelogs.json /usr/share/doc",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			list, err := importAdvisories(c.Context(), args[0], ecosystem)
@@ -324,7 +324,7 @@ func newAdvisoriesIgnoreCommand() *cobra.Command {
 		Short: "Note that a fault does not count here, and why",
 		Long: "Add a statement to an OpenVEX file, which scan --vex obeys: the fault called id (a CVE or any other name) is of no consequence, in one package or in all, until a day. " +
 			"Other programs that read OpenVEX see it as not_affected with your reason.",
-		Example: "  $ singularity advisories ignore --vex site.vex.json --reason 'not reachable: no network' --until 2027-03-01 CVE-2024-1234",
+		Example: "  $ singularity advisories ignore --vex site.vex.json \\\n      --reason 'no network' --until 2027-03-01 CVE-2024-1234",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return ignoreFault(&o, args[0], time.Now())

@@ -23,8 +23,8 @@ func newBundleCommand(log *action.Log) *cobra.Command {
 		Use:   "bundle",
 		Short: "Carry images, keys, policy and advisories across an air gap",
 		Long:  "A bundle is one signed file with everything that a site without a network needs. It is a SIF, so that sign and verify work on it as well.",
-		Example: "  $ singularity bundle create --image debian.sif --keys ring.asc --policy ecl.toml --advisories osv.zip site.bundle.sif\n" +
-			"  $ singularity bundle import --dir /srv/site --require-fingerprint FINGERPRINT site.bundle.sif",
+		Example: "  $ singularity bundle create --image debian.sif --keys ring.asc site.bundle.sif\n" +
+			"  $ singularity bundle import --dir /srv/site site.bundle.sif",
 	}
 	c.AddCommand(newBundleCreateCommand(log), newBundleShowCommand(), newBundleImportCommand(log))
 	return c
@@ -44,8 +44,8 @@ func newBundleCreateCommand(log *action.Log) *cobra.Command {
 		Use:   "create [options] <file>",
 		Short: "Make a bundle and sign it",
 		Long:  "Write files into one bundle and sign it, with a key of your keyring, of a PEM file, or one that gpg-agent or ssh-agent keeps.",
-		Example: "  $ singularity bundle create --image debian.sif --advisories osv.zip site.bundle.sif\n" +
-			"  $ singularity bundle create --key site.pem --keys ring.asc --policy ecl.toml site.bundle.sif",
+		Example: "  $ singularity bundle create --image a.sif --advisories osv.zip site.bundle.sif\n" +
+			"  $ singularity bundle create --key site.pem --policy ecl.toml site.bundle.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -181,7 +181,7 @@ func newBundleImportCommand(log *action.Log) *cobra.Command {
 		Short: "Verify a bundle and put its files into a directory",
 		Long: "Verify the signatures of a bundle with keys of this host and put its files into DIR/images, keys, policy and advisories, each whole or not at all. " +
 			"Nothing is fetched. A bundle that is older than the last one of the directory is refused.",
-		Example: "  $ singularity bundle import --dir /srv/site --require-fingerprint FINGERPRINT site.bundle.sif",
+		Example: "  $ singularity bundle import --dir /srv/site \\\n      --require-fingerprint FINGERPRINT site.bundle.sif",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.local = true

@@ -56,7 +56,7 @@ func (s *Server) discovery() []route.Route {
 // patterns are those of all routes on both listeners.
 func (s *Server) patterns() []string {
 	list := append(slices.Clone(s.front.patterns), internalPatterns...)
-	for _, r := range s.auth.Internal() {
+	for _, r := range slices.Concat(s.auth.Internal(), s.builds.Internal()) {
 		list = append(list, r.Pattern)
 	}
 	return list

@@ -30,7 +30,9 @@ func TestSC152Comparisons(t *testing.T) {
 	quick := regexp.MustCompile(`^(bytes\.(Equal|Compare|HasPrefix|Contains)|strings\.(EqualFold|Compare|HasPrefix|Contains)|slices\.(Equal|Contains|Index)|reflect\.DeepEqual)$`)
 	// What looks like a secret and is none.
 	public := map[string]string{
-		"sum != want.SHA256": "the hash of a part, which the client told",
+		"hex.EncodeToString(sum[:]) != want.hash": "the hash of an image, in the program that checks servers",
+		"sum != put.SHA256":                       "the hash of a blob that is moved",
+		"sum != want.SHA256":                      "the hash of a part, which the client told",
 		"strings.Contains(strings.ToLower(password), strings.ToLower(name))": "a password that somebody chooses, and their own name",
 		"checksum(body) != sum":    "what shows a typing error in a token: anybody can compute it",
 		"sig.Entity != [20]byte{}": "who signed an image, as the image says",
