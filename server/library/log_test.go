@@ -168,6 +168,7 @@ func evil(t *testing.T, to string, change func(*http.Response, []byte) []byte) s
 	return s.URL
 }
 
+// SC-106, SC-110: neither the proof of another image nor an older log is taken.
 func TestTagLogOfLiars(t *testing.T) {
 	v, _ := loggedSite(t)
 	alice := v.user("alice")

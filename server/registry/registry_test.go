@@ -497,3 +497,20 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// TestTwoKinds: SC-068, a text that is a manifest and an index, or is called
+// otherwise than it calls itself, is neither.
+func TestTwoKinds(t *testing.T) {
+	d := fmt.Sprintf(`{"mediaType":"x","digest":"sha256:%s","size":0}`, emptySHA256)
+	for name, c := range map[string][2]string{
+		"manifest with manifests": {`{"schemaVersion":2,"config":` + d + `,"layers":[],"manifests":[` + d + `]}`, typeManifest},
+		"index with layers":       {`{"schemaVersion":2,"manifests":[],"layers":[` + d + `]}`, typeIndex},
+		"index with a config":     {`{"schemaVersion":2,"manifests":[],"config":` + d + `}`, typeIndex},
+		"index called a manifest": {`{"schemaVersion":2,"mediaType":"` + typeIndex + `","config":` + d + `,"layers":[]}`, typeManifest},
+		"manifest without a kind": {`{"schemaVersion":2,"config":` + d + `,"layers":[]}`, "application/json"},
+	} {
+		if _, err := parseManifest([]byte(c[0]), c[1]); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}
