@@ -30,6 +30,9 @@ import (
 func (s *Server) openBuilder(ctx context.Context) (*builder.Service, error) {
 	c := &s.config
 	lease := duration(c.BuildLease)
+	if s.recordsOnly {
+		return builder.Open(ctx, s.store.Records, s.store.Blobs, s.auth, nil, s.lib, builder.Options{URL: c.URL, Log: s.log})
+	}
 	var err error
 	s.queue, err = queue.Open(ctx, queue.Options{Dir: filepath.Join(c.Data, "queue"), Lease: lease, URL: c.QueueURL, Credentials: c.QueueCredentials, CA: c.QueueCA, Replicas: c.QueueReplicas})
 	if err != nil {

@@ -173,7 +173,7 @@ func (m *migration) open(ctx context.Context) error {
 		return fmt.Errorf("cannot open the storage to come: %w", err)
 	}
 	c := &catalog{Records: m.src.Records}
-	s := &Server{config: m.from, store: &storage{Records: c, Blobs: m.src.Blobs, gate: &gate{}}, log: slog.New(slog.DiscardHandler)}
+	s := &Server{config: m.from, store: &storage{Records: c, Blobs: m.src.Blobs, gate: &gate{}}, log: slog.New(slog.DiscardHandler), recordsOnly: true}
 	if s.config.URL == "" {
 		s.config.URL = "https://localhost"
 	}
@@ -522,7 +522,7 @@ func (m *migration) catchUp(ctx context.Context) error {
 // counted.
 func expiring(name string) bool {
 	switch name {
-	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads":
+	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads", "build_workers":
 		return true
 	}
 	return false

@@ -64,11 +64,14 @@ type Server struct {
 	keys   *keystore.Service
 	oci    *registry.Service
 	queue  *queue.Queue
-	builds *builder.Service
-	front  *front
-	ready  atomic.Bool
-	log    *slog.Logger
-	audit  *reopened
+	// recordsOnly is for who only wants to know which collections there are: no
+	// queue is opened, which a server that runs has.
+	recordsOnly bool
+	builds      *builder.Service
+	front       *front
+	ready       atomic.Bool
+	log         *slog.Logger
+	audit       *reopened
 
 	public, internal net.Listener
 }

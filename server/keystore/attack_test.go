@@ -237,8 +237,9 @@ func TestRefusedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	odd := entity(t, "Alice\x1b[2J", "alice@example.org")
-	var six []byte
+	var five, six []byte // keys differ in length: leading zeros are left out
 	for range 6 {
+		five = six
 		var b bytes.Buffer
 		if err := entity(t, "X", "x@example.org").Serialize(&b); err != nil {
 			t.Fatal(err)
@@ -261,11 +262,11 @@ func TestRefusedKeys(t *testing.T) {
 		}
 	}
 	v.want(v.get(fpr(e)), 404)
-	five, err := pgp.ArmorPublic(six[:len(six)/6*5])
+	some, err := pgp.ArmorPublic(five)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.want(v.add(alice, five), 200)
+	v.want(v.add(alice, some), 200)
 }
 
 func TestBlock(t *testing.T) {
