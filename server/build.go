@@ -40,7 +40,7 @@ func (s *Server) openBuilder(ctx context.Context) (*builder.Service, error) {
 	}
 	limits := api.BuildLimits{Time: duration(c.BuildTime), Memory: int64(c.BuildMemory), Disk: int64(c.BuildDisk), CPUs: c.BuildCPUs, PIDs: c.BuildPIDs, Output: int64(c.BuildOutput),
 		Context: int64(c.BuildContext)}
-	return builder.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.queue, s.lib, builder.Options{URL: c.URL, Limits: limits, Parallel: c.BuildParallel, Queued: c.BuildQueued, Lease: lease,
+	return builder.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.queue, s.lib, builder.Options{URL: c.URL, Limits: limits, Parallel: c.BuildParallel, Queued: c.BuildQueued, Attempts: c.BuildAttempts, Lease: lease,
 		Keep: duration(c.BuildKeep), History: duration(c.BuildHistory), MaxContext: int64(c.BuildContext), Log: s.log})
 }
 

@@ -75,6 +75,7 @@ type Config struct {
 	BuildContext  int    `toml:"build_context" help:"bytes of the files that a client sends for a build, packed"`
 	BuildParallel int    `toml:"build_parallel" help:"builds of a user at a time"`
 	BuildQueued   int    `toml:"build_queued" help:"builds of a user that are not over"`
+	BuildAttempts int    `toml:"build_attempts" help:"how many workers a build may lose before it is given up"`
 	BuildLease    string `toml:"build_lease" help:"after how long without a sign of life a worker is taken for lost"`
 	BuildKeep     string `toml:"build_keep" help:"how long an image that was built for a file of the client is kept"`
 	BuildHistory  string `toml:"build_history" help:"how long builds that are over are kept, with their logs"`
@@ -117,7 +118,7 @@ func Defaults() Config {
 	return Config{Data: defaultData(), Listen: ":8443", Internal: "127.0.0.1:8444", MaxConnections: 10_000, StopTime: "60s", LogLevel: "info", LogFormat: "text",
 		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30, RateKeys: 600, RateKeyAdd: 30,
 		LibraryMaxImage: 50 << 30, LibraryUndo: "168h",
-		BuildTime: "1h", BuildMemory: 4 << 30, BuildDisk: 20 << 30, BuildCPUs: 2, BuildPIDs: 4096, BuildOutput: 64 << 20, BuildContext: 2 << 30, BuildParallel: 2, BuildQueued: 50,
+		BuildTime: "1h", BuildMemory: 4 << 30, BuildDisk: 20 << 30, BuildCPUs: 2, BuildPIDs: 4096, BuildOutput: 64 << 20, BuildContext: 2 << 30, BuildParallel: 2, BuildQueued: 50, BuildAttempts: 3,
 		BuildLease: "20s", BuildKeep: "24h", BuildHistory: "2160h", QueueReplicas: 1, WorkerIDs: 1 << 30, Storage: Storage{Records: inDirectory, Blobs: inDirectory}}
 }
 

@@ -47,6 +47,7 @@ type Options struct {
 	Limits     api.BuildLimits
 	Parallel   int           // builds of a user at a time
 	Queued     int           // builds of a user that are not over
+	Attempts   int           // how many workers a build may lose; 3 by default
 	Lease      time.Duration // after how long without a sign of life a worker is lost
 	Keep       time.Duration // of images without a place of their own
 	History    time.Duration // of jobs that are over, with their logs
@@ -81,6 +82,9 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	u, err := url.Parse(o.URL)
 	if err != nil {
 		return nil, err
+	}
+	if o.Attempts == 0 {
+		o.Attempts = defaultAttempts
 	}
 	s := &Service{o: o, auth: a, blobs: b, queue: q, api: http.NewServeMux(), log: o.Log, now: time.Now, host: u.Host, stopping: make(chan struct{})}
 	for _, l := range library.Routes() {

@@ -181,7 +181,7 @@ func (s *Service) lost(ctx context.Context, j *job, l *queue.Lease) (bool, error
 		}
 		return true, ignoreLost(err)
 	}
-	if j.Attempts >= maxAttempts {
+	if j.Attempts >= s.o.Attempts {
 		return true, ignoreLost(s.end(ctx, j.ID, j.Fence, Failed, fmt.Sprintf("%d workers were lost while they built it", j.Attempts), nil))
 	}
 	return false, nil
@@ -217,7 +217,7 @@ func (s *Service) task(ctx context.Context, before, j *job) (*api.BuildTask, err
 	}
 	line := "Started\n"
 	if before.State != Queued || j.Attempts > 1 {
-		line = fmt.Sprintf("Started again, attempt %d of %d\n", j.Attempts, maxAttempts)
+		line = fmt.Sprintf("Started again, attempt %d of %d\n", j.Attempts, s.o.Attempts)
 	}
 	s.say(ctx, j.ID, line)
 	return t, nil
@@ -371,7 +371,7 @@ func (s *Service) giveBack(ctx context.Context, j *job, reason string) error {
 		}
 		return err
 	}
-	if reason != "" && j.Attempts >= maxAttempts {
+	if reason != "" && j.Attempts >= s.o.Attempts {
 		return s.end(ctx, j.ID, j.Fence, Failed, reason, nil)
 	}
 	_, err := s.alter(ctx, j.ID, j.Fence, func(j *job) error {

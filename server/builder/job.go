@@ -35,8 +35,8 @@ var states = []State{Queued, Running, Uploading, Succeeded, Failed, Cancelled, T
 // over tells whether nothing more comes.
 func (s State) over() bool { return s == Succeeded || s == Failed || s == Cancelled || s == TimedOut }
 
-// maxAttempts is how many workers a job may lose.
-const maxAttempts = 3
+// defaultAttempts is how many workers a job may lose, unless Options say.
+const defaultAttempts = 3
 
 // job is one build.
 type job struct {
