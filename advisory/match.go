@@ -65,7 +65,7 @@ func NewMatcher(db *DB) *Matcher { return &Matcher{db: db, hits: map[identity][]
 // advisories speak of them.
 func (m *Matcher) Match(ctx context.Context, inv *sbom.Inventory) ([]Finding, error) {
 	var list []Finding
-	seen := map[[2]string]int{}
+	seen := map[[2]string]bool{}
 	for i := range inv.Packages {
 		if i%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -78,10 +78,10 @@ func (m *Matcher) Match(ctx context.Context, inv *sbom.Inventory) ([]Finding, er
 			for _, h := range m.lookUp(id) {
 				purl := p.PURL(inv.Distro)
 				at := [2]string{h.id, purl + p.Path}
-				if _, twice := seen[at]; twice {
+				if seen[at] {
 					continue
 				}
-				seen[at] = len(list)
+				seen[at] = true
 				list = append(list, h.finding(*p, purl))
 			}
 		}
@@ -211,16 +211,6 @@ func (c *claim) covers(o order, version string) (affected, unsure bool) {
 	}
 	// A claim without versions is about all of them.
 	return len(c.ranges) == 0 && len(c.versions) == 0, false
-}
-
-// IsAffected tells what the advisory called id, under any of its names, says of
-// inv: used to ask for one advisory without matching all.
-func (m *Matcher) IsAffected(ctx context.Context, inv *sbom.Inventory, id string) ([]Finding, error) {
-	all, err := m.Match(ctx, inv)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(all, func(f Finding) bool { return !f.Has(id) }), nil
 }
 
 // Has tells whether f is known by the name id.

@@ -99,10 +99,6 @@ func Main() int {
 // confine sets the limits of this process.
 func confine() error {
 	debug.SetMemoryLimit(softHeap)
-	var st unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_AS, &st); err != nil {
-		return err
-	}
 	used, err := addressSpace()
 	if err != nil {
 		return err

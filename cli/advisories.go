@@ -288,28 +288,7 @@ func writeRecords(path string, list []advisory.Record) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, append(b, '\n'))
-}
-
-// writeWhole puts b under the name path, which holds the old or the new content
-// at any time.
-func writeWhole(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*-"+filepath.Base(path))
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	if _, err := tmp.Write(b); err != nil {
-		return err
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return writeFileWhole(path, append(b, '\n'), 0o644)
 }
 
 // ignoreOptions are the flags of advisories ignore.
@@ -373,5 +352,5 @@ func ignoreFault(o *ignoreOptions, id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(o.file, append(b, '\n'))
+	return writeFileWhole(o.file, append(b, '\n'), 0o644)
 }

@@ -119,14 +119,8 @@ func writeObject(w io.Writer, f *sif.File, o sif.Object, path, what string) erro
 // writeBill writes the bill of materials that the image carries: like the
 // provenance, what its author says.
 func writeBill(w io.Writer, im *image.Image, path string) error {
-	if im.SIF != nil {
-		for _, o := range im.SIF.Objects() {
-			b, ok := o.SBOM()
-			if !ok || b.Format != sif.SBOMCycloneDXJSON && b.Format != sif.SBOMSPDXJSON {
-				continue
-			}
-			return writeObject(w, im.SIF, o, path, "its bill of materials")
-		}
+	if o, ok := billObject(im); ok {
+		return writeObject(w, im.SIF, o, path, "its bill of materials")
 	}
 	return action.Fatal(fmt.Errorf("cannot inspect %q: it has no bill of materials", path), "singularity sbom makes one from the files in the image")
 }

@@ -172,7 +172,7 @@ func (o *scanOptions) inventory(ctx context.Context, r *scanReport, args []strin
 		return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
 	defer im.Close()
-	if im.Kind != image.Sandbox {
+	if im.Kind != image.Sandbox && (o.json || len(o.vex) > 0) { // nobody else sees it, and it costs a reading of all
 		if r.Digest, err = fileDigest(im.File); err != nil {
 			return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 		}
@@ -210,17 +210,24 @@ var errNoBill = errors.New("it has no bill of materials")
 
 // storedBill reads the bill of materials that a SIF carries.
 func storedBill(im *image.Image) (*sbom.Inventory, error) {
-	if im.SIF == nil {
+	o, ok := billObject(im)
+	if !ok {
 		return nil, errNoBill
 	}
-	for _, o := range im.SIF.Objects() {
-		b, ok := o.SBOM()
-		if !ok || b.Format != sif.SBOMCycloneDXJSON && b.Format != sif.SBOMSPDXJSON {
-			continue
-		}
-		return sbom.Decode(im.SIF.Reader(o))
+	return sbom.Decode(im.SIF.Reader(o))
+}
+
+// billObject finds the first bill of materials of an image, of those in JSON.
+func billObject(im *image.Image) (sif.Object, bool) {
+	if im.SIF == nil {
+		return sif.Object{}, false
 	}
-	return nil, errNoBill
+	for _, o := range im.SIF.Objects() {
+		if b, ok := o.SBOM(); ok && (b.Format == sif.SBOMCycloneDXJSON || b.Format == sif.SBOMSPDXJSON) {
+			return o, true
+		}
+	}
+	return sif.Object{}, false
 }
 
 func fileDigest(f *os.File) (string, error) {
