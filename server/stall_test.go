@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,8 +20,11 @@ import (
 // its steps, and while they hold on the others are served.
 func TestStalled(t *testing.T) {
 	limits := times{header: 5 * time.Second, idle: time.Second, body: time.Second, stall: 3 * time.Second, rate: time.Second}
-	const many = 8 // of each kind
-	gaveUp := make(chan error, many)
+	const many = 8                 // of each kind
+	var gaveUp [many]chan struct{} // of the handler of each that does not read
+	for n := range gaveUp {
+		gaveUp[n] = make(chan struct{})
+	}
 	read := func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			route.Refuse(w, r, err)
@@ -33,7 +37,7 @@ func TestStalled(t *testing.T) {
 			page := make([]byte, 1<<20)
 			for range 1 << 10 { // more than any buffer on the way has
 				if _, err := w.Write(page); err != nil {
-					gaveUp <- err
+					close(gaveUp[r.FormValue("n")[0]-'0'])
 					return
 				}
 			}
@@ -53,25 +57,29 @@ func TestStalled(t *testing.T) {
 		}
 	}
 	const head = " HTTP/1.1\r\nHost: localhost\r\n"
+	const noReader = "does not read the answer that it got"
 	stalls := map[string]func() net.Conn{
-		"says nothing":                         raw,
-		"stops in the handshake":               func() net.Conn { c := raw(); c.Write([]byte{22, 3, 1, 2, 0, 1, 0}); return c },
-		"says nothing after the handshake":     say(""),
-		"stops in the head":                    say("GET /assets/config/config.prod.json" + head + "X-Slow: "),
-		"stops in a small body":                say("POST /small" + head + "Content-Length: 100\r\n\r\nx"),
-		"stops in a large body":                say("POST /large" + head + "Content-Length: 100000000\r\n\r\nx"),
-		"asks for nothing more":                say("GET /version" + head + "\r\n"),
-		"does not read the answer that it got": say("GET /long" + head + "\r\n"),
+		"says nothing":                     raw,
+		"stops in the handshake":           func() net.Conn { c := raw(); c.Write([]byte{22, 3, 1, 2, 0, 1, 0}); return c },
+		"says nothing after the handshake": say(""),
+		"stops in the head":                say("GET /assets/config/config.prod.json" + head + "X-Slow: "),
+		"stops in a small body":            say("POST /small" + head + "Content-Length: 100\r\n\r\nx"),
+		"stops in a large body":            say("POST /large" + head + "Content-Length: 100000000\r\n\r\nx"),
+		"asks for nothing more":            say("GET /version" + head + "\r\n"),
+		noReader:                           nil,
 	}
 	var group sync.WaitGroup
 	for name, begin := range stalls {
-		for range many {
+		for n := range many {
+			if name == noReader {
+				begin = say(fmt.Sprintf("GET /long?n=%d%s\r\n", n, head))
+			}
 			c := begin()
 			defer c.Close()
 			group.Go(func() {
-				if name == "does not read the answer that it got" {
+				if name == noReader {
 					select {
-					case <-gaveUp:
+					case <-gaveUp[n]:
 					case <-time.After(time.Minute):
 						t.Errorf("a client that %s keeps its handler", name)
 						return
