@@ -33,6 +33,13 @@ const (
 	Good
 )
 
+var signatureNames = [...]string{"unsigned", "unchecked", "unknown key", "invalid", "changed", "revoked key", "good"}
+
+func (s Signature) String() string { return signatureNames[s] }
+
+// MarshalText writes the name of s.
+func (s Signature) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Verdict is whether signers or an image count as trusted.
 type Verdict int
 
@@ -43,31 +50,42 @@ const (
 	Refused
 )
 
+var verdictNames = [...]string{"unasked", "trusted", "refused"}
+
+func (v Verdict) String() string { return verdictNames[v] }
+
+// MarshalText writes the name of v.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
 // Facts are what is known about an image.
 type Facts struct {
-	Signature   Signature
-	Signer      string // a name that is proven or that a keyring of this host has; "" for none
-	Fingerprint string // of the key, in hexadecimal digits; "" for none
-	Others      int    // further keys with a good signature
-	Objects     int    // data objects beside signatures
-	Open        int    // of these, such as no good signature is about
-	Since       time.Time
+	Signature   Signature `json:"signature"`
+	Signer      string    `json:"signer,omitempty"`      // a name that is proven or that a keyring of this host has
+	Fingerprint string    `json:"fingerprint,omitempty"` // of the key, in hexadecimal digits
+	Others      int       `json:"others,omitempty"`      // further keys with a good signature
+	Objects     int       `json:"objects"`               // data objects beside signatures
+	Open        int       `json:"open"`                  // of these, such as no good signature is about
+	Since       time.Time `json:"since,omitzero"`
 
-	Trust  Verdict
-	Policy string // name of the rule of the site that decided; "" for the keyrings
+	Trust  Verdict `json:"trust"`
+	Policy string  `json:"policy,omitempty"` // name of the rule of the site that decided; "" for the keyrings
 
-	Builder    string // who built it, if a checked statement says so
-	Reproduced bool   // and somebody else got the same image
+	Builder    string `json:"builder,omitempty"`    // who built it, if a checked statement says so
+	Reproduced bool   `json:"reproduced,omitempty"` // and somebody else got the same image
 
-	Advisories *Advisories // nil if the image was not compared with any
+	Advisories *Advisories `json:"advisories"` // nil if the image was not compared with any
 }
 
 // Advisories are how many touch an image, by severity.
 type Advisories struct {
-	Critical, High, Medium, Low, Unrated int
-
-	AsOf    time.Time // when the data was last changed
-	Partial bool      // not all packages of the image are known
+	Critical int       `json:"critical"`
+	High     int       `json:"high"`
+	Medium   int       `json:"medium"`
+	Low      int       `json:"low"`
+	Unrated  int       `json:"unrated"`
+	AsOf     time.Time `json:"asOf,omitzero"`     // when the data was last changed
+	Old      bool      `json:"old,omitempty"`     // longer ago than the site allows
+	Partial  bool      `json:"partial,omitempty"` // not all packages of the image are known
 }
 
 // Kind tells what a part of a line is.
@@ -231,6 +249,9 @@ func (a *Advisories) say(add func(Kind, string)) {
 	add(Text, ", ")
 	add(Count, words)
 	add(Text, " as of "+date(a.AsOf))
+	if a.Old {
+		add(Warning, ", which is too long ago")
+	}
 	if a.Partial {
 		add(Warning, ", with packages that could not be read")
 	}

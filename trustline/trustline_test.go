@@ -33,7 +33,7 @@ func TestWords(t *testing.T) {
 		{Facts{Signature: Changed, Fingerprint: print, Signer: "A"}, `Changed after it was signed by "A" (fingerprint ` + print + `), not compared with advisories.`},
 		{Facts{Signature: Revoked, Fingerprint: print, Signer: "A", Since: day}, `Signed by "A" (fingerprint ` + print + `), a key that was revoked, unchanged since 2026-11-27, not compared with advisories.`},
 		{Facts{Signature: Good, Fingerprint: print, Others: 2, Objects: 4, Open: 1, Since: day, Trust: Refused}, `Signed by somebody whose name is not known (fingerprint ` + print + `) and by 2 other keys, not trusted by the keyrings of this host, 1 of 4 objects not signed, unchanged since 2026-11-27, not compared with advisories.`},
-		{Facts{Signature: Good, Builder: "b1", Reproduced: true, Advisories: &Advisories{Critical: 1, High: 2, Medium: 3, Low: 4, Unrated: 5, AsOf: day, Partial: true}}, `Signed with a key file or certificate, unchanged since an unknown date, built reproducibly by "b1", 1 critical, 2 high, 3 medium, 4 low and 5 unrated advisories as of 2026-11-27, with packages that could not be read.`},
+		{Facts{Signature: Good, Builder: "b1", Reproduced: true, Advisories: &Advisories{Critical: 1, High: 2, Medium: 3, Low: 4, Unrated: 5, AsOf: day, Old: true, Partial: true}}, `Signed with a key file or certificate, unchanged since an unknown date, built reproducibly by "b1", 1 critical, 2 high, 3 medium, 4 low and 5 unrated advisories as of 2026-11-27, which is too long ago, with packages that could not be read.`},
 	} {
 		if got := c.f.Line().String(); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)

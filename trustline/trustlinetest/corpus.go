@@ -33,7 +33,7 @@ func Corpus(n int) []trustline.Facts {
 		}
 		if i%8 != 0 {
 			f.Advisories = &trustline.Advisories{Critical: i / 8 % 3, High: i / 5 % 4, Medium: i / 3 % 7, Low: i % 2, Unrated: i / 19 % 2,
-				AsOf: time.Date(2026, 3, 1+i/2, 0, 0, 0, 0, time.UTC), Partial: i%23 == 0}
+				AsOf: time.Date(2026, 3, 1+i/2, 0, 0, 0, 0, time.UTC), Partial: i%23 == 0, Old: i%29 == 0}
 		}
 		list[i] = f
 	}
