@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/mod/semver"
 
-	"singularity/image"
 	"singularity/sbom"
 )
 
@@ -149,19 +148,7 @@ func (p *program) inventory(t *testing.T) (string, *sbom.Inventory) {
 			p.rename(t, filepath.Join(root, "usr/bin", p.name), filepath.Join(dir, p.name+"-"+g), goes, g)
 		}
 	}
-	im, err := image.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer im.Close()
-	files, _, err := im.Files()
-	if err != nil {
-		t.Fatal(err)
-	}
-	inv, err := sbom.Read(context.Background(), files)
-	if err != nil || len(inv.Gaps) > 0 {
-		t.Fatal(err, inv.Gaps)
-	}
+	inv := readRoot(t, root)
 	if len(inv.Packages) != len(p.modules)+1 {
 		t.Fatalf("the program has %d modules and the standard library; found are %+v", len(p.modules), inv.Packages)
 	}
@@ -173,25 +160,17 @@ func (p *program) inventory(t *testing.T) (string, *sbom.Inventory) {
 func (p *program) build(t *testing.T, out string) (goes string) {
 	t.Helper()
 	dir := t.TempDir()
-	write := func(name, text string) {
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	put := func(name, text string) { write(t, filepath.Join(dir, name), text) }
 	mod, vendored, main := "module example.org/old\n\ngo 1.17\n\n", "", "package main\n\nimport (\n"
 	for _, m := range slices.Sorted(maps.Keys(p.modules)) {
 		mod += "require " + m + " " + p.modules[m] + "\n"
 		vendored += "# " + m + " " + p.modules[m] + "\n## explicit\n" + m + "\n"
 		main += "\t_ \"" + m + "\"\n"
-		write("vendor/"+m+"/x.go", "package x\n")
+		put("vendor/"+m+"/x.go", "package x\n")
 	}
-	write("go.mod", mod)
-	write("vendor/modules.txt", vendored)
-	write("main.go", main+")\n\nfunc main() { println(\"old\") }\n")
+	put("go.mod", mod)
+	put("vendor/modules.txt", vendored)
+	put("main.go", main+")\n\nfunc main() { println(\"old\") }\n")
 	cmd := exec.Command("go", "build", "-mod=vendor", "-buildvcs=false", "-o", out, ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "GOPROXY=off", "GOTOOLCHAIN=local", "GOWORK=off")
