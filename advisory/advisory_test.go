@@ -258,7 +258,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		m := NewMatcher(b.DB())
 		for k := range m.db.byName {
-			for _, h := range m.lookUp(identity{k, version, k.ecosystem}) {
+			for _, h := range m.lookUp(identity{k, version, k.ecosystem, ""}) {
 				if h.id == "" || len(h.records) == 0 {
 					t.Errorf("a finding without a name: %+v", h)
 				}

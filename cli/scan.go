@@ -22,6 +22,7 @@ import (
 	"singularity/image"
 	"singularity/sbom"
 	"singularity/sif"
+	"singularity/trustline"
 )
 
 // scanOptions are the flags of scan.
@@ -97,6 +98,7 @@ type scanReport struct {
 	Counts     map[string]int     `json:"counts"`
 	Findings   []advisory.Finding `json:"findings"`
 	Ignored    int                `json:"ignored"`
+	Trust      string             `json:"trust,omitempty"` // all that is known of the image, in one sentence
 
 	worst advisory.Level
 	any   bool
@@ -116,7 +118,7 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 		return action.Fatal(fmt.Errorf("the newest advisory is of %s", newest(info)), "bring the advisories up to date (singularity advisories update)")
 	}
 	r := &scanReport{Advisories: info, Counts: map[string]int{}, Findings: []advisory.Finding{}}
-	inv, err := o.inventory(c.Context(), r, args)
+	inv, trust, err := o.inventory(c.Context(), log, r, args)
 	if err != nil {
 		return err
 	}
@@ -127,6 +129,10 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	}
 	if err := o.applyVEX(list, r.Digest); err != nil {
 		return err
+	}
+	if trust != nil {
+		trust.Advisories = advisoriesOf(list, info, inv)
+		r.Trust = trust.Line().String()
 	}
 	show, _ := advisory.ParseLevel(o.show)
 	for _, f := range list {
@@ -155,33 +161,39 @@ func (o *scanOptions) status(r *scanReport) error {
 	return exitStatus(11 + max(0, int(r.worst)-int(advisory.Low)))
 }
 
-// inventory lists what o or args name.
-func (o *scanOptions) inventory(ctx context.Context, r *scanReport, args []string) (*sbom.Inventory, error) {
+// inventory lists what o or args name, and tells what is known of the signatures
+// of an image.
+func (o *scanOptions) inventory(ctx context.Context, log *action.Log, r *scanReport, args []string) (*sbom.Inventory, *trustline.Facts, error) {
 	if o.sbom != "" {
 		r.Image = o.sbom
 		f, err := os.Open(o.sbom)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer f.Close()
-		return sbom.Decode(f)
+		inv, err := sbom.Decode(f)
+		return inv, nil, err
 	}
 	r.Image = args[0]
 	im, err := openImage(args[0])
 	if err != nil {
-		return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
 	defer im.Close()
 	if im.Kind != image.Sandbox && (o.json || len(o.vex) > 0) { // nobody else sees it, and it costs a reading of all
 		if r.Digest, err = fileDigest(im.File); err != nil {
-			return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+			return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 		}
 	}
 	inv, err := inventoryOf(ctx, im)
 	if err != nil {
-		return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
-	return inv, nil
+	trust, err := trustOfImage(ctx, log, im)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+	}
+	return inv, &trust, nil
 }
 
 // inventoryOf lists the packages of an open image, in a process of its own. Of
@@ -307,6 +319,9 @@ func writeFindings(w io.Writer, r *scanReport) error {
 		fmt.Fprintf(&b, ", %d ignored", r.Ignored)
 	}
 	fmt.Fprintf(&b, "; %d advisories, newest of %s\n", r.Advisories.Records, newest(r.Advisories))
+	if r.Trust != "" {
+		b.WriteString(r.Trust + "\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
