@@ -304,6 +304,13 @@ func (c *corpus) packages(hash string, f func(uint32)) {
 	}
 }
 
+// changed says that something matters to who tells of findings.
+func (c *corpus) changed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn++
+}
+
 // turnOf is the number of the state of all findings.
 func (c *corpus) turnOf() int {
 	c.mu.RLock()

@@ -67,6 +67,7 @@ var waits = [maxTries]time.Duration{time.Minute, 30 * time.Minute, 0}
 
 // published notes an image that has come. A push never fails for it.
 func (s *Service) published(ctx context.Context, hash string) {
+	s.corpus.changed() // perhaps at a place that is new
 	if err := s.note(context.WithoutCancel(ctx), hash); err != nil {
 		s.missed.Store(true)
 		s.log.Warn("an image is not read for its packages yet", "image", hash, "error", err.Error())
