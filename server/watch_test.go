@@ -18,6 +18,7 @@ import (
 
 	"singularity/catalog"
 	"singularity/client/library"
+	"singularity/server/openapi"
 	"singularity/sif"
 	"singularity/squashfs"
 )
@@ -107,6 +108,16 @@ func TestWatchPages(t *testing.T) {
 		}
 	}
 	id := "CVE-2026-1"
+	for path, target := range map[string]string{"/v1/findings/images/{ref}": "/v1/findings/images/alice/c/k:latest", "/v1/findings": "/v1/findings", "/v1/findings/search": "/v1/findings/search?q=zlib", "/v1/findings/images": "/v1/findings/images?id=" + id} {
+		o, err := openapi.Find("GET", path)
+		if err == nil {
+			_, text := r.get(t, target)
+			err = o.Check([]byte(text), true)
+		}
+		if err != nil {
+			t.Errorf("%s is not as described: %v", target, err)
+		}
+	}
 	for path, words := range map[string][]string{
 		"/library/alice/c/k:latest":            {"Signed by nobody", "2 high advisories", "as of 2026-01-02<strong>, which is too long ago", `href="/security/images/alice/c/k:latest?arch=amd64"`},
 		"/security/images/alice/c/k:latest":    {id, "zlib1g", evil, "The advisories are old", "Debian <b>12</b>", "a fault of " + evil},

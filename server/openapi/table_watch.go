@@ -1,14 +1,20 @@
 package openapi
 
-import "singularity/api"
+import (
+	"time"
+
+	"singularity/api"
+)
 
 var faultID = Param{Name: "id", Text: "any name of a fault or an advisory, as CVE-2026-1234", Required: true}
 
 type vex struct {
-	Context    string `json:"@context"`
-	ID         string `json:"@id"`
-	Author     string `json:"author"`
-	Statements []any  `json:"statements"`
+	Context    string    `json:"@context"`
+	ID         string    `json:"@id"`
+	Author     string    `json:"author"`
+	Timestamp  time.Time `json:"timestamp"`
+	Version    int       `json:"version"`
+	Statements []any     `json:"statements"`
 }
 
 var suppressed = []Param{faultID, {Name: "product", Text: "a purl; without it what is said of all packages"}}
