@@ -233,7 +233,7 @@ func (r *rules) shown() api.WatchRules {
 		v.Notify = r.Notify.String()
 	}
 	if r.Grace > 0 {
-		v.Grace = r.Grace.String()
+		v.Grace = hours(r.Grace)
 	}
 	return v
 }
