@@ -29,9 +29,9 @@ func newRunsAffectedCommand() *cobra.Command {
 	var o affectedOptions
 	c := &cobra.Command{
 		Use:   "affected [options] [advisory]",
-		Short: "Ask the server which running jobs a fault touches, or which faults touch a job",
+		Short: "Ask the server which running jobs a fault touches, or how a job stands",
 		Long: "Ask the server to which hosts ship their records of runs (runs ship) which running containers have an image with a known fault, by any name of the fault; " +
-			"or with --job, which faults the images of a job have. Everybody sees their own runs, administrators all." +
+			"or with --job, how many faults the images of a job have. Everybody sees their own runs, administrators all." +
 			"\n\nAn image counts if the server stores it, or stored it when it was compared. On one host, without a server, see scan --running.",
 		Example: "  $ singularity runs affected CVE-2026-1234\n" +
 			"  $ singularity runs affected --ended --json CVE-2026-1234\n" +
@@ -56,7 +56,7 @@ func newRunsAffectedCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.server, "server", "", "`URL` of the server (default: that of the remote endpoint)")
 	f.StringVar(&o.tokenFile, "token-file", "", "`file` with a token for --server")
-	f.StringVar(&o.job, "job", "", "list the faults of the images that this `job` runs (SLURM:4711)")
+	f.StringVar(&o.job, "job", "", "count the faults of the images that this `job` runs (SLURM:4711)")
 	f.BoolVar(&o.ended, "ended", false, "runs that have ended, too")
 	f.BoolVar(&o.noHTTPS, "no-https", false, "use http")
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
@@ -109,67 +109,29 @@ func countRuns(n int, ended bool) string {
 	return fmt.Sprintf("%d %s", n, s)
 }
 
-// jobFaults are the faults of one image that a job runs.
-type jobFaults struct {
-	Run      api.StoredRun `json:"run"`
-	State    string        `json:"state"` // of the list of packages: done, waiting, failed, or unknown to the server
-	Findings []api.Finding `json:"findings"`
-}
-
-// ofJob lists the faults of the images of a job.
+// ofJob tells how many faults the images of a job have.
 func (o *affectedOptions) ofJob(ctx context.Context, out io.Writer, client *watch.Client) error {
 	q := url.Values{"limit": {"1000"}}
 	if !o.ended {
 		q.Set("running", "true")
 	}
-	runs, err := client.Runs(ctx, q)
+	list, err := client.Runs(ctx, q)
 	if err != nil {
 		return fmt.Errorf("cannot ask for the runs of %q: %w", o.job, err)
 	}
-	runs = slices.DeleteFunc(runs, func(r api.StoredRun) bool { return r.Job != o.job })
-	list := []jobFaults{}
-	known := map[string]*api.ImageFindings{}
-	for _, r := range runs {
-		f := known[r.Digest]
-		if f == nil {
-			if f, err = findingsOf(ctx, client, r.Digest); err != nil {
-				return fmt.Errorf("cannot ask for the faults of %q: %w", r.Image, err)
-			}
-			known[r.Digest] = f
-		}
-		list = append(list, jobFaults{r, f.State, f.Findings})
-	}
+	list = slices.DeleteFunc(list, func(r api.StoredRun) bool { return r.Job != o.job })
 	if o.json {
-		return writeTwoSpaces(out, list)
+		return writeTwoSpaces(out, append([]api.StoredRun{}, list...))
 	}
-	rows := [][]string{{"SEVERITY", "ID", "PACKAGE", "VERSION", "FIXED IN", "IMAGE"}}
-	unknown := 0
-	for _, j := range list {
-		if j.State != "done" {
-			unknown++
+	rows := [][]string{{"HOST", "USER", "START", "END", "IMAGE", "FAULTS"}}
+	for _, r := range list {
+		faults := "its packages are not known to the server"
+		if r.Counts != nil {
+			faults = countWords(r.Counts)
 		}
-		for _, f := range j.Findings {
-			rows = append(rows, []string{f.Severity, f.ID, f.Package.Name, f.Package.Version, orDash(strings.Join(f.Fixed, ", ")), j.Run.Image})
-		}
+		rows = append(rows, []string{r.Host, r.User, r.Start.Local().Format(time.DateTime), endWord(r.End), r.Image, faults})
 	}
-	end := fmt.Sprintf("%s: %s", o.job, countRuns(len(list), o.ended))
-	if unknown > 0 {
-		end += fmt.Sprintf(", of which %d with images whose packages the server does not know", unknown)
-	}
-	return writeTableAnd(out, rows, end)
-}
-
-// findingsOf asks for the faults of an image; one that the server does not have has
-// none that it knows of.
-func findingsOf(ctx context.Context, client *watch.Client, digest string) (*api.ImageFindings, error) {
-	if digest == "" {
-		return &api.ImageFindings{State: "unknown"}, nil
-	}
-	f, err := client.Findings(ctx, digest)
-	if e, ok := errors.AsType[*transfer.StatusError](err); ok && e.Code == http.StatusNotFound {
-		return &api.ImageFindings{State: "unknown"}, nil
-	}
-	return f, err
+	return writeTableAnd(out, rows, fmt.Sprintf("%s: %s", o.job, countRuns(len(list), o.ended)))
 }
 
 // writeTableAnd writes a table, unless it has only a head, and a line below.

@@ -63,13 +63,6 @@ func (c *Client) Affected(ctx context.Context, id string, ended bool) (list []ap
 	return list, c.call(ctx, http.MethodGet, "/v1/findings/runs?"+q.Encode(), nil, &list)
 }
 
-// Findings lists what is known to be wrong with the image that has a digest
-// ("sha256:HEX"), as far as the server has it.
-func (c *Client) Findings(ctx context.Context, digest string) (*api.ImageFindings, error) {
-	var f api.ImageFindings
-	return &f, c.call(ctx, http.MethodGet, "/v1/findings/images/"+url.PathEscape(strings.Replace(digest, ":", ".", 1)), nil, &f)
-}
-
 // Runs lists runs that the caller may see; q are the filters of GET /v1/runs.
 func (c *Client) Runs(ctx context.Context, q url.Values) (list []api.StoredRun, err error) {
 	return list, c.call(ctx, http.MethodGet, "/v1/runs?"+q.Encode(), nil, &list)
