@@ -192,7 +192,7 @@ func TestFormats(t *testing.T) {
 // a crash, and takes bounded memory.
 func TestHostileDatabases(t *testing.T) {
 	var many strings.Builder
-	for i := range maxPackages + 10 {
+	for i := range 1_000_000 {
 		fmt.Fprintf(&many, "Package: p%d\nVersion: 1\nStatus: install ok installed\n\n", i)
 	}
 	for name, c := range map[string]struct {
@@ -217,6 +217,37 @@ func TestHostileDatabases(t *testing.T) {
 				t.Errorf("%d packages, want %d; gaps %q", len(inv.Packages), c.count, inv.Gaps)
 			}
 		})
+	}
+}
+
+// TestCycles: links that lead back, and packages that contain each other, end.
+func TestCycles(t *testing.T) {
+	root := t.TempDir()
+	put := func(name, text string) {
+		name = filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("app/node_modules/a/package.json", `{"name":"a","version":"1"}`)
+	put("app/node_modules/b/package.json", `{"name":"b","version":"1"}`)
+	put("app/package-lock.json", `{"packages":{"node_modules/a":{"version":"1"},"node_modules/a/node_modules/b":{"link":true,"resolved":"node_modules/a"},"node_modules/b":{"version":"1"}}}`)
+	for at, to := range map[string]string{"app/node_modules/a/node_modules": "..", "app/node_modules/b/node_modules": "../a", "app/self": ".", "var": "var", "etc": "/etc", "lib": "../../../../lib"} {
+		if err := os.Symlink(to, filepath.Join(root, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := image.OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	inv, err := Read(context.Background(), d)
+	if err != nil || len(inv.Packages) != 4 || inv.Distro.ID != "" {
+		t.Errorf("%+v, %v", inv, err)
 	}
 }
 
