@@ -47,7 +47,13 @@ func digestsPath() string {
 // is no such file, is as good as none.
 func openDigests(path string, budget time.Duration) *digests {
 	d := &digests{path: path, until: time.Now().Add(budget), known: map[string]string{}, users: map[uint32]runUser{}}
-	f, err := conf.OpenOwned(path)
+	if path == "" {
+		return d
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		d.path = abs
+	}
+	f, err := conf.OpenOwned(d.path)
 	if err != nil {
 		return d
 	}

@@ -209,9 +209,13 @@ func watchServer(ctx context.Context, address string, plain bool) (base string, 
 // Security: whoever reads it tells what they like about the runs of this host, and
 // whoever writes it has the records sent in the name of another account.
 func ownToken(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
 	open := os.Open
 	if os.Geteuid() == 0 {
-		open = func(path string) (*os.File, error) { return conf.OpenOwned(path) }
+		open = conf.OpenOwned
 	}
 	f, err := open(path)
 	if errors.Is(err, fs.ErrNotExist) {
