@@ -31,6 +31,8 @@ type scanOptions struct {
 	sbom            string // a bill of materials in place of an image
 	json, sarif     bool
 	all             bool // findings that people ignore too
+	running         bool // the images of containers that run here, by the records in spool
+	spool, id       string
 	show, failOn    string
 	maxAge          time.Duration
 }
@@ -44,10 +46,12 @@ func newScanCommand(log *action.Log) *cobra.Command {
 			"Where the image carries a bill of materials under a signature that was made with it, see inspect --sbom; scan always looks at the files themselves." +
 			"\n\nWithout --advisories, the directories ~/.singularity/advisories and LOCALSTATEDIR/singularity/advisories are used (see advisories)." +
 			"\n\nThe exit status is 0 if nothing was found, 11 if the worst fault is low or of unknown severity, 12 medium, 13 high, 14 critical, and 255 if the scan failed. " +
-			"--fail-on makes it 0 below a severity. Faults that --vex declares harmless do not count.",
+			"--fail-on makes it 0 below a severity. Faults that --vex declares harmless do not count." +
+			"\n\nWith --running, the images of the containers that run on this host are looked at, as the records of runs tell (see runs); root sees those of all users.",
 		Example: "  $ singularity scan debian.sif\n" +
 			"  $ singularity scan --fail-on high --json debian.sif\n" +
-			"  $ singularity scan --advisories osv.zip --sarif debian.sif > report.sarif",
+			"  $ singularity scan --advisories osv.zip --sarif debian.sif > report.sarif\n" +
+			"  $ sudo singularity scan --running --id CVE-2026-1234",
 		Args: cobra.RangeArgs(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(args); err != nil {
@@ -65,6 +69,9 @@ func newScanCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.all, "all", false, "show faults too that --vex declares harmless")
 	f.StringVar(&o.show, "severity", "unknown", "show faults of this `level` and above: unknown, negligible, low, medium, high, critical")
 	f.StringVar(&o.failOn, "fail-on", "unknown", "exit status 0 if the worst fault is below this `level`; never for always")
+	f.BoolVar(&o.running, "running", false, "look at the images of all containers that run on this host")
+	f.StringVar(&o.spool, "spool", "", "with --running: `directory` of records of runs")
+	f.StringVar(&o.id, "id", "", "only the fault with this `name`, such as CVE-2026-1234")
 	f.DurationVar(&o.maxAge, "max-age", 0, "fail if the newest advisory is older than this `duration` (72h)")
 	return c
 }
@@ -79,6 +86,12 @@ func (o *scanOptions) check(args []string) error {
 	switch {
 	case o.json && o.sarif:
 		return errors.New("--json and --sarif exclude each other")
+	case o.running && (o.sarif || o.all || o.sbom != "" || len(args) > 0):
+		return errors.New("--running is about the containers of this host: it excludes an image, --sbom, --sarif and --all")
+	case o.spool != "" && !o.running:
+		return errors.New("--spool needs --running")
+	case o.running:
+		return nil
 	case o.sbom == "" && len(args) == 0:
 		return errors.New("an image or --sbom is needed")
 	case o.sbom != "" && len(args) > 0:
@@ -117,6 +130,9 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	if o.maxAge > 0 && (info.Newest.Year() < 2000 || time.Since(info.Newest) > o.maxAge) {
 		return action.Fatal(fmt.Errorf("the newest advisory is of %s", newest(info)), "bring the advisories up to date (singularity advisories update)")
 	}
+	if o.running {
+		return o.scanRunning(c.Context(), c.OutOrStdout(), log, db)
+	}
 	r := &scanReport{Advisories: info, Counts: map[string]int{}, Findings: []advisory.Finding{}}
 	inv, trust, err := o.inventory(c.Context(), log, r, args)
 	if err != nil {
@@ -136,6 +152,9 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	}
 	show, _ := advisory.ParseLevel(o.show)
 	for _, f := range list {
+		if o.id != "" && !f.Has(o.id) {
+			continue
+		}
 		if f.Ignored != "" {
 			r.Ignored++
 		} else {

@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"context"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -309,6 +310,13 @@ func (c *corpus) changed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.turn++
+}
+
+// hashes are the images that are here.
+func (c *corpus) hashes() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Keys(c.images))
 }
 
 // turnOf is the number of the state of all findings.

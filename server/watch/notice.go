@@ -37,8 +37,11 @@ type Mail struct {
 // told is which findings of an image were told of under some rules, at the severity of
 // that time.
 type told struct {
-	IDs []string `json:"ids"`
+	Hash string   `json:"hash"`
+	IDs  []string `json:"ids"`
 }
+
+var toldIndexes = []store.Index[told]{{Name: "hash", Of: func(t *told) []string { return []string{t.Hash} }}}
 
 // The times and bounds of notices.
 const (
@@ -214,7 +217,7 @@ func (s *Service) noteTold(ctx context.Context, list []noticed) error {
 	for _, v := range list {
 		_, err := s.told.Update(ctx, v.key, func(t *told) error { t.IDs = v.ids; return nil })
 		if missing(err) {
-			_, err = s.told.Insert(ctx, v.key, told{v.ids})
+			_, err = s.told.Insert(ctx, v.key, told{v.hash, v.ids})
 		}
 		if err != nil {
 			return err

@@ -104,13 +104,15 @@ func (s *Service) noteFaults(ctx context.Context) error {
 	for len(fresh) > 0 {
 		part := fresh[:min(len(fresh), atOnce)]
 		fresh = fresh[len(part):]
-		failed := make([]error, len(part))
+		at, failed := make([]time.Time, len(part)), make([]error, len(part))
 		var waiting sync.WaitGroup
 		for n, id := range part {
 			waiting.Go(func() {
-				if _, err := s.faults.Insert(ctx, id, firstSeen{now}); !errors.Is(err, store.ErrExists) {
-					failed[n] = err
+				i, err := s.faults.Insert(ctx, id, firstSeen{now})
+				if errors.Is(err, store.ErrExists) { // another process was first
+					i, err = s.faults.Get(ctx, id)
 				}
+				at[n], failed[n] = i.Value.At, err
 			})
 		}
 		waiting.Wait()
@@ -118,8 +120,8 @@ func (s *Service) noteFaults(ctx context.Context) error {
 			return err
 		}
 		s.ruling.mu.Lock()
-		for _, id := range part {
-			s.ruling.first[id] = now
+		for n, id := range part {
+			s.ruling.first[id] = at[n]
 		}
 		s.ruling.mu.Unlock()
 	}

@@ -138,7 +138,7 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) (err error) 
 	if s.faults, err = store.Open(ctx, r, "watch_faults", store.Options[firstSeen]{}); err != nil {
 		return err
 	}
-	if s.told, err = store.Open(ctx, r, "watch_told", store.Options[told]{}); err != nil {
+	if s.told, err = store.Open(ctx, r, "watch_told", store.Options[told]{Indexes: toldIndexes}); err != nil {
 		return err
 	}
 	return errors.Join(s.loadSaid(ctx), s.loadRules(ctx), s.loadFirst(ctx))
