@@ -171,3 +171,44 @@ type TouchedRun struct {
 	Run      StoredRun `json:"run"`
 	Findings []Finding `json:"findings"`
 }
+
+// WatchRules is what holds for the images of a collection, or of the site.
+type WatchRules struct {
+	// Block is the severity from which on an image is not served, empty for none, when
+	// Grace is over since the fault was known here, or the image pushed.
+	Block string `json:"block,omitempty"`
+	Grace string `json:"grace,omitempty"` // as 168h
+	// BlockUnknown does not serve what was not compared with data of the allowed age.
+	BlockUnknown bool `json:"blockUnknown,omitempty"`
+	// Notify is the severity from which on owners are told of new findings, empty for none.
+	Notify  string `json:"notify,omitempty"`
+	Webhook string `json:"webhook,omitempty"` // https address
+	Mail    bool   `json:"mail,omitempty"`    // to the addresses of the owners' accounts
+	// Secret signs what is sent to the webhook. It is in the answer to the call that
+	// set the address, and in no other.
+	Secret string `json:"secret,omitempty"`
+
+	LastSent  time.Time `json:"lastSent,omitzero"`
+	LastError string    `json:"lastError,omitempty"` // of sending
+}
+
+// Notice is what a webhook gets: new findings, all at once.
+type Notice struct {
+	ID     string         `json:"id"` // the same if it has to be sent again
+	Site   string         `json:"site"`
+	About  string         `json:"about"` // ENTITY/COLLECTION, or site
+	At     time.Time      `json:"at"`
+	DataOf time.Time      `json:"dataOf"` // the newest advisory
+	Images []NoticedImage `json:"images"`
+	More   int            `json:"more,omitempty"` // further findings
+	Counts map[string]int `json:"counts"`
+}
+
+// NoticedImage is an image with new findings.
+type NoticedImage struct {
+	Image    string    `json:"image"` // ENTITY/COLLECTION/CONTAINER
+	Hash     string    `json:"hash"`
+	Tags     []string  `json:"tags,omitempty"`
+	URL      string    `json:"url"`
+	Findings []Finding `json:"findings"`
+}

@@ -86,6 +86,12 @@ type Config struct {
 	WatchRuns       string `toml:"watch_runs" help:"how long records of runs are kept"`
 	WatchSameUsers  bool   `toml:"watch_same_users" help:"accounts have the names of users of the hosts, so that people may see the runs that hosts tell of them"`
 
+	WatchSMTP             string `toml:"watch_smtp" help:"mail server for notices of findings, as mail.example.org:587; it must offer STARTTLS"`
+	WatchSMTPFrom         string `toml:"watch_smtp_from" help:"address that notices come from"`
+	WatchSMTPUser         string `toml:"watch_smtp_user" help:"account at the mail server"`
+	WatchSMTPPasswordFile string `toml:"watch_smtp_password_file" help:"file with its password"`
+	WatchSMTPCA           string `toml:"watch_smtp_ca" help:"file with authorities to trust for the mail server"`
+
 	QueueURL         string `toml:"queue_url" help:"NATS cluster to use, as tls://nats.example.org:4222; by default the queue is in this process"`
 	QueueCredentials string `toml:"queue_credentials" help:"file with the credentials for it"`
 	QueueCA          string `toml:"queue_ca" help:"file with authorities to trust for it"`
@@ -328,6 +334,9 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 	}
 	if c.WatchAdvisories != "" && !filepath.IsAbs(c.WatchAdvisories) {
 		return bad("watch_advisories", "%q is no absolute path", c.WatchAdvisories)
+	}
+	if _, _, err := net.SplitHostPort(c.WatchSMTP); c.WatchSMTP != "" && (err != nil || strings.Count(c.WatchSMTPFrom, "@") != 1 || strings.ContainsAny(c.WatchSMTPFrom, "\r\n <>")) {
+		return bad("watch_smtp", "it is an address with a port, as mail.example.org:587, and watch_smtp_from is one for mail")
 	}
 	if c.Workers < 0 || c.Workers > 1000 {
 		return bad("workers", "%d is no number of builds at a time", c.Workers)

@@ -522,7 +522,7 @@ func (m *migration) catchUp(ctx context.Context) error {
 // counted.
 func expiring(name string) bool {
 	switch name {
-	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads", "build_workers":
+	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads", "build_workers", "watch_runs":
 		return true
 	}
 	return false

@@ -2,12 +2,17 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"singularity/server/dial"
 	"singularity/server/watch"
 )
 
@@ -20,8 +25,39 @@ func (s *Server) openWatch(ctx context.Context) (*watch.Service, error) {
 			return nil, err
 		}
 	}
+	networks, err := prefixes(c.DialNetworks)
+	if err != nil {
+		return nil, err
+	}
+	mail, err := c.mail()
+	if err != nil {
+		return nil, err
+	}
 	return watch.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.lib, watch.Options{Dir: dir, Advisories: c.WatchAdvisories, MaxAge: duration(c.WatchMaxAge), Parallel: c.WatchParallel,
-		KeepRuns: duration(c.WatchRuns), SameUsers: c.WatchSameUsers, Shared: s.store.shared, Log: s.log})
+		KeepRuns: duration(c.WatchRuns), SameUsers: c.WatchSameUsers, Shared: s.store.shared, URL: c.URL, HTTP: dial.Client(nil, networks), Mail: mail, Log: s.log})
+}
+
+// mail is how notices are sent as letters.
+func (c *Config) mail() (watch.Mail, error) {
+	m := watch.Mail{Server: c.WatchSMTP, From: c.WatchSMTPFrom, User: c.WatchSMTPUser}
+	if c.WatchSMTPPasswordFile != "" {
+		text, err := os.ReadFile(c.WatchSMTPPasswordFile)
+		if err != nil {
+			return m, fmt.Errorf("cannot read the password of the mail server: %w", err)
+		}
+		m.Password = strings.TrimSpace(string(text))
+	}
+	if c.WatchSMTPCA != "" {
+		text, err := os.ReadFile(c.WatchSMTPCA)
+		if err != nil {
+			return m, fmt.Errorf("cannot read the authorities of the mail server: %w", err)
+		}
+		m.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+		if !m.TLS.RootCAs.AppendCertsFromPEM(text) {
+			return m, fmt.Errorf("cannot use the setting watch_smtp_ca: no certificate in %q", c.WatchSMTPCA)
+		}
+	}
+	return m, nil
 }
 
 // watchFigures are what metrics tell of the watch.

@@ -87,6 +87,7 @@ type Service struct {
 	// Whoever looks into contents hears of their coming and going.
 	published []func(context.Context, string)
 	freed     []func(context.Context, string) error
+	guard     func(context.Context, Stored) error // nil: every image is sent
 	now       func() time.Time
 
 	mu        sync.Mutex

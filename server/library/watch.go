@@ -140,3 +140,26 @@ func (s *Service) CollectionID(ctx context.Context, a auth.Action, path string) 
 	c, err := s.collectionFor(ctx, a, path)
 	return c.Key, err
 }
+
+// Guard has f asked before the bytes of an image are sent; what it returns is the refusal.
+func (s *Service) Guard(f func(context.Context, Stored) error) { s.guard = f }
+
+// Serves returns nil if the content, shown through an image of a container, may be sent
+// to the caller, who may read it.
+func (s *Service) Serves(ctx context.Context, container, hash string) error {
+	if s.guard == nil {
+		return nil
+	}
+	i, err := s.images.Find(ctx, "path", container+"/"+hash)
+	if missing(err) {
+		return nil // no image
+	}
+	if err != nil {
+		return err
+	}
+	k, err := s.containers.Get(ctx, container)
+	if err != nil {
+		return hide(ctx, err)
+	}
+	return s.guard(ctx, s.stored(&i.Value, &k.Value))
+}

@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"context"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -302,6 +303,20 @@ func (c *corpus) packages(hash string, f func(uint32)) {
 			f(id)
 		}
 	}
+}
+
+// changed says that something matters to who tells of findings.
+func (c *corpus) changed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn++
+}
+
+// hashes are the images that are here.
+func (c *corpus) hashes() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Keys(c.images))
 }
 
 // turnOf is the number of the state of all findings.

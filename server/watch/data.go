@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,12 +33,23 @@ type data struct {
 func (s *Service) state() api.WatchData {
 	s.data.mu.RLock()
 	defer s.data.mu.RUnlock()
-	w := api.WatchData{Configured: s.o.Advisories != "", Problem: s.data.problem, MaxAge: s.o.MaxAge.String(), Loading: !s.loaded.Load()}
+	w := api.WatchData{Configured: s.o.Advisories != "", Problem: s.data.problem, MaxAge: hours(s.o.MaxAge), Loading: !s.loaded.Load()}
 	if i := s.data.info; i != nil {
 		w.Loaded, w.Records, w.Packages, w.Newest, w.Digest, w.Since, w.Ecosystems = true, i.Records, i.Packages, i.Newest, i.Digest, s.data.since, i.Ecosystems
 		w.Old = s.now().Sub(i.Newest) > s.o.MaxAge
 	}
 	return w
+}
+
+// hours writes a time without units that are zero.
+func hours(d time.Duration) string {
+	text := d.String()
+	for _, unit := range []string{"0s", "0m"} {
+		if short := strings.TrimSuffix(text, unit); short != text && strings.HasSuffix(short, map[string]string{"0s": "m", "0m": "h"}[unit]) {
+			text = short
+		}
+	}
+	return text
 }
 
 // copyName is the directory with the copy of the advisories, below that of the service.

@@ -67,6 +67,7 @@ var waits = [maxTries]time.Duration{time.Minute, 30 * time.Minute, 0}
 
 // published notes an image that has come. A push never fails for it.
 func (s *Service) published(ctx context.Context, hash string) {
+	s.corpus.changed() // perhaps at a place that is new
 	if err := s.note(context.WithoutCancel(ctx), hash); err != nil {
 		s.missed.Store(true)
 		s.log.Warn("an image is not read for its packages yet", "image", hash, "error", err.Error())
@@ -269,6 +270,14 @@ func (s *Service) kept(ctx context.Context, hash string) (*sbom.Inventory, error
 // forget removes what is known of an image that is no more.
 func (s *Service) forget(ctx context.Context, hash string) error {
 	s.corpus.remove(hash)
+	for i, err := range s.told.All(ctx, store.Query{Index: "hash", Equal: hash}) {
+		if err == nil {
+			err = s.told.Delete(ctx, i.Key, 0)
+		}
+		if err != nil && !missing(err) {
+			return err
+		}
+	}
 	err := s.inventories.Delete(ctx, hash, 0)
 	if e := s.blobs.Delete(ctx, blobName(hash)); e != nil && !missing(e) {
 		return e
@@ -358,6 +367,14 @@ func (s *Service) tidy(ctx context.Context) error {
 		known[i.Key] = true
 		if err := s.tidyOne(ctx, i.Value, there[i.Key]); err != nil {
 			return err
+		}
+	}
+	for _, hash := range s.corpus.hashes() {
+		if known[hash] {
+			continue
+		}
+		if _, err := s.inventories.Get(ctx, hash); missing(err) { // another process has forgotten it
+			s.corpus.remove(hash)
 		}
 	}
 	for hash := range there {

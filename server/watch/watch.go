@@ -22,6 +22,7 @@
 //   - suppress.go: what people have decided about findings
 //   - findings.go: the calls about images and advisories; overview.go: about all of them
 //   - runs.go: records of runs
+//   - rules.go: which images are not served; notice.go: who is told of what is new
 package watch
 
 import (
@@ -29,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,6 +39,7 @@ import (
 	"singularity/catalog"
 	"singularity/sbom"
 	"singularity/server/auth"
+	"singularity/server/dial"
 	"singularity/server/library"
 	"singularity/server/route"
 	"singularity/server/store"
@@ -53,6 +56,9 @@ type Options struct {
 	KeepRuns   time.Duration // how long a run is kept after its end; 90 days
 	SameUsers  bool          // accounts here are those of the hosts: who runs something may see it
 	Shared     bool          // other processes have the same records
+	URL        string        // where people find the pages
+	HTTP       *http.Client  // to webhooks, of package dial
+	Mail       Mail
 	Log        *slog.Logger
 	// Read lists the packages of an image; by default catalog.Read.
 	Read func(context.Context, *os.File) (*sbom.Inventory, error)
@@ -69,11 +75,15 @@ type Service struct {
 	inventories *store.Collection[inventory]
 	vex         *store.Collection[suppressions]
 	runs        *store.Collection[run]
+	rules       *store.Collection[rules]
+	faults      *store.Collection[firstSeen]
+	told        *store.Collection[told]
 
 	corpus     *corpus
 	data       data
 	said       said // suppressions in memory
 	judgements judgements
+	ruling     ruling
 	wake       chan struct{}
 	missed     atomic.Bool // an image was not written down
 	loaded     atomic.Bool // the lists of the last start are in memory
@@ -85,9 +95,12 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.HTTP == nil {
+		o.HTTP = dial.Client(nil, nil)
+	}
 	o.MaxAge, o.Every, o.KeepRuns = orElse(o.MaxAge, 7*24*time.Hour), orElse(o.Every, 30*time.Second), orElse(o.KeepRuns, 90*24*time.Hour)
 	o.Parallel = max(o.Parallel, 1)
-	s := &Service{o: o, auth: a, lib: lib, blobs: b, log: o.Log, corpus: newCorpus(), wake: make(chan struct{}, 1), now: time.Now}
+	s := &Service{o: o, auth: a, lib: lib, blobs: b, log: o.Log, corpus: newCorpus(), wake: make(chan struct{}, 1), now: time.Now, ruling: ruling{told: map[string]string{}}}
 	if o.Read == nil {
 		program := o.Program
 		if program == "" {
@@ -103,6 +116,7 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	}
 	lib.Published(s.published)
 	lib.Freed(s.forget)
+	lib.Guard(s.guard)
 	return s, nil
 }
 
@@ -118,7 +132,16 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) (err error) 
 	if err != nil {
 		return err
 	}
-	return s.loadSaid(ctx)
+	if s.rules, err = store.Open(ctx, r, "watch_rules", store.Options[rules]{}); err != nil {
+		return err
+	}
+	if s.faults, err = store.Open(ctx, r, "watch_faults", store.Options[firstSeen]{}); err != nil {
+		return err
+	}
+	if s.told, err = store.Open(ctx, r, "watch_told", store.Options[told]{Indexes: toldIndexes}); err != nil {
+		return err
+	}
+	return errors.Join(s.loadSaid(ctx), s.loadRules(ctx), s.loadFirst(ctx))
 }
 
 // Routes are the calls.
@@ -139,6 +162,10 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "PUT /v1/suppressions/{entity}/{collection}", Handler: f(s.putVEX)},
 		{Pattern: "POST /v1/suppressions/{entity}/{collection}", Handler: f(s.addVEX)},
 		{Pattern: "DELETE /v1/suppressions/{entity}/{collection}", Handler: f(s.removeVEX)},
+		{Pattern: "GET /v1/watch/rules", Handler: f(s.getRules)},
+		{Pattern: "PUT /v1/watch/rules", Handler: f(s.putRules)},
+		{Pattern: "GET /v1/watch/rules/{entity}/{collection}", Handler: f(s.getRules)},
+		{Pattern: "PUT /v1/watch/rules/{entity}/{collection}", Handler: f(s.putRules)},
 		{Pattern: "POST /v1/runs", Handler: f(s.takeRuns), Body: maxRunsBody},
 		{Pattern: "GET /v1/runs", Handler: f(s.listRuns), Class: route.Search},
 	}
@@ -175,8 +202,9 @@ func (s *Service) Run(ctx context.Context) {
 			s.lookAtData(ctx)
 		}
 		if s.o.Shared {
-			err = errors.Join(err, s.follow(ctx), s.loadSaid(ctx))
+			err = errors.Join(err, s.follow(ctx), s.loadSaid(ctx), s.loadRules(ctx))
 		}
+		err = errors.Join(err, s.noteFaults(ctx), s.notify(ctx))
 		if err != nil && ctx.Err() == nil {
 			s.missed.Store(true)
 			s.log.Error("cannot keep up with the images", "error", err.Error())

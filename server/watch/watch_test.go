@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -514,6 +515,40 @@ func TestLarge(t *testing.T) {
 	if v.want(200, alice, "GET", "/v1/findings/images?id=A-1&limit=1&after=1", nil, &touched); len(touched) != 1 {
 		t.Errorf("%+v", touched)
 	}
+}
+
+// TestHours: times are written as people write them into the configuration.
+func TestHours(t *testing.T) {
+	for d, want := range map[time.Duration]string{168 * time.Hour: "168h", 90 * time.Minute: "1h30m", 10 * time.Minute: "10m", 30 * time.Second: "30s", 2*time.Hour + 30*time.Second: "2h0m30s", 100 * time.Second: "1m40s"} {
+		if got := hours(d); got != want {
+			t.Errorf("%v: %q", d, got)
+		}
+	}
+}
+
+// FuzzRun: a record of a host that is kept can be shown: it has bounds and no control
+// characters.
+func FuzzRun(f *testing.F) {
+	f.Add(`{"id":"1","start":"2026-01-01T00:00:00Z","host":"node1","user":"a","verb":"exec","image":"/x","digest":"sha256:` + strings.Repeat("0", 64) + `"}`)
+	f.Add(`{"id":"1","start":"0001-01-01T00:00:00Z","end":"9999-01-01T00:00:00+23:59","host":"node1.x","user":"\u001b","image":"\u202e"}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var r api.Run
+		if json.Unmarshal([]byte(text), &r) != nil {
+			return
+		}
+		by := speaker{host: "node1"}
+		if by.check(&r, time.Now()) != nil {
+			return
+		}
+		for _, s := range []string{r.ID, r.Host, r.User, r.Job, r.Verb, r.Image, r.Digest} {
+			if hasControl(s) || len(s) > 4096 {
+				t.Errorf("kept: %q", s)
+			}
+		}
+		if host, _, _ := strings.Cut(strings.ToLower(r.Host), "."); host != "node1" {
+			t.Errorf("it speaks for %q", r.Host)
+		}
+	})
 }
 
 // TestShort: what an image says in an error does nothing to a terminal.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"singularity/api"
+	"singularity/sbom"
 	"singularity/server/auth"
 	"singularity/server/page"
 	"singularity/server/route"
@@ -97,6 +98,8 @@ type securityView struct {
 	Counts     []severityCount
 	Open       []api.Finding // that count
 	Suppressed []api.Finding
+	Packages   []sbom.Package // if they are asked for
+	Long       bool           // the list is too long for a page
 	Runs       []api.StoredRun
 	Own        bool // may say what does not count
 }
@@ -126,6 +129,13 @@ func (s *Service) securityView(r *http.Request) (securityView, error) {
 			v.Open = append(v.Open, x)
 		}
 	}
+	if r.FormValue("list") == "packages" {
+		if v.Long = f.Packages > maxPackages; !v.Long && f.State == "done" {
+			if v.Packages, err = s.packages(ctx, v); err != nil {
+				return v, err
+			}
+		}
+	}
 	v.Own = s.may(ctx, auth.Own, auth.Object{Entity: k.EntityName, Within: []string{k.Collection}})
 	if auth.From(ctx).Known() {
 		l, err := list[api.StoredRun](s, ctx, "/v1/runs?running=true&digest=sha256:"+url.QueryEscape(strings.TrimPrefix(f.Image, "sha256.")))
@@ -135,6 +145,22 @@ func (s *Service) securityView(r *http.Request) (securityView, error) {
 		v.Runs = l.Data
 	}
 	return v, nil
+}
+
+// maxPackages is how many a page lists.
+const maxPackages = 5000
+
+// packages reads the bill of materials that the service gives to everybody.
+func (s *Service) packages(ctx context.Context, v securityView) ([]sbom.Package, error) {
+	a, err := s.send(ctx, http.MethodGet, path("/v1/inventories/", strings.Split(v.Path, "/")...)+":"+url.PathEscape(v.Ref)+v.Query, nil)
+	if err != nil {
+		return nil, err
+	}
+	inv, err := sbom.Decode(&a.body)
+	if err != nil {
+		return nil, err
+	}
+	return inv.Packages, nil
 }
 
 // imageSecurity shows what is in an image and what is wrong with it.
