@@ -29,7 +29,7 @@ func newRunsAffectedCommand() *cobra.Command {
 	var o affectedOptions
 	c := &cobra.Command{
 		Use:   "affected [options] [advisory]",
-		Short: "Ask the server which running jobs a fault touches, or how a job stands",
+		Short: "Ask the server which running jobs a fault touches",
 		Long: "Ask the server to which hosts ship their records of runs (runs ship) which running containers have an image with a known fault, by any name of the fault; " +
 			"or with --job, how many faults the images of a job have. Everybody sees their own runs, administrators all." +
 			"\n\nAn image counts if the server stores it, or stored it when it was compared. On one host, without a server, see scan --running.",
