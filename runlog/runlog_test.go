@@ -133,3 +133,26 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRecord: whatever lies in a spool is a record of its owner or none.
+func FuzzRecord(f *testing.F) {
+	f.Add([]byte("id=\"x\"\nstart=\"2026-01-02T03:04:05Z\"\n"), []byte("2026-01-02T03:04:05Z"))
+	r := Record{ID: strings.Repeat("a", idSize), Start: time.Now(), Host: "h", Verb: "exec", Image: "/x y", PID: 1}
+	f.Add(r.text(), []byte("x"))
+	f.Fuzz(func(t *testing.T, run, end []byte) {
+		spool := t.TempDir()
+		id := strings.Repeat("a", idSize)
+		if os.WriteFile(filepath.Join(spool, id+suffix), run, 0o600) != nil || os.WriteFile(filepath.Join(spool, id+endSuffix), end, 0o600) != nil {
+			t.Skip("no room")
+		}
+		list, bad, err := Read(spool)
+		if err != nil || len(list)+bad != 1 {
+			t.Fatalf("%+v, %d bad, %v", list, bad, err)
+		}
+		for _, r := range list {
+			if r.ID != id || r.UID != uint32(os.Getuid()) || strings.ContainsAny(r.Host+r.Job+r.Verb+r.Image+r.Digest, "\x1b\n\x00") {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
