@@ -200,6 +200,19 @@ func TestWatchPages(t *testing.T) {
 	if res, _ := r.get(t, "/security/images/alice/c/none:latest"); res.StatusCode != 404 {
 		t.Error(res.Status)
 	}
+	// A rule of the site holds on every way to the bytes.
+	boss := r.user(t, "boss", true)
+	if status, text := r.do(t, boss, "PUT", "/v1/watch/rules", `{"block":"high"}`); status != 200 {
+		t.Fatal(status, text)
+	}
+	for _, way := range []string{"/v1/imagefile/alice/c/k:latest?arch=amd64", "/v2/alice/c/k/blobs/sha256:" + r.digestOf(t)} {
+		if res, text := r.get(t, way); res.StatusCode != 403 || !strings.Contains(text, "the image is not served") || !strings.Contains(text, "corrected in 2") {
+			t.Errorf("%s: %s %.300q", way, res.Status, text)
+		}
+		if res, _ := r.get(t, way, "Authorization", "Bearer "+token); res.StatusCode != 200 {
+			t.Errorf("%s, for its owner: %s", way, res.Status)
+		}
+	}
 	// Metrics say how old the data is.
 	if text := r.metricsText(t); !strings.Contains(text, "singularity_watch_advisories_age_seconds") || !strings.Contains(text, `singularity_watch_images{state="done"} 1`) {
 		t.Error("no metrics of the watch")

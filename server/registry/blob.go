@@ -11,6 +11,7 @@ import (
 
 	"singularity/server/auth"
 	"singularity/server/library"
+	"singularity/server/route"
 	"singularity/server/store"
 )
 
@@ -75,7 +76,10 @@ func (s *Service) getBlob(r *request) error {
 	if _, err := s.sizeOf(ctx, k, sha); err != nil {
 		return err
 	}
-	if err := s.lib.Serves(ctx, k.ID, sha); err != nil {
+	var refused *route.Error
+	if err := s.lib.Serves(ctx, k.ID, sha); errors.As(err, &refused) && refused.Status == http.StatusForbidden {
+		return final{s.translate(err)}
+	} else if err != nil {
 		return err
 	}
 	var content io.ReadSeeker = strings.NewReader(emptyConfig)

@@ -201,6 +201,11 @@ func faultf(status int, code, format string, args ...any) *fault {
 	return &fault{status, code, fmt.Sprintf(format, args...)}
 }
 
+// final is a refusal that no log-in changes.
+type final struct{ *fault }
+
+func (f final) Unwrap() error { return f.fault }
+
 var errUnauthorized = &fault{http.StatusUnauthorized, "UNAUTHORIZED", "log in first"}
 
 // refuse answers with an error. Whoever has no account is asked to log in,
@@ -210,7 +215,8 @@ func (s *Service) refuse(r *request, err error) {
 	if !errors.As(err, &f) {
 		f = s.translate(err)
 	}
-	if c := auth.From(r.Context()); !c.Known() && (f.status == http.StatusNotFound && f.code == "NAME_UNKNOWN" || f.status == http.StatusForbidden) {
+	var last final
+	if c := auth.From(r.Context()); !c.Known() && !errors.As(err, &last) && (f.status == http.StatusNotFound && f.code == "NAME_UNKNOWN" || f.status == http.StatusForbidden) {
 		f = errUnauthorized
 	}
 	if f.status >= 500 {

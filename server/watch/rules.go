@@ -174,7 +174,7 @@ func (s *Service) judgeBy(r rules, i library.Stored, collection, whose string) e
 		if f.Level < r.Block {
 			break
 		}
-		if f.Ignored != "" || now.Before(s.since(f.ID, i.Image.UpdatedAt).Add(r.Grace)) {
+		if f.Ignored != "" || now.Before(s.since(f.ID, i.Image.UpdatedAt, now).Add(r.Grace)) {
 			continue
 		}
 		cure := "no correction is known yet"
@@ -187,13 +187,14 @@ func (s *Service) judgeBy(r rules, i library.Stored, collection, whose string) e
 	return nil
 }
 
-// since is when a fault of an image could be known: not before its push.
-func (s *Service) since(id string, pushed time.Time) time.Time {
+// since is when a fault of an image could be known: not before its push, and now if
+// nobody has noted it yet.
+func (s *Service) since(id string, pushed, now time.Time) time.Time {
 	s.ruling.mu.RLock()
 	first, ok := s.ruling.first[id]
 	s.ruling.mu.RUnlock()
 	if !ok {
-		first = s.now()
+		first = now
 	}
 	if pushed.After(first) {
 		return pushed
