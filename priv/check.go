@@ -128,36 +128,39 @@ func (c *checker) check() (drop int, err error) {
 	return drop, nil
 }
 
+// room tells whether n bytes at r lie in the memory.
+func (c *checker) room(r script.Ref, n int) bool {
+	return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
+}
+
 // shape checks what holds for all steps: that references lie in the memory, and
 // slots before their step.
 func (c *checker) shape() (drop int, err error) {
 	drop = -1
-	in := func(r script.Ref, n int) bool {
-		return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
+	words := func(n int, list ...script.Ref) bool {
+		return !slices.ContainsFunc(list, func(r script.Ref) bool { return r.Off()%8 != 0 || !c.room(r, 8*n) })
 	}
-	word := func(r script.Ref) bool { return in(r, 8) && r.Off()%8 == 0 }
 	for _, k := range c.Links {
-		if !word(k.At) || !in(k.To, 1) {
+		if !words(1, k.At) || !c.room(k.To, 1) {
 			return 0, refuse(0, "an address lies outside of its memory")
 		}
+	}
+	if p := c.Program; p != nil && (slices.ContainsFunc(p.Paths, func(r script.Ref) bool { return !c.room(r, 1) }) ||
+		!words(1, p.Argv, p.Envp) || p.Shell != 0 && !words(2, p.Shell) || p.Other != 0 && !words(1, p.Other)) {
+		return 0, refuse(0, "its program is not well formed")
 	}
 	for i := range c.Steps {
 		s := &c.Steps[i]
 		ok := s.Refs&s.Slots == 0 && i+1+int(max(s.SkipOK, s.SkipNo)) <= len(c.Steps)
 		for k, a := range s.Args {
-			if s.Refs&(1<<k) != 0 {
-				ok = ok && in(script.Ref(a), 1)
-			}
-			if s.Slots&(1<<k) != 0 {
-				ok = ok && a < uint64(i)
-			}
+			ok = ok && (s.Refs&(1<<k) == 0 || c.room(script.Ref(a), 1)) && (s.Slots&(1<<k) == 0 || a < uint64(i))
 		}
 		switch s.Op {
 		case script.OpCall, script.OpInit, script.OpIdle:
 		case script.OpEqual:
-			ok = ok && word(s.Mem[0]) && word(s.Mem[1])
+			ok = ok && s.Refs == 1<<2|1<<3 && words(1, script.Ref(s.Args[2]), script.Ref(s.Args[3]))
 		case script.OpStore:
-			ok = ok && word(s.Mem[0]) && s.Args[0] < uint64(i)
+			ok = ok && s.Refs == 1<<1 && s.Slots == 1 && words(1, script.Ref(s.Args[1]))
 		case script.OpExec:
 			ok = ok && c.Program != nil && i == len(c.Steps)-1
 		case script.OpDrop:
@@ -284,14 +287,9 @@ func (c *checker) step(i int) error {
 // compare notes that a file was found to be an image of the request.
 func (c *checker) compare(i int) {
 	s := &c.Steps[i]
-	of, ok := c.stat[s.Mem[0].Mem()]
-	if !ok || s.Mem[0].Mem() != s.Mem[1].Mem() || s.Mem[0].Off() != 0 || s.Mem[1].Off() != 8 || !c.surely(i) {
-		return
-	}
-	for _, im := range c.images {
-		if im == [2]uint64{s.Args[0], s.Args[1]} {
-			c.res[of].image = true
-		}
+	a, b := script.Ref(s.Args[2]), script.Ref(s.Args[3])
+	if of, ok := c.stat[a.Mem()]; ok && a.Mem() == b.Mem() && a.Off() == 0 && b.Off() == 8 && c.surely(i) && slices.Contains(c.images, [2]uint64(s.Args[:2])) {
+		c.res[of].image = true
 	}
 }
 

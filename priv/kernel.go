@@ -89,20 +89,18 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 	return h.mountLoop(f, k, c)
 }
 
-// mounted gives a mount its number. Like all that have one it lies above the
-// numbers until then, so that none takes its place.
+// mounted gives a mount its number.
 func (h *helper) mounted(k *Kernel, c *checker, fd int, err error) error {
 	if err != nil {
 		return err
 	}
-	top := k.Mount
-	for n := range h.fds {
-		top = max(top, n)
-	}
 	defer unix.Close(fd)
-	h.fds[k.Mount], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, top+1)
-	c.numbers[k.Mount], c.kernel = true, k.Mount
-	return err
+	if fd, err = h.keep(fd); err != nil {
+		return err
+	}
+	delete(h.fds, fd)
+	h.fds[k.Mount], c.numbers[k.Mount], c.kernel = fd, true, k.Mount
+	return nil
 }
 
 func (h *helper) mountLoop(f *os.File, k *Kernel, c *checker) error {
@@ -231,14 +229,11 @@ func (h *helper) linger(mount int) {
 	p := &script.Script{}
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(0), script.Int(mount-1), script.Int(0))
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(mount+1), script.Uint(1<<32-1), script.Int(0))
-	uid := script.Int(h.uid)
-	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
-	prctl(p, unix.PR_SET_DUMPABLE, 0)
+	h.take(p, h.uid)
 	setCaps(p, 0, 0, 0)
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("wait", unix.SYS_NANOSLEEP, p.Words([]uint64{lingerTime, 0}), script.Int(0))
-	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
-	p.Fork(0, mount) // without it the next start is slower
+	script.Fork(0, mount, p.All()) // without it the next start is slower
 }
 
 // sameLoop reads back what a loop device shows.
@@ -265,17 +260,10 @@ func mountBlock(device string) (int, error) {
 		return -1, &KernelError{err.Error()}
 	}
 	defer unix.Close(fs)
-	err = unix.FsconfigSetString(fs, "source", device)
-	if err == nil {
-		err = unix.FsconfigSetFlag(fs, "ro")
+	fd := -1
+	if err = errors.Join(unix.FsconfigSetString(fs, "source", device), unix.FsconfigSetFlag(fs, "ro"), unix.FsconfigCreate(fs)); err == nil {
+		fd, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	}
-	if err == nil {
-		err = unix.FsconfigCreate(fs)
-	}
-	if err != nil {
-		return -1, &KernelError{err.Error()}
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	if err != nil {
 		return -1, &KernelError{err.Error()}
 	}

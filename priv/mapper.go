@@ -139,7 +139,7 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), p.Words([]uint64{1<<64 - 1}), script.Int(0), script.Int(8))
 	p.Call("become root's", unix.SYS_SETRESUID, script.Int(0), script.Int(0), script.Int(0))
-	limit(p, unix.RLIMIT_CPU, 1<<64-1)
+	p.Call("use all the time it takes", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_CPU), p.Words([]uint64{1<<64 - 1, 1<<64 - 1}), script.Int(0))
 	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
 	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
 	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
@@ -148,7 +148,7 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	p.Optional(p.Call("hand it over", unix.SYS_DUP3, fd.Arg(), script.Int(int(dev.Fd())), script.Int(unix.O_CLOEXEC)))
 	ask("have it removed", unix.DM_DEV_REMOVE, d.request(unix.DM_DEFERRED_REMOVE))
 	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
-	pid, err := p.Fork(unix.CLONE_FILES, int(dev.Fd()))
+	pid, err := script.Fork(unix.CLONE_FILES, int(dev.Fd()), p.All())
 	if err == nil {
 		err = wait(pid)
 	}

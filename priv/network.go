@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/conf"
-	"singularity/linux/script"
 )
 
 // KeeperName is the name of the program that keeps networks, beside the helper.
@@ -87,15 +86,11 @@ func (h *helper) network(r *Request) (*Answer, error) {
 // mayNetwork tells whether the caller is one of those that may use networks of the
 // administrator.
 func (h *helper) mayNetwork() error {
-	if name := nameOf(users, h.uid); name != "" && slices.Contains(h.conf.AllowNetUsers, name) {
-		return nil
+	v, err := h.rights()
+	if err == nil && !v.Nets {
+		err = errors.New("singularity.conf names neither the caller nor a group of the caller's: allow net users, allow net groups")
 	}
-	for _, g := range append(h.groups, h.gid) {
-		if name := nameOf(groups, g); name != "" && slices.Contains(h.conf.AllowNetGroups, name) {
-			return nil
-		}
-	}
-	return errors.New("singularity.conf names neither the caller nor a group of the caller's: allow net users, allow net groups")
+	return err
 }
 
 // netWords returns what the keeper is told of a network behind its name.
@@ -110,11 +105,7 @@ func (h *helper) netWords(n *Net) (string, error) {
 	if n.IP != "" {
 		words = append(words, "IP="+n.IP)
 	}
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	if err != nil {
-		return "", err
-	}
-	lowest, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	lowest, err := strconv.Atoi(strings.Join(field("/proc/sys/net/ipv4/ip_unprivileged_port_start", ""), ""))
 	if err != nil {
 		return "", err
 	}
@@ -122,7 +113,7 @@ func (h *helper) netWords(n *Net) (string, error) {
 		if int(p.Host) < lowest || p.Host == 0 || p.Container == 0 {
 			return "", errors.New("ports of the host below " + strconv.Itoa(lowest) + " are for root (net.ipv4.ip_unprivileged_port_start)")
 		}
-		if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
+		if !slices.Contains([]string{"tcp", "udp", "sctp"}, p.Protocol) {
 			return "", errRequest
 		}
 		words = append(words, "portmap="+strconv.Itoa(int(p.Host))+":"+strconv.Itoa(int(p.Container))+"/"+p.Protocol)
@@ -146,42 +137,32 @@ func becomeRoot() error {
 // netns opens the network namespace that a container shall begin in, nil for none:
 // one that the keeper made for the caller, or one whose path the administrator
 // names.
-func (h *helper) netns(s *Start) (*os.File, error) {
-	path := ""
+func (h *helper) netns(name string) (*os.File, error) {
+	path := name
 	switch {
-	case s.Network != "" && s.NetnsPath != "":
-		return nil, errRequest
-	case s.Network != "":
-		id, mine := strings.CutPrefix(s.Network, "u"+strconv.Itoa(h.uid)+"-")
-		if !mine || id == "" || strings.Trim(id, "0123456789abcdef") != "" {
-			return nil, errors.New("no network " + strconv.Quote(s.Network) + " is the caller's")
-		}
-		path = Networks + "/" + s.Network + "/net"
-	case s.NetnsPath != "":
-		if err := h.mayNetwork(); err != nil {
-			return nil, err
-		}
-		if !slices.Contains(h.conf.AllowNetnsPaths, s.NetnsPath) {
-			return nil, errors.New("singularity.conf does not name the network namespace " + strconv.Quote(s.NetnsPath) + ": allow netns paths")
-		}
-		path = s.NetnsPath
-	default:
+	case name == "":
 		return nil, nil
+	case !strings.HasPrefix(name, "/"):
+		id, mine := strings.CutPrefix(name, "u"+strconv.Itoa(h.uid)+"-")
+		if !mine || id == "" || strings.Trim(id, "0123456789abcdef") != "" {
+			return nil, errors.New("no network " + strconv.Quote(name) + " is the caller's")
+		}
+		path = Networks + "/" + name + "/net"
+	case !slices.Contains(h.conf.AllowNetnsPaths, name):
+		return nil, errors.New("singularity.conf does not name the network namespace " + strconv.Quote(name) + ": allow netns paths")
 	}
 	f, err := conf.OpenOwned(path)
 	if err != nil {
 		return nil, err
 	}
-	if kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+	if kind, e := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); e != nil || kind != unix.CLONE_NEWNET {
+		err = errors.New(path + " is no network namespace")
+	} else if path == name {
+		err = h.mayNetwork()
+	}
+	if err != nil {
 		f.Close()
-		return nil, errors.New(path + " is no network namespace")
+		return nil, err
 	}
 	return f, nil
-}
-
-// joinNet adds the change to a network namespace.
-func (h *helper) joinNet(p *script.Script, fd int, permitted uint64) {
-	setCaps(p, capMounts, permitted, 0)
-	p.Call("join the network namespace", unix.SYS_SETNS, script.Int(fd), script.Int(unix.CLONE_NEWNET))
-	setCaps(p, 0, permitted, 0)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf"
 )
 
@@ -41,7 +43,9 @@ func TestNetWords(t *testing.T) {
 	}
 }
 
-func TestMayNetwork(t *testing.T) {
+// TestRights: what the files give to the caller, by names that are compared whole.
+func TestRights(t *testing.T) {
+	caps := &conf.Capabilities{Users: map[string][]string{"root": {"net_raw"}}, Groups: map[string][]string{"disk": {"CAP_CHOWN"}}}
 	for _, c := range []struct {
 		users, groups []string
 		ok            bool
@@ -49,10 +53,16 @@ func TestMayNetwork(t *testing.T) {
 		{nil, nil, false}, {[]string{"root"}, nil, true}, {nil, []string{"root"}, true}, {[]string{"roo", "roott", "toor"}, []string{"roo", "daemon"}, false},
 		{[]string{"x", "root"}, nil, true}, {[]string{""}, []string{""}, false},
 	} {
-		h := &helper{conf: &conf.Config{AllowNetUsers: c.users, AllowNetGroups: c.groups}} // of root
-		if err := h.mayNetwork(); (err == nil) != c.ok {
-			t.Errorf("%+v: %v", c, err)
+		v := given("root", []string{"root"}, caps, &conf.Config{AllowNetUsers: c.users, AllowNetGroups: c.groups})
+		if v.Nets != c.ok || v.Caps != 1<<unix.CAP_NET_RAW {
+			t.Errorf("%+v: %+v", c, v)
 		}
+	}
+	if v := given("x", []string{"disk", "roo"}, caps, &conf.Config{}); v.Caps != 1<<unix.CAP_CHOWN {
+		t.Errorf("%+v", v)
+	}
+	if v := Rights(1<<30, nil); v.OK || v.Text == "" {
+		t.Errorf("nobody: %+v", v)
 	}
 }
 
@@ -60,17 +70,14 @@ func TestMayNetwork(t *testing.T) {
 func TestNetnsRefuses(t *testing.T) {
 	h := &helper{uid: 1000, conf: &conf.Config{AllowNetUsers: []string{"root"}, AllowNetnsPaths: []string{"/proc/self/ns/net", "/etc/passwd"}}}
 	for _, id := range []string{"u100-ab", "u10000-ab", "u1000-../x", "u1000", "u1000-", "../u1000-ab", "u1000-AB", "u1000-ab/../../x"} {
-		if f, err := h.netns(&Start{Network: id}); err == nil || f != nil || !strings.Contains(err.Error(), "is the caller's") {
+		if f, err := h.netns(id); err == nil || f != nil || !strings.Contains(err.Error(), "is the caller's") {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
 	h.uid = 0
 	for path, want := range map[string]string{"/proc/2/ns/net": "allow netns paths", "/proc/self/ns/net": "must be owned by root: it is a link", "/etc/passwd": "is no network namespace"} {
-		if f, err := h.netns(&Start{NetnsPath: path}); err == nil || f != nil || !strings.Contains(err.Error(), want) {
+		if f, err := h.netns(path); err == nil || f != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", path, err)
 		}
-	}
-	if _, err := h.netns(&Start{Network: "u0-ab", NetnsPath: "/x"}); err != errRequest {
-		t.Error(err)
 	}
 }

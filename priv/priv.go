@@ -198,15 +198,10 @@ func (h *helper) receive() (*Request, error) {
 		return nil, err
 	}
 	b := make([]byte, size)
-	for got := 0; got < len(b); {
-		n, err := unix.Read(socketFD, b[got:])
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || err != nil {
+	for got := 0; got < len(b); got += max(n, 0) {
+		if n, err = unix.Read(socketFD, b[got:]); n == 0 || err != nil && err != unix.EINTR {
 			return nil, errRequest
 		}
-		got += n
 	}
 	r, err := Decode(b)
 	if err != nil {
@@ -215,19 +210,12 @@ func (h *helper) receive() (*Request, error) {
 	return r, h.number(r, fds)
 }
 
-func parseRights(b []byte) (fds []int, err error) {
+func parseRights(b []byte) ([]int, error) {
 	list, err := unix.ParseSocketControlMessage(b)
-	if err != nil {
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	for i := range list {
-		got, err := unix.ParseUnixRights(&list[i])
-		if err != nil {
-			return nil, err
-		}
-		fds = append(fds, got...)
-	}
-	return fds, nil
+	return unix.ParseUnixRights(&list[0])
 }
 
 // number moves the descriptors above all numbers that the request uses.

@@ -63,11 +63,10 @@ type Start struct {
 	Images []Image
 	// Kernel, if not nil, is the image that the kernel shall mount.
 	Kernel *Kernel
-	// Network is the network namespace that the container begins in, as the keeper
-	// that a NetVerb made calls it; NetnsPath one that the administrator names. At
-	// most one of them is not empty.
-	Network, NetnsPath string
-	Steps              *script.Listing
+	// Network is the network namespace that the container begins in, if not empty: as
+	// the keeper that a NetVerb made calls it, or a path that the administrator names.
+	Network string
+	Steps   *script.Listing
 }
 
 // Kernel asks for a mount by the kernel of the squashfs in an image.
@@ -141,7 +140,6 @@ func (c *codec) start(r *Request) {
 		c.flag(&k.Tree)
 	})
 	c.text(&s.Network)
-	c.text(&s.NetnsPath)
 	c.listing(s.Steps)
 }
 
@@ -153,10 +151,10 @@ func (c *codec) listing(l *script.Listing) {
 	})
 	list(c, &l.Steps, c.step)
 	optional(c, &l.Program, func(p *script.Program) {
-		for _, words := range []*[]string{&p.Paths, &p.Args, &p.Env, &p.OtherArgs} {
-			list(c, words, c.text)
+		list(c, &p.Paths, func(r *script.Ref) { num(c, r) })
+		for _, r := range []*script.Ref{&p.Argv, &p.Envp, &p.Shell, &p.Other} {
+			num(c, r)
 		}
-		c.text(&p.Shell)
 		num(c, &p.OtherFD)
 	})
 }
@@ -173,9 +171,6 @@ func (c *codec) step(s *script.Step) {
 	num(c, &s.Expect)
 	for i := range s.Args {
 		num(c, &s.Args[i])
-	}
-	for i := range s.Mem {
-		num(c, &s.Mem[i])
 	}
 }
 

@@ -110,14 +110,33 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("a request has two forms")
 		}
 		// Whatever the steps are, looking at them does no harm, and what passes
-		// can be made into a script.
-		c := newChecker(r.Start.Steps)
-		if _, err := c.check(); err != nil {
+		// refers to nothing outside of its memory.
+		l := r.Start.Steps
+		if _, err := newChecker(l).check(); err != nil {
 			return
 		}
-		m := new(script.Script).NewMaker(r.Start.Steps)
-		for range r.Start.Steps.Steps {
-			m.Add(1 << 21)
+		in := func(r script.Ref, n int) { _ = l.Memory[r.Mem()][r.Off():][:n] }
+		for _, k := range l.Links {
+			in(k.At, 8)
+			in(k.To, 1)
+		}
+		for _, s := range l.Steps {
+			for k, a := range s.Args {
+				if s.Refs&(1<<k) != 0 {
+					in(script.Ref(a), 1)
+				}
+			}
+			if s.Op == script.OpEqual {
+				in(script.Ref(s.Args[2]), 8)
+				in(script.Ref(s.Args[3]), 8)
+			}
+		}
+		if p := l.Program; p != nil {
+			in(p.Argv, 8)
+			in(p.Envp, 8)
+			if p.Shell != 0 {
+				in(p.Shell, 16)
+			}
 		}
 	})
 }

@@ -25,6 +25,7 @@ import (
 type classic struct {
 	attach, old uintptr // addresses of paths: where the stage is mounted at first, and the host's tree in it
 	tree        uintptr // that of "/h"
+	paths       [][]byte
 	stage       uintptr // its descriptor; 0 before the first call
 	next        uintptr // number of the next directory
 	last        uintptr // no descriptor above this is open
@@ -58,7 +59,8 @@ func NewMounts() bool {
 // Classic has the script do without the calls that NewMounts asks for. The
 // directory attach is covered for a moment.
 func (s *Script) Classic(attach string) {
-	s.classic = &classic{attach: s.Str(attach).v, old: s.Str(attach + "/" + stageName).v, tree: s.Str("/" + stageName).v}
+	path := func(text string) uintptr { return s.at(Ref(s.Str(text).v)) }
+	s.classic = &classic{attach: path(attach), old: path(attach + "/" + stageName), tree: path("/" + stageName), paths: s.Memory}
 }
 
 // IsClassic tells whether Classic was called.
@@ -67,7 +69,6 @@ func (s *Script) IsClassic() bool { return s.classic != nil }
 // Continue has s go on where old ended, which failed: what old made is there.
 func (s *Script) Continue(old *Script) {
 	s.classic = old.classic
-	s.keep = append(s.keep, old)
 }
 
 // bound notes which descriptors can be open, in this process and by the steps.
@@ -81,28 +82,16 @@ func (c *classic) bound(steps int) {
 	c.last += uintptr(2 * steps)
 }
 
-// step makes a step if it is a call that this kernel lacks. The helper, whose steps
-// raise capabilities, has none of these.
+// old makes the call nr with the arguments a, if it is one of those that are
+// missing. The helper, whose steps raise capabilities, has none of these.
 //
 //go:norace
 //go:nosplit
-//go:noinline
-func (c *classic) step(s *step, res []uintptr) (r uintptr, e syscall.Errno, ours bool) {
-	a := s.a
-	for k := range a {
-		if s.ref&(1<<k) != 0 {
-			a[k] = res[a[k]]
-		}
+func (s *Script) old(nr uintptr, a *[6]uintptr) (r uintptr, e syscall.Errno, ours bool) {
+	c := s.classic
+	if c == nil {
+		return 0, 0, false
 	}
-	return c.call(s.nr, &a)
-}
-
-// call makes the call nr with the arguments a, if it is one of those that may be
-// missing.
-//
-//go:norace
-//go:nosplit
-func (c *classic) call(nr uintptr, a *[6]uintptr) (r uintptr, e syscall.Errno, ours bool) {
 	switch nr {
 	case unix.SYS_FSOPEN:
 		r, e = c.fsopen(a[0])
