@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -263,22 +264,25 @@ func (c *checker) fd(i, k int) bool {
 // fails.
 func (c *checker) surely(i int) bool { return !c.skipped[i] && !c.Steps[i].Ignore }
 
+// notAllowed is why most steps are refused.
+const notAllowed = "its arguments are not allowed"
+
 // step checks step i, and notes what it raises and what its result is.
 func (c *checker) step(i int) error {
-	s := &c.Steps[i]
-	switch s.Op {
+	reason := "it must come behind the mark"
+	switch c.Steps[i].Op {
 	case script.OpEqual:
 		c.compare(i)
 		return nil
 	case script.OpCall:
-	default:
-		return refuse(i, "it must come behind the mark")
+		shape, plain := plainCalls(c.Steps[i].Nr)
+		if reason = ""; !plain {
+			reason = c.privileged(i)
+		} else if !c.plain(i, shape) {
+			reason = notAllowed
+		}
 	}
-	ok, reason := c.plain(i)
-	if !ok && reason == "" {
-		ok, reason = c.privileged(i)
-	}
-	if !ok {
+	if reason != "" {
 		return refuse(i, reason)
 	}
 	return nil
@@ -293,66 +297,76 @@ func (c *checker) compare(i int) {
 	}
 }
 
-// plain checks the calls that need no privilege: what they do is done with the
-// caller's rights. The reason is empty if the call is none of these.
-func (c *checker) plain(i int) (ok bool, reason string) {
-	text := func(k int) bool { _, ok := c.text(i, k); return ok }
-	r := &c.res[i]
-	switch c.Steps[i].Nr {
+// plainCalls tells whether a call needs no privilege: what it does is done with the
+// caller's rights. It returns what the arguments are: a descriptor (f) or a text (t).
+func plainCalls(nr uint16) (shape string, plain bool) {
+	switch nr {
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_MKDIRAT:
+		return "ft", true
+	case unix.SYS_SYMLINKAT:
+		return "tft", true
+	case unix.SYS_STATFS:
+		return "t", true
+	case unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCHDIR, unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_PREAD64, unix.SYS_DUP:
+		return "f", true
+	case unix.SYS_SOCKET, unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
+		return "", true
+	}
+	return "", false
+}
+
+// plain checks one of them.
+func (c *checker) plain(i int, shape string) bool {
+	s, r := &c.Steps[i], &c.res[i]
+	for k, what := range shape {
+		if _, text := c.text(i, k); what == 't' && !text || what == 'f' && !c.fd(i, k) {
+			return false
+		}
+	}
+	switch s.Nr {
 	case unix.SYS_OPENAT:
-		ok = c.fd(i, 0) && text(1)
 		r.kind = file
 		if name, _ := c.text(i, 1); c.made(i, 0) && !strings.Contains(name, "/") && name != ".." {
 			r.kind = inside
 		}
 	case unix.SYS_OPENAT2:
 		how := c.words(i, 2, 3)
-		ok = c.fd(i, 0) && text(1) && how != nil && c.num(i, 3) == 24
+		if how == nil || c.num(i, 3) != 24 {
+			return false
+		}
 		r.kind = file
-		if ok && c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
+		if c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
 			r.kind = inside
 		}
-	case unix.SYS_MKDIRAT:
-		ok = c.fd(i, 0) && text(1)
-	case unix.SYS_SYMLINKAT:
-		ok = text(0) && c.fd(i, 1) && text(2)
 	case unix.SYS_WRITE:
 		n := c.num(i, 2)
-		ok = c.fd(i, 0) && n < 1<<31 && c.in(i, 1, int(n)) != nil
-	case unix.SYS_CLOSE:
-		ok = c.fd(i, 0)
+		return n < 1<<31 && c.in(i, 1, int(n)) != nil
 	case unix.SYS_FCHDIR:
-		ok = c.fd(i, 0)
 		if c.dir = -1; c.slot(i, 0).kind == tree && c.surely(i) {
-			c.dir = int(c.Steps[i].Args[0])
+			c.dir = int(s.Args[0])
 		}
 	case unix.SYS_FSTAT:
-		ok = c.fd(i, 0) && c.out(i, 1, 144)
-		if ok && c.slot(i, 0).kind == file && c.surely(i) {
-			c.stat[script.Ref(c.Steps[i].Args[1]).Mem()] = int(c.Steps[i].Args[0])
+		if c.slot(i, 0).kind == file && c.surely(i) {
+			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
-	case unix.SYS_FSTATFS:
-		ok = c.fd(i, 0) && c.out(i, 1, 120)
-	case unix.SYS_STATFS:
-		ok = text(0) && c.out(i, 1, 120)
+		return c.out(i, 1, 144)
+	case unix.SYS_FSTATFS, unix.SYS_STATFS:
+		return c.out(i, 1, 120)
 	case unix.SYS_PREAD64:
-		ok = c.fd(i, 0) && c.out(i, 1, c.num(i, 2))
+		return c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
-		ok = c.fd(i, 0)
-		if r.kind = file; ok && c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
+		if r.kind = file; c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
 			*r = result{kind: tree, fs: "squashfs", restricted: true}
 		}
 	case unix.SYS_SOCKET:
-		ok = c.num(i, 0) == unix.AF_INET
 		if r.kind = file; c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
+		return c.num(i, 0) == unix.AF_INET
 	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
-		ok = c.Steps[i].Refs == 0
-	default:
-		return false, ""
+		return s.Refs == 0
 	}
-	return ok, "its arguments are not well formed"
+	return true
 }
 
 // made tells whether argument k is in a file system that the script made.
@@ -361,14 +375,24 @@ func (c *checker) made(i, k int) bool {
 	return r.kind == inside || r.kind == tree && r.fs != ""
 }
 
-// privileged checks the calls that need a capability.
-func (c *checker) privileged(i int) (ok bool, reason string) {
+// privileged checks the calls that need a capability. It returns why one is refused.
+func (c *checker) privileged(i int) string {
 	s := &c.Steps[i]
 	s.Raise = capMounts
-	reason = "its arguments are not allowed"
+	ok := false
 	switch s.Nr {
 	case unix.SYS_UNSHARE:
-		ok, reason = c.namespaces(i)
+		return c.namespaces(i)
+	case unix.SYS_FSOPEN:
+		return c.fsopen(i)
+	case unix.SYS_FSCONFIG:
+		return c.fsconfig(i)
+	case unix.SYS_OPEN_TREE:
+		return c.openTree(i)
+	case unix.SYS_FSMOUNT:
+		ok = c.fsmount(i)
+	case unix.SYS_MOUNT_SETATTR:
+		ok = c.setattr(i)
 	case unix.SYS_SETHOSTNAME:
 		n := c.num(i, 1)
 		ok = c.unshare&unix.CLONE_NEWUTS != 0 && n <= 64 && c.in(i, 0, int(n)) != nil
@@ -376,24 +400,13 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 		s.Raise = capNetwork
 		w := c.words(i, 2, 5)
 		ok = c.slot(i, 0).kind == socket && c.num(i, 1) == unix.SIOCSIFFLAGS && w != nil && w[0] == 'l'|'o'<<8 && w[1] == 0 && w[2]&(1<<16-1) == unix.IFF_UP|unix.IFF_RUNNING
-	case unix.SYS_FSOPEN:
-		ok, reason = c.fsopen(i)
-	case unix.SYS_FSCONFIG:
-		ok, reason = c.fsconfig(i)
-	case unix.SYS_FSMOUNT:
-		ok = c.fsmount(i)
-	case unix.SYS_OPEN_TREE:
-		ok, reason = c.openTree(i)
-	case unix.SYS_MOUNT_SETATTR:
-		ok = c.setattr(i)
 	case unix.SYS_MOVE_MOUNT:
 		from := c.slot(i, 0)
 		name, named := c.text(i, 3)
-		if c.slot(i, 2).kind == tree {
-			c.placed[place{s.Args[2], name}] = *from
-			if !c.surely(i) {
-				c.placed[place{s.Args[2], name}] = result{}
-			}
+		if at := (place{s.Args[2], name}); c.slot(i, 2).kind == tree && c.surely(i) {
+			c.placed[at] = *from
+		} else {
+			delete(c.placed, at)
 		}
 		ok = from.kind == tree && from.restricted && c.is(i, 1, "") && c.fd(i, 2) && named && c.num(i, 4)&^(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH) == 0
 	case unix.SYS_PIVOT_ROOT:
@@ -407,76 +420,77 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 		s.Raise = capChroot
 		_, ok = c.text(i, 0)
 	default:
-		reason = "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
+		return "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
 	}
-	return ok, reason
+	return unless(ok, notAllowed)
 }
 
-func (c *checker) namespaces(i int) (bool, string) {
+// unless returns the reason if something does not hold.
+func unless(ok bool, reason string) string {
+	if ok {
+		return ""
+	}
+	return reason
+}
+
+// says is the reason that the administrator's configuration is.
+func says(ok bool, directive, value string) string {
+	return unless(ok, "singularity.conf says: "+directive+" = "+value)
+}
+
+func (c *checker) namespaces(i int) string {
 	flags := c.num(i, 0)
-	switch {
-	case flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) != 0 || !c.surely(i):
-		return false, "its namespaces are not allowed"
-	case flags&unix.CLONE_NEWIPC != 0 && !c.conf.AllowIPCNS:
-		return false, "singularity.conf says: allow ipc ns = no"
-	case flags&unix.CLONE_NEWUTS != 0 && !c.conf.AllowUTSNS:
-		return false, "singularity.conf says: allow uts ns = no"
-	}
 	c.unshare |= flags
-	return true, ""
+	return cmp.Or(unless(flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) == 0 && c.surely(i), "its namespaces are not allowed"),
+		says(flags&unix.CLONE_NEWIPC == 0 || c.conf.AllowIPCNS, "allow ipc ns", "no"), says(flags&unix.CLONE_NEWUTS == 0 || c.conf.AllowUTSNS, "allow uts ns", "no"))
 }
 
-func (c *checker) fsopen(i int) (bool, string) {
+func (c *checker) fsopen(i int) string {
 	r := &c.res[i]
 	r.kind, r.options = fsys, map[string]string{}
 	r.fs, _ = c.text(i, 0)
 	switch r.fs {
 	case "tmpfs", "devpts":
+		return ""
 	case "ramfs": // which has no limits
-		return c.conf.MemoryFSType == "ramfs", "singularity.conf says: memory fs type = tmpfs"
+		return says(c.conf.MemoryFSType == "ramfs", "memory fs type", "tmpfs")
 	case "fuse":
-		if c.strict {
-			return false, strictly
-		}
+		return unless(!c.strict, strictly)
 	case "proc":
-		return c.pid, "it shows the processes of the host"
+		return unless(c.pid, "it shows the processes of the host")
 	case "mqueue":
-		return c.unshare&unix.CLONE_NEWIPC != 0, "it shows the message queues of the host"
+		return unless(c.unshare&unix.CLONE_NEWIPC != 0, "it shows the message queues of the host")
 	case "overlay":
-		return c.conf.EnableOverlay != "no", "singularity.conf says: enable overlay = no"
-	default:
-		return false, "the file system " + strconv.Quote(r.fs) + " is not allowed"
+		return says(c.conf.EnableOverlay != "no", "enable overlay", "no")
 	}
-	return true, ""
+	return "the file system " + strconv.Quote(r.fs) + " is not allowed"
 }
 
-func (c *checker) fsconfig(i int) (bool, string) {
+func (c *checker) fsconfig(i int) string {
 	r := c.slot(i, 0)
 	key, _ := c.text(i, 2)
 	value, isText := c.text(i, 3)
 	switch cmd := c.num(i, 1); {
 	case r.kind != fsys:
-		return false, "it is no file system"
+		return "it is no file system"
 	case cmd == unix.FSCONFIG_CMD_CREATE:
 		if _, ok := r.options["userxattr"]; r.fs == "overlay" && !ok {
-			return false, "an overlay must have userxattr"
+			return "an overlay must have userxattr"
 		}
 		if r.options["upperdir"] != "" {
 			if !c.inMemory(r) {
-				return false, "only a layer in memory can be written to"
+				return "only a layer in memory can be written to"
 			}
 			c.Steps[i].Raise |= capOverlay
 		}
-		return c.num(i, 2) == 0 && c.num(i, 3) == 0, "its arguments are not allowed"
-	case cmd == unix.FSCONFIG_SET_FLAG && c.num(i, 3) == 0, cmd == unix.FSCONFIG_SET_STRING && isText:
-	default:
-		return false, "its arguments are not allowed"
-	}
-	if r.fs == "overlay" && !c.surely(i) {
-		return false, "an option of an overlay must not be left out"
+		return unless(c.num(i, 2) == 0 && c.num(i, 3) == 0, notAllowed)
+	case (cmd != unix.FSCONFIG_SET_FLAG || c.num(i, 3) != 0) && (cmd != unix.FSCONFIG_SET_STRING || !isText):
+		return notAllowed
+	case r.fs == "overlay" && !c.surely(i):
+		return "an option of an overlay must not be left out"
 	}
 	r.options[key] = value
-	return c.option(r.fs, key, value), "the option " + key + "=" + value + " is not allowed for " + r.fs
+	return unless(c.option(r.fs, key, value), "the option "+key+"="+value+" is not allowed for "+r.fs)
 }
 
 // inMemory tells whether the overlay r writes to memory alone, and all its layers
@@ -532,27 +546,24 @@ func (c *checker) fsmount(i int) bool {
 
 // openTree checks the copy of a mount. One of a mount of the host is recursive,
 // or it would show what lies below mounts.
-func (c *checker) openTree(i int) (bool, string) {
+func (c *checker) openTree(i int) string {
 	path, ok := c.text(i, 1)
 	flags := c.num(i, 2)
 	recursive := flags&unix.AT_RECURSIVE != 0
 	r, from := &c.res[i], c.slot(i, 0)
 	*r = result{kind: tree, recursive: recursive}
-	own := c.made(i, 0) && !strings.HasPrefix(path, "/") && !strings.Contains(path, "..")
 	switch {
 	case !ok || !c.fd(i, 0) || flags&unix.OPEN_TREE_CLONE == 0 || flags>>32 != 0:
-		return false, "its arguments are not allowed"
-	case own:
+		return notAllowed
+	case c.made(i, 0) && !strings.HasPrefix(path, "/") && !strings.Contains(path, ".."):
 		r.fs, r.restricted = "part", true // of a mount that the script made
-		return true, ""
+		return ""
 	case !recursive:
-		return false, "a mount of the host must be taken with what is mounted in it"
+		return "a mount of the host must be taken with what is mounted in it"
 	case c.strict && from.kind == file && !from.image:
-		return false, "the directory is not the image that was checked"
-	case c.num(i, 0) == cwd && !c.conf.UserBindControl && !c.ofSite(path):
-		return false, "singularity.conf says: user bind control = no"
+		return "the directory is not the image that was checked"
 	}
-	return true, ""
+	return says(c.num(i, 0) != cwd || c.conf.UserBindControl || c.ofSite(path), "user bind control", "no")
 }
 
 // ofSite tells whether the administrator has path bound in every container.

@@ -4,48 +4,44 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"singularity/conf"
 )
 
 // TestNetWords: SC-096, SC-097: the lists are compared whole, and what reaches the
 // keeper has no form but that of a name, an address and ports.
 func TestNetWords(t *testing.T) {
-	ok := []Port{{8080, 80, "tcp"}, {8081, 81, "udp"}}
 	for _, c := range []struct {
 		allow []string
 		n     Net
-		want  string // of the words, or of the error behind "!"
+		want  string // of the error
 	}{
-		{nil, Net{Name: "bridge"}, "!allow net networks"},
-		{[]string{}, Net{Name: ""}, "!allow net networks"},
-		{[]string{"bridg", "bridge2", "ridge"}, Net{Name: "bridge"}, "!allow net networks"},
+		{nil, Net{Name: "bridge"}, "allow net networks"},
+		{[]string{}, Net{Name: ""}, "allow net networks"},
+		{[]string{"bridg", "bridge2", "ridge"}, Net{Name: "bridge"}, "allow net networks"},
 		{[]string{"a", "bridge"}, Net{Name: "bridge"}, ""},
-		{[]string{"a", "bridge"}, Net{Name: "a,bridge"}, "!allow net networks"},
-		{[]string{"../x"}, Net{Name: "../x"}, "!allow net networks"},
-		{[]string{"a"}, Net{Name: "a", IP: "10.0.0.1", Ports: ok}, "IP=10.0.0.1;portmap=8080:80/tcp;portmap=8081:81/udp"},
-		{[]string{"a"}, Net{Name: "a", IP: "10.0.0.1;K=V"}, "!not well formed"},
-		{[]string{"a"}, Net{Name: "a", Ports: []Port{{8080, 80, "tcp;K=V"}}}, "!not well formed"},
-		{[]string{"a"}, Net{Name: "a", Ports: []Port{{80, 80, "tcp"}}}, "!are for root"},
-		{[]string{"a"}, Net{Name: "a", Ports: []Port{{8080, 0, "tcp"}}}, "!are for root"},
-		{[]string{"a"}, Net{Name: "a", Ports: make([]Port, maxPorts+1)}, "!not well formed"},
+		{[]string{"a", "bridge"}, Net{Name: "a,bridge"}, "allow net networks"},
+		{[]string{"../x"}, Net{Name: "../x"}, "allow net networks"},
+		{[]string{"a"}, Net{"a", "IP=10.0.0.1;portmap=8080:80/tcp;portmap=8081:81/udp"}, ""},
+		{[]string{"a"}, Net{"a", "IP=10.0.0.1;K=V"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "IP=10.0.0.1; portmap=8080:80/tcp"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "IP="}, "not well formed"},
+		{[]string{"a"}, Net{"a", ";"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "portmap=+8080:80/tcp"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "portmap=8080:80/tcp\nIP=1"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "portmap=80800:80/tcp"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "portmap=8080:80/icmp"}, "not well formed"},
+		{[]string{"a"}, Net{"a", "portmap=80:80/tcp"}, "are for root"},
+		{[]string{"a"}, Net{"a", "portmap=8080:0/tcp"}, "are for root"},
+		{[]string{"a"}, Net{"a", strings.Repeat("portmap=8080:80/tcp;", maxPorts+2)}, "not well formed"},
 	} {
-		h := &helper{conf: &conf.Config{AllowNetNetworks: c.allow}}
-		got, err := h.netWords(&c.n)
-		if want, refused := strings.CutPrefix(c.want, "!"); refused {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%+v: %q, %v, want %q", c.n, got, err, c.want)
-			}
-		} else if err != nil || got != want {
-			t.Errorf("%+v: %q, %v, want %q", c.n, got, err, c.want)
+		err := checkNet(&conf.Config{AllowNetNetworks: c.allow}, c.n, 1024)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v, want %q", c.n, err, c.want)
 		}
 	}
 }
 
-// TestRights: what the files give to the caller, by names that are compared whole.
-func TestRights(t *testing.T) {
-	caps := &conf.Capabilities{Users: map[string][]string{"root": {"net_raw"}}, Groups: map[string][]string{"disk": {"CAP_CHOWN"}}}
+func TestMayNetwork(t *testing.T) {
 	for _, c := range []struct {
 		users, groups []string
 		ok            bool
@@ -53,16 +49,20 @@ func TestRights(t *testing.T) {
 		{nil, nil, false}, {[]string{"root"}, nil, true}, {nil, []string{"root"}, true}, {[]string{"roo", "roott", "toor"}, []string{"roo", "daemon"}, false},
 		{[]string{"x", "root"}, nil, true}, {[]string{""}, []string{""}, false},
 	} {
-		v := given("root", []string{"root"}, caps, &conf.Config{AllowNetUsers: c.users, AllowNetGroups: c.groups})
-		if v.Nets != c.ok || v.Caps != 1<<unix.CAP_NET_RAW {
-			t.Errorf("%+v: %+v", c, v)
+		p := person{"root", []string{"root"}}
+		if ok := p.mayNetwork(&conf.Config{AllowNetUsers: c.users, AllowNetGroups: c.groups}); ok != c.ok {
+			t.Errorf("%+v: %v", c, ok)
 		}
 	}
-	if v := given("x", []string{"disk", "roo"}, caps, &conf.Config{}); v.Caps != 1<<unix.CAP_CHOWN {
-		t.Errorf("%+v", v)
+	for word, want := range map[string]uint64{"net_raw": 1 << 13, "CAP_CHOWN": 1, "all": 1<<64 - 1, "x": 0} {
+		if got := capBits(word); got != want {
+			t.Errorf("%s is %x", word, got)
+		}
 	}
-	if v := Rights(1<<30, nil); v.OK || v.Text == "" {
-		t.Errorf("nobody: %+v", v)
+	for _, v := range []*Verdict{Rights(Capabilities, 1<<30, nil, nil), Rights("x", 0, nil, nil)} {
+		if v.OK || v.Text == "" {
+			t.Errorf("%+v", v)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func TestVerbsRoundTrip(t *testing.T) {
 	for _, want := range []*Request{
 		{Verb: JoinVerb, FDs: []int{7}, Join: &Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
 		{Verb: RootVerb, FDs: []int{7}, Join: &Join{Process: 7, Steps: new(script.Listing)}},
-		{Verb: NetVerb, Nets: []Net{{"a", "10.0.0.1", []Port{{8080, 80, "tcp"}}}, {Name: "b"}}},
+		{Verb: NetVerb, Nets: []Net{{"a", "IP=10.0.0.1"}, {Name: "b"}}},
 	} {
 		got, err := Decode(want.Encode())
 		if err != nil || !reflect.DeepEqual(got, want) {

@@ -71,21 +71,22 @@ func (h *helper) granted(caps uint64) error {
 	if caps == 0 {
 		return nil
 	}
-	v, err := h.rights()
+	v, err := h.rights("capabilities")
 	if err == nil && caps&^v.Caps != 0 {
 		err = errors.New("not every capability that is asked for was granted: capability.json")
 	}
 	return err
 }
 
-// rights has starter-verify say what the administrator's files give to the caller.
-func (h *helper) rights() (*Verdict, error) {
+// rights has starter-verify say what the administrator's files give to the caller:
+// capabilities, or networks. It is an error that networks are not given.
+func (h *helper) rights(what string, more ...string) (*Verdict, error) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	return h.verify(null, "rights", strings.Trim(fmt.Sprint(append(h.groups, h.gid)), "[]"))
+	return h.verify(null, what, strings.Trim(fmt.Sprint(append(h.groups, h.gid)), "[]"), more...)
 }
 
 // images checks the images against the limits, each by its descriptor, which is
@@ -147,16 +148,11 @@ func listed() (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	text := make([]byte, 4096)
-	n, _ := f.Read(text)
-	active := n == len(text) // it is longer than one that says nothing
-	for line := range strings.Lines(string(text[:n])) {
+	text, err := conf.ReadAll(f, 4096)
+	active := err != nil // it is longer than one that says nothing
+	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, "#")
-		switch strings.Join(strings.Fields(line), "") {
-		case "", "activated=false", "legacyinsecure=false", "legacyinsecure=true":
-		default:
-			active = true
-		}
+		active = active || !slices.Contains([]string{"", "activated=false", "legacyinsecure=false", "legacyinsecure=true"}, strings.Join(strings.Fields(line), ""))
 	}
 	return active, nil
 }

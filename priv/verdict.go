@@ -24,10 +24,8 @@ type Verdict struct {
 	// Tree is the hash tree of that partition, if a key of the site's ring signed
 	// both; else nil.
 	Tree *Tree
-	// Caps are the capabilities that were granted to the caller, and Nets tells
-	// whether the caller may use networks of the administrator: for rights alone.
+	// Caps are the capabilities that were granted to the caller, if that was asked.
 	Caps uint64
-	Nets bool
 }
 
 // Tree is a hash tree as dm-verity takes it, with the sizes in bytes.
@@ -66,7 +64,6 @@ func (c *codec) verdict(v *Verdict) {
 		c.bytes(&t.Root)
 	})
 	num(c, &v.Caps)
-	c.flag(&v.Nets)
 }
 
 // Encode returns v as the helper reads it. What it could not take is a refusal.
@@ -124,7 +121,8 @@ const (
 )
 
 // verify has starter-verify judge an image: how is lazy or full, which list or no
-// (see there). Or how is rights, and which are the numbers of the caller's groups.
+// (see there). Or it looks at no image, and
+// says what the caller may have: see Rights.
 //
 // Security (SC-168): the process parses hostile bytes, and its word decides what
 // the kernel mounts. So it has a uid that is not the caller's, in a PID namespace of
@@ -133,7 +131,7 @@ const (
 // administrator's, and its limits, are for itself to see to before it looks at the
 // image. Whatever goes wrong, a signal from whomever included, leaves less than one whole
 // verdict, or a status that is not 0: a refusal.
-func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
+func (h *helper) verify(image *os.File, how, which string, more ...string) (*Verdict, error) {
 	flags, err := unix.FcntlInt(image.Fd(), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return nil, errors.New("the image is not open for reading alone")
@@ -152,7 +150,7 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 		return nil, errors.New(program.Name() + " must have mode 0711, so that nobody can trace it")
 	}
 	p := &script.Script{}
-	err = h.verifier(p, w, image, program, []string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)})
+	err = h.verifier(p, w, image, program, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
 	pid := 0
 	if err == nil {
 		pid, err = script.Fork(unix.CLONE_NEWPID, int(w.Fd()), p.All())

@@ -8,8 +8,8 @@
 //
 // The setuid helper starts it with "site", how much to read, "list" or "no", and
 // the user id of its caller, as package priv says; the verdict is another one then.
-// With "rights" and the caller's groups it looks at no image, but at what the
-// administrator's files give to the caller.
+// With "capabilities" or "networks" and the caller's groups it looks at no image, but
+// at what the administrator's files give to the caller.
 package main
 
 import (
@@ -52,15 +52,15 @@ func main() {
 
 // site judges for the setuid helper.
 func site(image *os.File, args []string) int {
-	if len(args) != 3 || image == nil || secret.Hide() != nil || limit() != nil {
+	if len(args) < 3 || image == nil || secret.Hide() != nil || limit() != nil {
 		return 2
 	}
 	caller, err := strconv.Atoi(args[2])
 	if err != nil {
 		return 2
 	}
-	if args[0] == "rights" {
-		return say(rights(caller, args[1]))
+	if args[0] == priv.Capabilities || args[0] == priv.NetworksOf {
+		return say(rights(args[0], caller, args[1], args[3:]))
 	}
 	s := sign.HelperSite{Full: args[0] == "full", Caller: caller}
 	if s.Ring, err = conf.OpenOwned(conf.Dir() + "/global-pgp-public"); errors.Is(err, os.ErrNotExist) {
@@ -79,7 +79,7 @@ func site(image *os.File, args []string) int {
 }
 
 // rights are what the administrator's files give to the caller with those groups.
-func rights(caller int, groups string) *priv.Verdict {
+func rights(what string, caller int, groups string, words []string) *priv.Verdict {
 	var gids []int
 	for _, word := range strings.Fields(groups) {
 		gid, err := strconv.Atoi(word)
@@ -88,7 +88,7 @@ func rights(caller int, groups string) *priv.Verdict {
 		}
 		gids = append(gids, gid)
 	}
-	return priv.Rights(caller, gids)
+	return priv.Rights(what, caller, gids, words)
 }
 
 func say(v *priv.Verdict) int {

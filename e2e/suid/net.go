@@ -42,8 +42,8 @@ func net(args []string) {
 		}
 		syscall.Wait4(pid, nil, 0, nil)
 	}
-	keep("port 80", priv.Net{Name: name, Ports: []priv.Port{{Host: 80, Container: 80, Protocol: "tcp"}}})
-	keep("words", priv.Net{Name: name, IP: "10.197.0.9;K=V"})
+	keep("port 80", priv.Net{Name: name, Words: "portmap=80:80/tcp"})
+	keep("words", priv.Net{Name: name, Words: "IP=10.197.0.9;K=V"})
 	keep("prefix", priv.Net{Name: name[:len(name)-1]})
 	keep("longer", priv.Net{Name: name}, priv.Net{Name: name + "x"})
 	keep("path", priv.Net{Name: "../" + name})

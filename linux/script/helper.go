@@ -11,7 +11,7 @@ import "syscall"
 type beside struct{}
 
 //go:nosplit
-func (*Script) old(uintptr, *[6]uintptr) (r uintptr, e syscall.Errno, ours bool) { return 0, 0, false }
+func (*Script) old(uint16) (r uintptr, e syscall.Errno, ours bool) { return 0, 0, false }
 
 //go:nosplit
 func launch(*Script, int) syscall.Errno { return syscall.ENOSYS }

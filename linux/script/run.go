@@ -92,7 +92,11 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 		case OpIdle:
 			reapAll(0, initStays)
 		case OpInit, OpLeave:
-			if e = split(st.Op, uintptr(st.Args[0])); e == 0 {
+			child := uintptr(0)
+			if child, e = split(st.Op, uintptr(st.Args[0])); child != 0 {
+				reapAll(child, uintptr(st.Args[0]))
+			}
+			if e == 0 {
 				continue
 			}
 		case OpLaunch:
@@ -105,7 +109,12 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 		case OpStore:
 			*word(s.at(Ref(st.Args[1]))) = uint64(s.res[st.Args[0]])
 		default:
-			s.res[i], e = call(s, st)
+			s.fill(st)
+			if r, old, ours := s.old(st.Nr); ours {
+				s.res[i], e = r, old
+			} else {
+				s.res[i], e = call(s, st)
+			}
 			if e == 0 && st.Want && uint64(s.res[i]) != st.Expect {
 				e = syscall.ESTALE
 			}
@@ -122,45 +131,38 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 	return -1, 0
 }
 
-// call makes the system call of a step. It is no part of run for the sake of the
-// small stack.
+// fill finds the arguments of a step. They are kept in the script, for the sake of
+// the small stack.
+//
+//go:norace
+//go:nosplit
+//go:noinline
+func (s *Script) fill(st *Step) {
+	for k := range st.Args {
+		switch bit := uint8(1) << k; {
+		case st.Slots&bit != 0:
+			s.args[k] = s.res[st.Args[k]]
+		case st.Refs&bit != 0:
+			s.args[k] = s.at(Ref(st.Args[k]))
+		default:
+			s.args[k] = uintptr(st.Args[k])
+		}
+	}
+}
+
+// call makes the system call of a step, with the capabilities that it raises.
 //
 //go:norace
 //go:nosplit
 //go:noinline
 func call(s *Script, st *Step) (uintptr, syscall.Errno) {
-	var a [6]uintptr
-	for k := range st.Args {
-		switch bit := uint8(1) << k; {
-		case st.Slots&bit != 0:
-			a[k] = s.res[st.Args[k]]
-		case st.Refs&bit != 0:
-			a[k] = s.at(Ref(st.Args[k]))
-		default:
-			a[k] = uintptr(st.Args[k])
+	if st.Raise != 0 {
+		if e := raise(st.Raise, s.Permitted); e != 0 {
+			return 0, e
 		}
 	}
-	if r, e, ours := s.old(uintptr(st.Nr), &a); ours {
-		return r, e
-	}
-	if st.Raise == 0 {
-		r, _, e := syscall.RawSyscall6(uintptr(st.Nr), a[0], a[1], a[2], a[3], a[4], a[5])
-		return r, e
-	}
-	return raised(s, st, &a)
-}
-
-// raised makes a call with capabilities, which the process has just for that.
-//
-//go:norace
-//go:nosplit
-//go:noinline
-func raised(s *Script, st *Step, a *[6]uintptr) (uintptr, syscall.Errno) {
-	if e := raise(st.Raise, s.Permitted); e != 0 {
-		return 0, e
-	}
-	r, _, e := syscall.RawSyscall6(uintptr(st.Nr), a[0], a[1], a[2], a[3], a[4], a[5])
-	for raise(0, s.Permitted) != 0 {
+	r, _, e := syscall.RawSyscall6(uintptr(st.Nr), s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
+	for st.Raise != 0 && raise(0, s.Permitted) != 0 {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
 	}
 	return r, e

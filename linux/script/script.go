@@ -46,6 +46,7 @@ type Script struct {
 	Permitted uint64
 	labels    []string
 	res       []uintptr
+	args      [6]uintptr // of the step that is made
 	beside
 }
 
