@@ -118,7 +118,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
 	}
 	if b.kernel() {
-		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
+		req.Kernel = &priv.Kernel{Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
 	}
 	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
 }

@@ -28,25 +28,20 @@ const loopTries = 64
 // that leads to it must be root's alone, on a file system of this host that the
 // kernel itself keeps. Or what the kernel reads is held against a hash tree, at
 // every read, that a key of the site's ring signed.
-func (h *helper) mountKernel(k *Kernel, c *checker) error {
+func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
 	switch {
 	case !h.conf.AllowKernelSquashfs:
 		return &KernelError{"singularity.conf says: allow kernel squashfs = no"}
 	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
 		return errRequest
 	}
-	f, err := h.file(k.FD)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	st, err := stat(f)
 	if err != nil {
 		return err
 	}
 	size := uint64(st.Size)
 	// What has no name could have any.
-	if st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off || !slices.Contains(c.images, [2]uint64{st.Dev, st.Ino}) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
 		return errRequest
 	}
 	own, refused := rootsOwn(f, st)

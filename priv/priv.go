@@ -242,19 +242,6 @@ func (h *helper) number(r *Request, fds []int) error {
 	return nil
 }
 
-// file is a descriptor of the request.
-func (h *helper) file(number int) (*os.File, error) {
-	fd, ok := h.fds[number]
-	if !ok {
-		return nil, errRequest
-	}
-	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fd)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "image"), nil
-}
-
 // stat is Stat_t of a file.
 func stat(f *os.File) (*syscall.Stat_t, error) {
 	st := new(syscall.Stat_t)

@@ -61,7 +61,7 @@ type Start struct {
 	Caps uint64
 	// Images are all files that the container is made of.
 	Images []Image
-	// Kernel, if not nil, is the image that the kernel shall mount.
+	// Kernel, if not nil, has the kernel mount the first image.
 	Kernel *Kernel
 	// Network is the network namespace that the container begins in, if not empty: as
 	// the keeper that a NetVerb made calls it, or a path that the administrator names.
@@ -69,9 +69,8 @@ type Start struct {
 	Steps   *script.Listing
 }
 
-// Kernel asks for a mount by the kernel of the squashfs in an image.
+// Kernel asks for a mount by the kernel of the squashfs in the first image.
 type Kernel struct {
-	FD        int // of the image
 	Off, Size uint64
 	Mount     int // the number that the mount gets
 	// Tree wants what is read checked by the hash tree, of root's images too.
@@ -133,7 +132,6 @@ func (c *codec) start(r *Request) {
 		c.text(&im.Format)
 	})
 	optional(c, &s.Kernel, func(k *Kernel) {
-		num(c, &k.FD)
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)

@@ -2,6 +2,7 @@ package priv
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,17 +35,15 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err := h.granted(s.Caps); err != nil {
 		return nil, err
 	}
-	if err := h.images(s, c); err != nil {
-		return nil, err
+	image, err := h.images(s, c)
+	if err == nil && s.Kernel != nil {
+		err = h.mountKernel(s.Kernel, image, c)
 	}
-	if s.Kernel != nil {
-		err := h.mountKernel(s.Kernel, c)
-		if refused, ok := err.(*KernelError); ok && c.strict {
-			return nil, errors.New(refused.Error() + "; " + strictly)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if refused, ok := err.(*KernelError); ok && c.strict {
+		err = errors.New(refused.Error() + "; " + strictly)
+	}
+	if err != nil {
+		return nil, err
 	}
 	drop, err := c.check()
 	if err != nil {
@@ -90,45 +89,38 @@ func (h *helper) rights(what string, more ...string) (*Verdict, error) {
 }
 
 // images checks the images against the limits, each by its descriptor, which is
-// what is used later (SC-011, SC-007).
-func (h *helper) images(s *Start, c *checker) error {
-	if len(s.Images) == 0 {
-		return errRequest
-	}
-	var err error
+// what is used later (SC-011, SC-007). It returns the first.
+func (h *helper) images(s *Start, c *checker) (first *os.File, err error) {
 	if c.listed, err = listed(); err != nil && s.sif() {
-		return err
+		return nil, err
 	}
 	c.listed = c.listed && s.sif()
 	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
-	for _, im := range s.Images {
-		f, err := h.file(im.FD)
-		if err != nil {
-			return err
+	for i, im := range s.Images {
+		fd, err := unix.FcntlInt(uintptr(h.fds[im.FD]), unix.F_DUPFD_CLOEXEC, h.fds[im.FD])
+		if err != nil || !c.numbers[im.FD] {
+			return nil, errRequest
 		}
-		defer f.Close()
+		f := os.NewFile(uintptr(fd), "image")
 		st, err := stat(f)
-		if err != nil {
-			return err
+		of, err2 := conf.FileOf(f)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, err
 		}
-		if err := sniff(f, st.Mode, im.Format); err != nil {
-			return err
+		if err := cmp.Or(sniff(f, st.Mode, im.Format), h.conf.CheckImage(im.Format, of, conf.Names{User: lookup(users), Group: lookup(groups)})); err != nil {
+			return nil, err
 		}
-		of, err := conf.FileOf(f)
-		if err != nil {
-			return err
+		if kernel := s.Kernel != nil && i == 0 && sif(im.Format); !kernel && (h.conf.RequireIntegrity || c.listed && sif(im.Format)) {
+			return nil, errors.New(strictly)
 		}
-		if err := h.conf.CheckImage(im.Format, of, conf.Names{User: lookup(users), Group: lookup(groups)}); err != nil {
-			return err
+		if c.images = append(c.images, [2]uint64{st.Dev, st.Ino}); i == 0 {
+			first = f
 		}
-		if h.conf.RequireIntegrity || c.listed && sif(im.Format) {
-			if s.Kernel == nil || s.Kernel.FD != im.FD || !sif(im.Format) {
-				return errors.New(strictly)
-			}
-		}
-		c.images = append(c.images, [2]uint64{st.Dev, st.Ino})
 	}
-	return nil
+	if first == nil {
+		err = errRequest
+	}
+	return first, err
 }
 
 // strictly is why an image is refused that our own server would show.
