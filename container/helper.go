@@ -145,7 +145,7 @@ func (b *builder) ask(r *priv.Request) (int, error) {
 	case a.NoKernel:
 		return 0, &KernelRefused{a.Error}
 	case a.Step > 0:
-		step := b.s.Fail(a.Step-1, syscall.Errno(a.Errno))
+		step := b.s.Fail(a.Step-1, syscall.EPERM)
 		_, reason, _ := strings.Cut(a.Error, "refused: ")
 		return 0, &helperError{step.Error() + ": " + reason, step}
 	case a.Error != "":

@@ -275,11 +275,9 @@ func (c *checker) step(i int) error {
 		c.compare(i)
 		return nil
 	case script.OpCall:
-		shape, plain := plainCalls(c.Steps[i].Nr)
-		if reason = ""; !plain {
+		ok, plain := c.plain(i)
+		if reason = unless(ok, notAllowed); !plain {
 			reason = c.privileged(i)
-		} else if !c.plain(i, shape) {
-			reason = notAllowed
 		}
 	}
 	if reason != "" {
@@ -297,76 +295,72 @@ func (c *checker) compare(i int) {
 	}
 }
 
-// plainCalls tells whether a call needs no privilege: what it does is done with the
-// caller's rights. It returns what the arguments are: a descriptor (f) or a text (t).
-func plainCalls(nr uint16) (shape string, plain bool) {
-	switch nr {
-	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_MKDIRAT:
-		return "ft", true
-	case unix.SYS_SYMLINKAT:
-		return "tft", true
-	case unix.SYS_STATFS:
-		return "t", true
-	case unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FCHDIR, unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_PREAD64, unix.SYS_DUP:
-		return "f", true
-	case unix.SYS_SOCKET, unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
-		return "", true
-	}
-	return "", false
-}
-
-// plain checks one of them.
-func (c *checker) plain(i int, shape string) bool {
-	s, r := &c.Steps[i], &c.res[i]
+// args tells whether the first arguments are descriptors (f) and texts (t).
+func (c *checker) args(i int, shape string) bool {
 	for k, what := range shape {
 		if _, text := c.text(i, k); what == 't' && !text || what == 'f' && !c.fd(i, k) {
 			return false
 		}
 	}
+	return true
+}
+
+// plain checks the calls that need no privilege: what they do is done with the
+// caller's rights. It tells whether the call is one of these.
+func (c *checker) plain(i int) (ok, plain bool) {
+	s, r := &c.Steps[i], &c.res[i]
 	switch s.Nr {
 	case unix.SYS_OPENAT:
-		r.kind = file
+		ok, r.kind = c.args(i, "ft"), file
 		if name, _ := c.text(i, 1); c.made(i, 0) && !strings.Contains(name, "/") && name != ".." {
 			r.kind = inside
 		}
 	case unix.SYS_OPENAT2:
 		how := c.words(i, 2, 3)
-		if how == nil || c.num(i, 3) != 24 {
-			return false
-		}
-		r.kind = file
-		if c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
+		ok, r.kind = c.args(i, "ft") && how != nil && c.num(i, 3) == 24, file
+		if ok && c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
 			r.kind = inside
 		}
+	case unix.SYS_MKDIRAT:
+		ok = c.args(i, "ft")
+	case unix.SYS_SYMLINKAT:
+		ok = c.args(i, "tft")
 	case unix.SYS_WRITE:
 		n := c.num(i, 2)
-		return n < 1<<31 && c.in(i, 1, int(n)) != nil
-	case unix.SYS_FCHDIR:
-		if c.dir = -1; c.slot(i, 0).kind == tree && c.surely(i) {
-			c.dir = int(s.Args[0])
+		ok = c.args(i, "f") && n < 1<<31 && c.in(i, 1, int(n)) != nil
+	case unix.SYS_CLOSE, unix.SYS_FCHDIR:
+		ok = c.args(i, "f")
+		if of := c.slot(i, 0); s.Nr == unix.SYS_FCHDIR {
+			if c.dir = -1; of.kind == tree && c.surely(i) {
+				c.dir = int(s.Args[0])
+			}
 		}
 	case unix.SYS_FSTAT:
-		if c.slot(i, 0).kind == file && c.surely(i) {
+		if ok = c.args(i, "f") && c.out(i, 1, 144); ok && c.slot(i, 0).kind == file && c.surely(i) {
 			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
-		return c.out(i, 1, 144)
-	case unix.SYS_FSTATFS, unix.SYS_STATFS:
-		return c.out(i, 1, 120)
+	case unix.SYS_FSTATFS:
+		ok = c.args(i, "f") && c.out(i, 1, 120)
+	case unix.SYS_STATFS:
+		ok = c.args(i, "t") && c.out(i, 1, 120)
 	case unix.SYS_PREAD64:
-		return c.out(i, 1, c.num(i, 2))
+		ok = c.args(i, "f") && c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
-		if r.kind = file; c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
+		ok, r.kind = c.args(i, "f"), file
+		if c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
 			*r = result{kind: tree, fs: "squashfs", restricted: true}
 		}
 	case unix.SYS_SOCKET:
-		if r.kind = file; c.unshare&unix.CLONE_NEWNET != 0 {
+		ok, r.kind = c.num(i, 0) == unix.AF_INET, file
+		if c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
-		return c.num(i, 0) == unix.AF_INET
 	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
-		return s.Refs == 0
+		ok = s.Refs == 0
+	default:
+		return false, false
 	}
-	return true
+	return ok, true
 }
 
 // made tells whether argument k is in a file system that the script made.

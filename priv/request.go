@@ -99,13 +99,11 @@ func Decode(b []byte) (*Request, error) {
 func (c *codec) request(r *Request) {
 	num(c, &r.Verb)
 	list(c, &r.FDs, func(fd *int) { num(c, fd) })
-	for i := range verbs {
-		if verbs[i].verb == r.Verb {
-			verbs[i].code(c, r)
-			return
-		}
+	if n := int(r.Verb) - 1; n >= 0 && n < len(verbs) {
+		verbs[n].code(c, r)
+	} else {
+		c.fail()
 	}
-	c.fail()
 }
 
 // optional is a value that may be nil.
