@@ -34,10 +34,11 @@ var elsewhere = map[string]string{
 func TestDirectivesAct(t *testing.T) {
 	m := &module{fset: token.NewFileSet(), packages: map[string]*types.Package{}, reads: map[types.Object]string{}, t: t}
 	m.walk()
-	fields := m.packages["singularity/conf"].Scope().Lookup("Config").Type().Underlying().(*types.Struct)
 	byName := map[string]*types.Var{}
-	for f := range fields.Fields() {
-		byName[f.Name()] = f
+	for _, name := range []string{"Config", "Others"} {
+		for f := range m.packages["singularity/conf"].Scope().Lookup(name).Type().Underlying().(*types.Struct).Fields() {
+			byName[f.Name()] = f
+		}
 	}
 	for _, d := range conf.Directives() {
 		place := m.reads[byName[fieldOf(t, &d)]]
@@ -61,9 +62,9 @@ func TestDirectivesAct(t *testing.T) {
 func fieldOf(t *testing.T, d *conf.Directive) string {
 	c := new(conf.Config)
 	v := reflect.ValueOf(c).Elem()
-	for i := range v.NumField() {
-		if v.Field(i).Addr().Interface() == d.Field(c) {
-			return v.Type().Field(i).Name
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.Anonymous && v.FieldByIndex(f.Index).Addr().Interface() == d.Field(c) {
+			return f.Name
 		}
 	}
 	t.Fatalf("%q has no field", d.Name)

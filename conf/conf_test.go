@@ -17,8 +17,10 @@ func TestTable(t *testing.T) {
 	c := new(Config)
 	v := reflect.ValueOf(c).Elem()
 	owner := map[any]string{}
-	for i := 0; i < v.NumField(); i++ {
-		owner[v.Field(i).Addr().Interface()] = v.Type().Field(i).Name
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.Anonymous {
+			owner[v.FieldByIndex(f.Index).Addr().Interface()] = f.Name
+		}
 	}
 	if len(owner) != 64 {
 		t.Errorf("%d fields, want 64", len(owner))

@@ -2,56 +2,17 @@ package conf
 
 import "slices"
 
-// Config holds the directives of singularity.conf. A choice is the word of the
-// file; a path is absolute or empty.
+// Config holds the directives of singularity.conf: those that the setuid helper
+// enforces, and the others. A choice is the word of the file; a path is absolute or
+// empty.
 type Config struct {
-	// The helper program and the mode.
-	AllowSetuid, OCIMode bool
-
-	// Loop devices.
-	MaxLoopDevices    int64
-	SharedLoopDevices bool
-
-	// Namespaces.
-	AllowIPCNS, AllowPIDNS, AllowUserNS, AllowUTSNS bool
-
-	// Files made for the container.
-	ConfigPasswd, ConfigGroup, ConfigResolvConf bool
-
-	// Mounts.
-	MountProc, MountSys, MountDevpts, MountHome, MountTmp, MountHostFS, MountSlave bool
-	UserBindControl, EnableFusemount, TmpSandbox, RequireIntegrity                 bool
-	RunRecords                                                                     string
-	MountDev, EnableOverlay, EnableUnderlay, MemoryFSType                          string
-	BindPaths                                                                      []string
-	SessiondirMaxSize                                                              int64
-
-	// Which images may be used.
-	LimitContainerOwners, LimitContainerGroups, LimitContainerPaths                                            []string
+	Others
+	AllowSetuid, SharedLoopDevices, AllowIPCNS, AllowPIDNS, AllowUTSNS                                         bool
+	UserBindControl, EnableFusemount, RequireIntegrity, AllowKernelSquashfs, AllowKernelExtfs                  bool
 	AllowContainerSIF, AllowContainerEncrypted, AllowContainerSquashfs, AllowContainerExtfs, AllowContainerDir bool
-	AllowKernelSquashfs, AllowKernelExtfs                                                                      bool
-
-	// Network.
-	AllowNetUsers, AllowNetGroups, AllowNetNetworks, AllowNetnsPaths []string
-	CNIConfigurationPath, CNIPluginPath                              string
-
-	// GPU.
-	AlwaysUseNV, AlwaysUseROCm, UseNvidiaContainerCLI bool
-
-	// Privilege.
-	RootDefaultCapabilities string
-
-	// Programs of the host.
-	RootSearchPath, UserSearchPath                                                               string
-	CryptsetupPath, GoPath, LdconfigPath, MksquashfsPath, NvidiaContainerCLIPath, UnsquashfsPath string
-	MksquashfsProcs                                                                              int64
-	MksquashfsMem                                                                                string
-
-	// Downloads from a library.
-	DownloadConcurrency, DownloadPartSize, DownloadBufferSize int64
-
-	// Other.
-	SystemdCgroups, SIFFuse bool
+	MaxLoopDevices                                                                                             int64
+	EnableOverlay, MemoryFSType                                                                                string
+	BindPaths, LimitContainerOwners, LimitContainerGroups, LimitContainerPaths, AllowNetnsPaths                []string
 }
 
 // A Kind tells which values a directive takes.

@@ -10,6 +10,42 @@ import (
 // searchPath is where programs of a host are.
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// Others are the directives that the setuid helper does not read.
+type Others struct {
+	// The mode.
+	OCIMode, AllowUserNS bool
+
+	// Files made for the container.
+	ConfigPasswd, ConfigGroup, ConfigResolvConf bool
+
+	// Mounts.
+	MountProc, MountSys, MountDevpts, MountHome, MountTmp, MountHostFS, MountSlave, TmpSandbox bool
+	RunRecords, MountDev, EnableUnderlay                                                       string
+	SessiondirMaxSize                                                                          int64
+
+	// Network.
+	AllowNetUsers, AllowNetGroups, AllowNetNetworks []string
+	CNIConfigurationPath, CNIPluginPath             string
+
+	// GPU.
+	AlwaysUseNV, AlwaysUseROCm, UseNvidiaContainerCLI bool
+
+	// Privilege.
+	RootDefaultCapabilities string
+
+	// Programs of the host.
+	RootSearchPath, UserSearchPath                                                               string
+	CryptsetupPath, GoPath, LdconfigPath, MksquashfsPath, NvidiaContainerCLIPath, UnsquashfsPath string
+	MksquashfsProcs                                                                              int64
+	MksquashfsMem                                                                                string
+
+	// Downloads from a library.
+	DownloadConcurrency, DownloadPartSize, DownloadBufferSize int64
+
+	// Other.
+	SystemdCgroups, SIFFuse bool
+}
+
 func others() []Directive { return rest }
 
 // Find returns the row of a directive, nil if there is none.

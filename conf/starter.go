@@ -2,6 +2,9 @@
 
 package conf
 
+// Others are the directives that the setuid helper does not read.
+type Others struct{}
+
 func others() []Directive { return nil }
 
 // ParseSize is for directives that the setuid helper does not read.

@@ -34,7 +34,7 @@ func TestNetWords(t *testing.T) {
 		{[]string{"a"}, Net{"a", "portmap=8080:0/tcp"}, "are for root"},
 		{[]string{"a"}, Net{"a", strings.Repeat("portmap=8080:80/tcp;", maxPorts+2)}, "not well formed"},
 	} {
-		err := checkNet(&conf.Config{AllowNetNetworks: c.allow}, c.n, 1024)
+		err := checkNet(&conf.Config{Others: conf.Others{AllowNetNetworks: c.allow}}, c.n, 1024)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%+v: %v, want %q", c.n, err, c.want)
 		}
@@ -50,7 +50,7 @@ func TestMayNetwork(t *testing.T) {
 		{[]string{"x", "root"}, nil, true}, {[]string{""}, []string{""}, false},
 	} {
 		p := person{"root", []string{"root"}}
-		if ok := p.mayNetwork(&conf.Config{AllowNetUsers: c.users, AllowNetGroups: c.groups}); ok != c.ok {
+		if ok := p.mayNetwork(&conf.Config{Others: conf.Others{AllowNetUsers: c.users, AllowNetGroups: c.groups}}); ok != c.ok {
 			t.Errorf("%+v: %v", c, ok)
 		}
 	}
@@ -68,7 +68,7 @@ func TestMayNetwork(t *testing.T) {
 
 // TestNetnsRefuses: no name of a network leads anywhere but to the caller's.
 func TestNetnsRefuses(t *testing.T) {
-	h := &helper{uid: 1000, conf: &conf.Config{AllowNetUsers: []string{"root"}, AllowNetnsPaths: []string{"/proc/self/ns/net", "/etc/passwd"}}}
+	h := &helper{uid: 1000, conf: &conf.Config{AllowNetnsPaths: []string{"/proc/self/ns/net", "/etc/passwd"}}}
 	for _, id := range []string{"u100-ab", "u10000-ab", "u1000-../x", "u1000", "u1000-", "../u1000-ab", "u1000-AB", "u1000-ab/../../x"} {
 		if f, err := h.netns(id); err == nil || f != nil || !strings.Contains(err.Error(), "is the caller's") {
 			t.Errorf("%q: %v", id, err)
