@@ -111,7 +111,15 @@ func FuzzDecode(f *testing.F) {
 		}
 		// Whatever the steps are, looking at them does no harm, and what passes
 		// refers to nothing outside of its memory.
-		l := r.Start.Steps
+		var l *script.Listing
+		switch r.Verb {
+		case StartVerb:
+			l = r.Start.Steps
+		case JoinVerb:
+			l = r.Join.Steps
+		default:
+			return
+		}
 		if _, err := newChecker(l).check(); err != nil {
 			return
 		}
