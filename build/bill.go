@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"singularity/sbom"
 	"singularity/sif"
@@ -18,12 +21,42 @@ var Bills = []struct {
 	Format sif.SBOMFormat
 }{{"sbom.cdx.json", sif.SBOMCycloneDXJSON}, {"sbom.spdx.json", sif.SBOMSPDXJSON}}
 
+// twoWriters writes the same to both.
+type twoWriters [2]io.WriterAt
+
+func (w twoWriters) WriteAt(p []byte, off int64) (int, error) {
+	if n, err := w[0].WriteAt(p, off); err != nil {
+		return n, err
+	}
+	return w[1].WriteAt(p, off)
+}
+
+// keepPlain lets what is written to w, the file system before encryption, be kept
+// in memory, for the list of packages.
+func (b *builder) keepPlain(w io.WriterAt) (io.WriterAt, error) {
+	if b.o.Catalog == nil {
+		return w, nil
+	}
+	fd, err := unix.MemfdCreate("root", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate("root", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep what is encrypted in memory during the build: %w", err)
+	}
+	b.plain = os.NewFile(uintptr(fd), "root")
+	return twoWriters{w, b.plain}, nil
+}
+
 // addBills lists the packages of the image that was just written to f and adds
 // the list to it, behind everything else. An image whose packages cannot be
 // listed is still one: people are told, and the build goes on.
 func (b *builder) addBills(ctx context.Context, f *os.File, at time.Time) error {
-	if b.o.Catalog == nil || b.o.Seal != nil || b.o.StripMetadata {
+	if b.o.Catalog == nil {
 		return nil
+	}
+	if b.plain != nil {
+		defer b.plain.Close()
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -34,7 +67,11 @@ func (b *builder) addBills(ctx context.Context, f *os.File, at time.Time) error 
 		return err
 	}
 	b.o.progress("Listing packages", 0, 0)
-	inv, err := b.o.Catalog(ctx, f)
+	listed := f
+	if b.plain != nil {
+		listed = b.plain
+	}
+	inv, err := b.o.Catalog(ctx, listed)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -20,8 +20,8 @@ import (
 type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
-	listApps, json, all, provenance, sbom bool
-	app                                   string
+	listApps, json, all, provenance, sbom, trust bool
+	app                                          string
 }
 
 func newInspectCommand(log *action.Log) *cobra.Command {
@@ -36,6 +36,9 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 			"  $ singularity inspect --all debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.trust {
+				return inspectTrust(c, log, args[0], o.json)
+			}
 			return inspect(c.OutOrStdout(), args[0], o, action.IsTerminal(1))
 		},
 	}
@@ -53,6 +56,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.sbom, "sbom", false, "show the list of packages that a SIF carries, as JSON")
 	f.BoolVarP(&o.startscript, "startscript", "s", false, "show the startscript")
 	f.BoolVarP(&o.test, "test", "t", false, "show the test script")
+	f.BoolVar(&o.trust, "trust", false, "say in one sentence what is known here: signer, trust, advisories")
 	return c
 }
 

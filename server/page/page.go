@@ -46,6 +46,7 @@ type Entry struct {
 var navigation = []Entry{
 	{Path: "/library", Text: "Library", Section: "library"},
 	{Path: "/keystore", Text: "Keys", Section: "keys"},
+	{Path: "/security", Text: "Security", Section: "security"},
 	{Path: "/docs", Text: "Docs", Section: "docs"},
 	{Path: "/admin", Text: "Admin", Section: "admin", Admin: true},
 }

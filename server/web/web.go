@@ -15,6 +15,7 @@
 //   - explore.go: home, search, entities, collections
 //   - image.go: containers and images; anatomy.go: the drawing of a SIF; trust.go:
 //     who made an image, in a sentence
+//   - security.go: what is wrong with images, and what runs
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
 //   - account.go, groups.go, robots.go: what is somebody's
 //   - admin.go, users.go, storage.go, audit.go: for administrators
@@ -42,7 +43,7 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups})
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "counts": counts, "badge": badge})
 
 // Service is the pages.
 type Service struct {
@@ -98,6 +99,12 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /keystore/mine", Handler: f(s.myKeys)},
 		{Pattern: "POST /keystore/mine", Handler: f(s.myKeysForm), Class: route.KeyAdd, Body: 2 << 20},
 		{Pattern: "GET /keystore/{fingerprint}", Handler: f(s.key)},
+
+		{Pattern: "GET /security", Handler: f(s.security), Class: route.Search},
+		{Pattern: "GET /security/fault", Handler: f(s.fault), Class: route.Search},
+		{Pattern: "GET /security/running", Handler: f(s.running), Class: route.Search},
+		{Pattern: "GET /security/images/{path...}", Handler: f(s.imageSecurity)},
+		{Pattern: "POST /security/images/{path...}", Handler: f(s.imageSecurityForm), Body: maxForm},
 
 		{Pattern: "GET /docs", Handler: f(s.docs)},
 		{Pattern: "GET /docs/api", Handler: f(s.apiDocs)},
