@@ -7,6 +7,7 @@ export SYSCONFDIR ?= $(PREFIX)/etc
 export LOCALSTATEDIR ?= $(PREFIX)/var
 export DESTDIR ?=
 export SUID ?=
+export VERIFY_USER ?= singularity-verify
 export BIN ?= bin
 FUZZTIME ?= 10s
 

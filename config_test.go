@@ -34,14 +34,14 @@ var elsewhere = map[string]string{
 func TestDirectivesAct(t *testing.T) {
 	m := &module{fset: token.NewFileSet(), packages: map[string]*types.Package{}, reads: map[types.Object]string{}, t: t}
 	m.walk()
-	fields := m.packages["singularity/conf"].Scope().Lookup("Config").Type().Underlying().(*types.Struct)
 	byName := map[string]*types.Var{}
-	for f := range fields.Fields() {
-		byName[f.Name()] = f
+	for _, name := range []string{"Config", "Others"} {
+		for f := range m.packages["singularity/conf"].Scope().Lookup(name).Type().Underlying().(*types.Struct).Fields() {
+			byName[f.Name()] = f
+		}
 	}
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
-		place := m.reads[byName[fieldOf(t, d)]]
+	for _, d := range conf.Directives() {
+		place := m.reads[byName[fieldOf(t, &d)]]
 		switch {
 		case place == "" && directive.Of(d.Name).Inert == "" && elsewhere[d.Name] == "":
 			t.Errorf("%q: nothing reads it, so it has no effect", d.Name)
@@ -52,7 +52,7 @@ func TestDirectivesAct(t *testing.T) {
 		}
 	}
 	for name := range elsewhere {
-		if find(name) == nil {
+		if conf.Find(name) == nil {
 			t.Errorf("%q is no directive", name)
 		}
 	}
@@ -62,22 +62,13 @@ func TestDirectivesAct(t *testing.T) {
 func fieldOf(t *testing.T, d *conf.Directive) string {
 	c := new(conf.Config)
 	v := reflect.ValueOf(c).Elem()
-	for i := range v.NumField() {
-		if v.Field(i).Addr().Interface() == d.Field(c) {
-			return v.Type().Field(i).Name
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.Anonymous && v.FieldByIndex(f.Index).Addr().Interface() == d.Field(c) {
+			return f.Name
 		}
 	}
 	t.Fatalf("%q has no field", d.Name)
 	return ""
-}
-
-func find(name string) *conf.Directive {
-	for i := range conf.Directives {
-		if conf.Directives[i].Name == name {
-			return &conf.Directives[i]
-		}
-	}
-	return nil
 }
 
 // TestConfigTable: doc/admin/config.md has a row for each directive, with its
@@ -97,8 +88,7 @@ func TestConfigTable(t *testing.T) {
 			rows[strings.Trim(cells[0], "`")] = cells
 		}
 	}
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
+	for _, d := range conf.Directives() {
 		row := rows[d.Name]
 		delete(rows, d.Name)
 		if row == nil {
@@ -118,7 +108,7 @@ func TestConfigTable(t *testing.T) {
 			test, err := os.ReadFile(strings.Trim(row[4], "`"))
 			if err != nil {
 				t.Errorf("%q: %v", d.Name, err)
-			} else if !strings.Contains(string(test), d.Name) && !strings.Contains(string(test), fieldOf(t, d)) {
+			} else if !strings.Contains(string(test), d.Name) && !strings.Contains(string(test), fieldOf(t, &d)) {
 				t.Errorf("%q: %s does not name it", d.Name, row[4])
 			}
 		}

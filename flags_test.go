@@ -112,7 +112,9 @@ func (m *module) Import(path string) (*types.Package, error) {
 			m.tables(f, info)
 			continue
 		}
-		if m.fset.Position(f.Pos()).Filename != filepath.Join("conf", "config.go") { // whose table points at all fields
+		switch m.fset.Position(f.Pos()).Filename {
+		case filepath.Join("conf", "config.go"), filepath.Join("conf", "others.go"): // whose tables point at all fields
+		default:
 			m.note(f, info)
 		}
 	}

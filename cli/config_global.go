@@ -76,8 +76,7 @@ func newConfigGlobalCommand(log *action.Log) *cobra.Command {
 // completeDirective completes the name of a directive and the values of one.
 func completeDirective(args []string) []string {
 	var out []string
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
+	for _, d := range conf.Directives() {
 		switch {
 		case len(args) == 0:
 			out = append(out, d.Name+"\t"+directive.Of(d.Name).Doc)
@@ -128,10 +127,9 @@ func configGlobal(log *action.Log, out io.Writer, change edit.Change, d *conf.Di
 
 func findDirective(name string) (*conf.Directive, error) {
 	near := ""
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
+	for _, d := range conf.Directives() {
 		if d.Name == name {
-			return d, nil
+			return &d, nil
 		}
 		if strings.EqualFold(strings.Join(strings.Fields(name), " "), d.Name) || name != "" && strings.Contains(d.Name, name) {
 			near = "did you mean " + strconv.Quote(d.Name) + "?"

@@ -30,8 +30,7 @@ func TestDefaultConfig(t *testing.T) {
 // TestChangeEveryDirective: what is set is what is got, and reset and unset bring
 // the default file back.
 func TestChangeEveryDirective(t *testing.T) {
-	for i := range conf.Directives {
-		d := &conf.Directives[i]
+	for _, d := range conf.Directives() {
 		value := map[conf.Kind]string{conf.YesNo: "no", conf.Number: "7", conf.AbsPath: "/a b/c", conf.Size: "2G", conf.Text: "some text", conf.List: "/one:/two"}[d.Kind]
 		switch {
 		case d.Kind == conf.Choice:
@@ -39,7 +38,7 @@ func TestChangeEveryDirective(t *testing.T) {
 		case d.Kind == conf.YesNo && d.Default == "no":
 			value = "yes"
 		}
-		text, err := edit.Text(defaultConfig(), d, edit.Set, []string{value})
+		text, err := edit.Text(defaultConfig(), &d, edit.Set, []string{value})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -49,7 +48,7 @@ func TestChangeEveryDirective(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if got := edit.Value(d, c); got != value && !strings.HasPrefix(got, value+",") {
+		if got := edit.Value(&d, c); got != value && !strings.HasPrefix(got, value+",") {
 			t.Errorf("%s: got %q, want %q", d.Name, got, value)
 		}
 		for _, change := range []edit.Change{edit.Reset, edit.Unset} {
@@ -57,7 +56,7 @@ func TestChangeEveryDirective(t *testing.T) {
 			if change == edit.Unset && d.Kind == conf.List {
 				values = []string{value}
 			}
-			if back, err := edit.Text(text, d, change, values); err != nil || back != defaultConfig() {
+			if back, err := edit.Text(text, &d, change, values); err != nil || back != defaultConfig() {
 				t.Errorf("%s: change %d does not bring the default back: %v\n%s", d.Name, change, err, cmp.Diff(defaultConfig(), back))
 			}
 		}

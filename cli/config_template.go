@@ -15,14 +15,12 @@ func defaultConfig() string {
 	var b strings.Builder
 	b.WriteString("# singularity.conf: what the administrator allows, for every user of this host.\n" +
 		"# Lines are \"directive = value\"; a directive that is left out has its default.\n")
-	rows := conf.Directives
 	for _, text := range directive.Texts {
 		if text.Name == "" {
 			b.WriteString("\n## " + text.Doc + "\n")
 			continue
 		}
-		d := &rows[0]
-		rows = rows[1:] // of the same order
+		d := conf.Find(text.Name)
 		b.WriteString("\n# " + strings.Join(action.WrapWords(text.Doc, 76), "\n# ") + "\n")
 		if text.Inert != "" {
 			b.WriteString("# " + strings.Join(action.WrapWords("No effect: "+text.Inert+".", 76), "\n# ") + "\n")

@@ -1,3 +1,5 @@
+//go:build !starter
+
 package conf
 
 import (
@@ -101,7 +103,7 @@ func CapNumber(name string) int {
 
 // jsonLists reads the one shape of JSON (RFC 8259) that capability.json has: objects
 // and arrays of strings, or null. Package conf/jsonread reads all of it, which
-// the setuid helper has no use for. The first error is kept.
+// a program that judges for the setuid helper has no use for. The first error is kept.
 type jsonLists struct {
 	text string
 	at   int

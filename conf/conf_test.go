@@ -17,14 +17,16 @@ func TestTable(t *testing.T) {
 	c := new(Config)
 	v := reflect.ValueOf(c).Elem()
 	owner := map[any]string{}
-	for i := 0; i < v.NumField(); i++ {
-		owner[v.Field(i).Addr().Interface()] = v.Type().Field(i).Name
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.Anonymous {
+			owner[v.FieldByIndex(f.Index).Addr().Interface()] = f.Name
+		}
 	}
 	if len(owner) != 64 {
 		t.Errorf("%d fields, want 64", len(owner))
 	}
 	names := map[string]bool{}
-	for _, d := range Directives {
+	for _, d := range Directives() {
 		if names[d.Name] {
 			t.Errorf("%q stands twice", d.Name)
 		}
@@ -57,7 +59,7 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := defaults()
+	want := defaults(false)
 	want.AllowSetuid, want.MountDev, want.EnableUnderlay, want.MaxLoopDevices = false, "minimal", "preferred", 7
 	want.BindPaths, want.LdconfigPath, want.CNIPluginPath = []string{"/a:/b", "/c#d", "/e"}, "/sbin/ldconfig", "a = b"
 	if diff := cmp.Diff(want, c); diff != "" {
@@ -75,7 +77,7 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range Directives {
+	for _, d := range Directives() {
 		if d.Name != "require integrity" && d.Name != "run records" && !strings.Contains(string(text), "\n"+d.Name+" =") && !strings.Contains(string(text), "#"+d.Name+" =") &&
 			!strings.Contains(string(text), "# "+d.Name+" =") {
 			t.Errorf("the sample lacks %q", d.Name)
@@ -154,7 +156,7 @@ func BenchmarkRead(b *testing.B) {
 // everyLine is a file that sets each directive to its default.
 func everyLine() string {
 	var b strings.Builder
-	for _, d := range Directives {
+	for _, d := range Directives() {
 		b.WriteString("# of " + d.Name + "\n")
 		if d.Default != "" {
 			b.WriteString(d.Name + " = " + d.Default + "\n")

@@ -62,24 +62,16 @@ type Check struct {
 // here: that the limits do not bind root is the caller's to know.
 func (c *Config) Checks(format string, f File, n Names) []Check {
 	list := []Check{c.checkFormat(format)}
-	for _, l := range []struct {
-		directive, reason string
-		words             []string
-		holds             func(word string) bool
-	}{
-		{"limit container paths", "singularity image is not in an allowed configured path", c.LimitContainerPaths,
-			func(dir string) bool { return within(f.Path, dir) }},
-		{"limit container groups", "singularity image is not owned by required group(s)", c.LimitContainerGroups,
-			func(name string) bool { return is(f.GID, name, n.Group) }},
-		{"limit container owners", "singularity image is not owned by required user(s)", c.LimitContainerOwners,
-			func(name string) bool { return is(f.UID, name, n.User) }},
-	} {
-		check := Check{Directive: l.directive}
-		if len(l.words) > 0 && !slices.ContainsFunc(l.words, l.holds) {
-			check.Err = &Refusal{l.directive, l.reason}
+	limit := func(directive, reason string, words []string, holds func(word string) bool) {
+		check := Check{Directive: directive}
+		if len(words) > 0 && !slices.ContainsFunc(words, holds) {
+			check.Err = &Refusal{directive, "singularity image is not " + reason}
 		}
 		list = append(list, check)
 	}
+	limit("limit container paths", "in an allowed configured path", c.LimitContainerPaths, func(dir string) bool { return within(f.Path, dir) })
+	limit("limit container groups", "owned by required group(s)", c.LimitContainerGroups, func(name string) bool { return is(f.GID, name, n.Group) })
+	limit("limit container owners", "owned by required user(s)", c.LimitContainerOwners, func(name string) bool { return is(f.UID, name, n.User) })
 	return list
 }
 
@@ -100,23 +92,22 @@ func (c *Config) Limited() bool {
 }
 
 func (c *Config) checkFormat(format string) Check {
-	on, what := false, format
-	switch format {
-	case FormatSIF:
-		on, what = c.AllowContainerSIF, "unencrypted SIF"
-	case FormatEncrypted:
-		on, what = c.AllowContainerEncrypted, "encrypted SIF"
-	case FormatSquashfs:
-		on, what = c.AllowContainerSquashfs, "squashFS"
-	case FormatExtfs:
-		on, what = c.AllowContainerExtfs, "extFS"
-	case FormatDir:
-		on, what = c.AllowContainerDir, "sandbox"
-	}
 	check := Check{Directive: "allow container " + format}
-	if !on {
-		check.Err = &Refusal{check.Directive, "configuration disallows users from running " + what + " containers"}
+	for _, f := range []struct {
+		format, what string
+		on           bool
+	}{
+		{FormatSIF, "unencrypted SIF", c.AllowContainerSIF}, {FormatEncrypted, "encrypted SIF", c.AllowContainerEncrypted},
+		{FormatSquashfs, "squashFS", c.AllowContainerSquashfs}, {FormatExtfs, "extFS", c.AllowContainerExtfs}, {FormatDir, "sandbox", c.AllowContainerDir},
+	} {
+		if f.format == format && f.on {
+			return check
+		}
+		if f.format == format {
+			format = f.what
+		}
 	}
+	check.Err = &Refusal{check.Directive, "configuration disallows users from running " + format + " containers"}
 	return check
 }
 

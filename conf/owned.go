@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -36,43 +35,35 @@ func OpenOwned(path string) (*os.File, error) {
 		return nil, &OwnerError{path, "the path is not absolute, or has . or .. in it"}
 	}
 	dir, err := syscall.Open("/", oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: "/", Err: err}
-	}
-	at := ""
+	at := "/"
 	for i, name := range names {
-		above := at
-		at += "/" + name
-		last := i == len(names)-1
-		flags := oPath
+		last, flags := i == len(names)-1, oPath
 		if last {
 			flags = syscall.O_RDONLY | syscall.O_NONBLOCK
 		}
-		fd, err := syscall.Openat(dir, name, flags|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-		if last && err == nil {
-			err = owned(dir, cmp.Or(above, "/"), syscall.S_IFDIR, false)
+		if err == nil {
+			err = owned(dir, at, syscall.S_IFDIR, !last)
 		}
-		syscall.Close(dir)
-		dir = fd
-		switch {
-		case err == syscall.ELOOP:
-			return nil, &OwnerError{at, "it is a link"}
-		case err == nil && last:
-			err = owned(fd, at, syscall.S_IFREG, false)
-		case err == nil:
-			err = owned(fd, at, syscall.S_IFDIR, true)
+		above := dir
+		if at = strings.TrimSuffix(at, "/") + "/" + name; err == nil {
+			dir, err = syscall.Openat(above, name, flags|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+			syscall.Close(above)
 		}
-		if err != nil {
-			if fd >= 0 {
-				syscall.Close(fd)
-			}
-			if _, ok := err.(*OwnerError); ok {
-				return nil, err
-			}
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		if err == syscall.ELOOP {
+			err = &OwnerError{at, "it is a link"}
 		}
 	}
-	return os.NewFile(uintptr(dir), path), nil
+	if err == nil {
+		err = owned(dir, at, syscall.S_IFREG, false)
+	}
+	if err == nil {
+		return os.NewFile(uintptr(dir), path), nil
+	}
+	syscall.Close(dir)
+	if _, ok := err.(*OwnerError); !ok {
+		err = &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return nil, err
 }
 
 // owned checks one file of the given type. A sticky directory may be writable by

@@ -25,23 +25,14 @@ type SyntaxError struct {
 func (e *SyntaxError) Error() string { return "line " + strconv.Itoa(e.Line) + ": " + e.Reason }
 
 // Default returns the configuration that holds where there is no file.
-func Default() *Config {
-	c := defaults()
-	for i := range Directives {
-		if d := &Directives[i]; d.Kind == List {
-			*d.Field(c).(*[]string) = SplitList(d.Default)
-		}
-	}
-	return c
-}
+func Default() *Config { return defaults(true) }
 
-// defaults returns what holds for Directives that a file leaves out: lists are
+// defaults returns what holds for directives that a file leaves out: lists are
 // empty then.
-func defaults() *Config {
+func defaults(lists bool) *Config {
 	c := new(Config)
-	for i := range Directives {
-		d := &Directives[i]
-		if d.Kind == List {
+	for _, d := range Directives() {
+		if d.Kind == List && !lists {
 			continue
 		}
 		if err := d.set(c, d.Default); err != nil {
@@ -87,47 +78,44 @@ func Read(r io.Reader) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := defaults()
-	p := parser{config: c, seen: make([]int, len(Directives))}
-	rest, line, n, more := string(data), "", 0, true
-	for more {
-		line, rest, more = strings.Cut(rest, "\n")
+	p := parser{config: defaults(false), table: Directives(), seen: map[string]int{}}
+	n := 0
+	for line := range strings.SplitSeq(string(data), "\n") {
 		n++
 		if reason := p.line(line, n); reason != "" {
 			return nil, &SyntaxError{Line: n, Reason: reason}
 		}
 	}
-	return c, nil
+	return p.config, nil
 }
 
 type parser struct {
 	config *Config
-	seen   []int // line that set each directive, or 0
+	table  []Directive
+	seen   map[string]int // line that set each directive
 }
 
 // line takes line number n of the file and returns what is wrong with it.
 func (p *parser) line(line string, n int) (reason string) {
 	line = strings.TrimSpace(withoutComment(line))
-	if line == "" {
-		return ""
-	}
 	key, value, ok := strings.Cut(line, "=")
-	if !ok {
+	switch {
+	case line == "":
+		return ""
+	case !ok:
 		return fmt.Sprintf("%q is not of the form: directive = value", line)
-	}
-	if strings.IndexByte(line, 0) >= 0 {
+	case strings.IndexByte(line, 0) >= 0:
 		return "a zero byte"
 	}
-	key = strings.TrimSpace(key)
-	i := slices.IndexFunc(Directives, func(d Directive) bool { return d.Name == key })
+	i := slices.IndexFunc(p.table, func(d Directive) bool { return d.Name == strings.TrimSpace(key) })
 	if i < 0 {
 		return "" // of another version
 	}
-	d := &Directives[i]
-	if p.seen[i] != 0 && d.Kind != List {
-		return fmt.Sprintf("%q is set already in line %d", d.Name, p.seen[i])
+	d := &p.table[i]
+	if p.seen[d.Name] != 0 && d.Kind != List {
+		return fmt.Sprintf("%q is set already in line %d", d.Name, p.seen[d.Name])
 	}
-	p.seen[i] = n
+	p.seen[d.Name] = n
 	if err := d.set(p.config, strings.TrimSpace(value)); err != nil {
 		return fmt.Sprintf("%q: %v", d.Name, err)
 	}
@@ -188,19 +176,6 @@ func (d *Directive) set(c *Config, value string) (err error) {
 		}
 	}
 	return nil
-}
-
-// ParseSize reads a size in bytes that may end in K, M or G.
-func ParseSize(s string) (int64, bool) {
-	shift := 0
-	if s != "" {
-		shift = (1 + strings.IndexByte("KMG", s[len(s)-1]&^0x20)) * 10
-	}
-	if shift > 0 {
-		s = s[:len(s)-1]
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n << shift, err == nil && n > 0 && n <= (1<<62)>>shift
 }
 
 // SplitList splits value at commas and leaves out empty words.

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: b.h.NetID, NetnsPath: b.p.NetnsPath, Steps: list}
+	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: cmp.Or(b.h.NetID, b.p.NetnsPath), Steps: list}
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}
@@ -117,7 +118,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
 	}
 	if b.kernel() {
-		req.Kernel = &priv.Kernel{FD: int(images[0].File.Fd()), Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
+		req.Kernel = &priv.Kernel{Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
 	}
 	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
 }
@@ -144,7 +145,7 @@ func (b *builder) ask(r *priv.Request) (int, error) {
 	case a.NoKernel:
 		return 0, &KernelRefused{a.Error}
 	case a.Step > 0:
-		step := b.s.Fail(a.Step-1, syscall.Errno(a.Errno))
+		step := b.s.Fail(a.Step-1, syscall.EPERM)
 		_, reason, _ := strings.Cut(a.Error, "refused: ")
 		return 0, &helperError{step.Error() + ": " + reason, step}
 	case a.Error != "":

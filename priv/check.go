@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -128,36 +129,39 @@ func (c *checker) check() (drop int, err error) {
 	return drop, nil
 }
 
+// room tells whether n bytes at r lie in the memory.
+func (c *checker) room(r script.Ref, n int) bool {
+	return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
+}
+
 // shape checks what holds for all steps: that references lie in the memory, and
 // slots before their step.
 func (c *checker) shape() (drop int, err error) {
 	drop = -1
-	in := func(r script.Ref, n int) bool {
-		return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
+	words := func(n int, list ...script.Ref) bool {
+		return !slices.ContainsFunc(list, func(r script.Ref) bool { return r.Off()%8 != 0 || !c.room(r, 8*n) })
 	}
-	word := func(r script.Ref) bool { return in(r, 8) && r.Off()%8 == 0 }
 	for _, k := range c.Links {
-		if !word(k.At) || !in(k.To, 1) {
+		if !words(1, k.At) || !c.room(k.To, 1) {
 			return 0, refuse(0, "an address lies outside of its memory")
 		}
+	}
+	if p := c.Program; p != nil && (slices.ContainsFunc(p.Paths, func(r script.Ref) bool { return !c.room(r, 1) }) ||
+		!words(1, p.Argv, p.Envp) || p.Shell != 0 && !words(2, p.Shell) || p.Other != 0 && !words(1, p.Other)) {
+		return 0, refuse(0, "its program is not well formed")
 	}
 	for i := range c.Steps {
 		s := &c.Steps[i]
 		ok := s.Refs&s.Slots == 0 && i+1+int(max(s.SkipOK, s.SkipNo)) <= len(c.Steps)
 		for k, a := range s.Args {
-			if s.Refs&(1<<k) != 0 {
-				ok = ok && in(script.Ref(a), 1)
-			}
-			if s.Slots&(1<<k) != 0 {
-				ok = ok && a < uint64(i)
-			}
+			ok = ok && (s.Refs&(1<<k) == 0 || c.room(script.Ref(a), 1)) && (s.Slots&(1<<k) == 0 || a < uint64(i))
 		}
 		switch s.Op {
 		case script.OpCall, script.OpInit, script.OpIdle:
 		case script.OpEqual:
-			ok = ok && word(s.Mem[0]) && word(s.Mem[1])
+			ok = ok && s.Refs == 1<<2|1<<3 && words(1, script.Ref(s.Args[2]), script.Ref(s.Args[3]))
 		case script.OpStore:
-			ok = ok && word(s.Mem[0]) && s.Args[0] < uint64(i)
+			ok = ok && s.Refs == 1<<1 && s.Slots == 1 && words(1, script.Ref(s.Args[1]))
 		case script.OpExec:
 			ok = ok && c.Program != nil && i == len(c.Steps)-1
 		case script.OpDrop:
@@ -260,22 +264,23 @@ func (c *checker) fd(i, k int) bool {
 // fails.
 func (c *checker) surely(i int) bool { return !c.skipped[i] && !c.Steps[i].Ignore }
 
+// notAllowed is why most steps are refused.
+const notAllowed = "its arguments are not allowed"
+
 // step checks step i, and notes what it raises and what its result is.
 func (c *checker) step(i int) error {
-	s := &c.Steps[i]
-	switch s.Op {
+	reason := "it must come behind the mark"
+	switch c.Steps[i].Op {
 	case script.OpEqual:
 		c.compare(i)
 		return nil
 	case script.OpCall:
-	default:
-		return refuse(i, "it must come behind the mark")
+		ok, plain := c.plain(i)
+		if reason = unless(ok, notAllowed); !plain {
+			reason = c.privileged(i)
+		}
 	}
-	ok, reason := c.plain(i)
-	if !ok && reason == "" {
-		ok, reason = c.privileged(i)
-	}
-	if !ok {
+	if reason != "" {
 		return refuse(i, reason)
 	}
 	return nil
@@ -284,77 +289,78 @@ func (c *checker) step(i int) error {
 // compare notes that a file was found to be an image of the request.
 func (c *checker) compare(i int) {
 	s := &c.Steps[i]
-	of, ok := c.stat[s.Mem[0].Mem()]
-	if !ok || s.Mem[0].Mem() != s.Mem[1].Mem() || s.Mem[0].Off() != 0 || s.Mem[1].Off() != 8 || !c.surely(i) {
-		return
-	}
-	for _, im := range c.images {
-		if im == [2]uint64{s.Args[0], s.Args[1]} {
-			c.res[of].image = true
-		}
+	a, b := script.Ref(s.Args[2]), script.Ref(s.Args[3])
+	if of, ok := c.stat[a.Mem()]; ok && a.Mem() == b.Mem() && a.Off() == 0 && b.Off() == 8 && c.surely(i) && slices.Contains(c.images, [2]uint64(s.Args[:2])) {
+		c.res[of].image = true
 	}
 }
 
+// args tells whether the first arguments are descriptors (f) and texts (t).
+func (c *checker) args(i int, shape string) bool {
+	for k, what := range shape {
+		if _, text := c.text(i, k); what == 't' && !text || what == 'f' && !c.fd(i, k) {
+			return false
+		}
+	}
+	return true
+}
+
 // plain checks the calls that need no privilege: what they do is done with the
-// caller's rights. The reason is empty if the call is none of these.
-func (c *checker) plain(i int) (ok bool, reason string) {
-	text := func(k int) bool { _, ok := c.text(i, k); return ok }
-	r := &c.res[i]
-	switch c.Steps[i].Nr {
+// caller's rights. It tells whether the call is one of these.
+func (c *checker) plain(i int) (ok, plain bool) {
+	s, r := &c.Steps[i], &c.res[i]
+	switch s.Nr {
 	case unix.SYS_OPENAT:
-		ok = c.fd(i, 0) && text(1)
-		r.kind = file
+		ok, r.kind = c.args(i, "ft"), file
 		if name, _ := c.text(i, 1); c.made(i, 0) && !strings.Contains(name, "/") && name != ".." {
 			r.kind = inside
 		}
 	case unix.SYS_OPENAT2:
 		how := c.words(i, 2, 3)
-		ok = c.fd(i, 0) && text(1) && how != nil && c.num(i, 3) == 24
-		r.kind = file
+		ok, r.kind = c.args(i, "ft") && how != nil && c.num(i, 3) == 24, file
 		if ok && c.made(i, 0) && how[2]&(unix.RESOLVE_IN_ROOT|unix.RESOLVE_BENEATH) != 0 {
 			r.kind = inside
 		}
 	case unix.SYS_MKDIRAT:
-		ok = c.fd(i, 0) && text(1)
+		ok = c.args(i, "ft")
 	case unix.SYS_SYMLINKAT:
-		ok = text(0) && c.fd(i, 1) && text(2)
+		ok = c.args(i, "tft")
 	case unix.SYS_WRITE:
 		n := c.num(i, 2)
-		ok = c.fd(i, 0) && n < 1<<31 && c.in(i, 1, int(n)) != nil
-	case unix.SYS_CLOSE:
-		ok = c.fd(i, 0)
-	case unix.SYS_FCHDIR:
-		ok = c.fd(i, 0)
-		if c.dir = -1; c.slot(i, 0).kind == tree && c.surely(i) {
-			c.dir = int(c.Steps[i].Args[0])
+		ok = c.args(i, "f") && n < 1<<31 && c.in(i, 1, int(n)) != nil
+	case unix.SYS_CLOSE, unix.SYS_FCHDIR:
+		ok = c.args(i, "f")
+		if of := c.slot(i, 0); s.Nr == unix.SYS_FCHDIR {
+			if c.dir = -1; of.kind == tree && c.surely(i) {
+				c.dir = int(s.Args[0])
+			}
 		}
 	case unix.SYS_FSTAT:
-		ok = c.fd(i, 0) && c.out(i, 1, 144)
-		if ok && c.slot(i, 0).kind == file && c.surely(i) {
-			c.stat[script.Ref(c.Steps[i].Args[1]).Mem()] = int(c.Steps[i].Args[0])
+		if ok = c.args(i, "f") && c.out(i, 1, 144); ok && c.slot(i, 0).kind == file && c.surely(i) {
+			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
 	case unix.SYS_FSTATFS:
-		ok = c.fd(i, 0) && c.out(i, 1, 120)
+		ok = c.args(i, "f") && c.out(i, 1, 120)
 	case unix.SYS_STATFS:
-		ok = text(0) && c.out(i, 1, 120)
+		ok = c.args(i, "t") && c.out(i, 1, 120)
 	case unix.SYS_PREAD64:
-		ok = c.fd(i, 0) && c.out(i, 1, c.num(i, 2))
+		ok = c.args(i, "f") && c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
-		ok = c.fd(i, 0)
-		if r.kind = file; ok && c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
+		ok, r.kind = c.args(i, "f"), file
+		if c.kernel >= 0 && c.num(i, 0) == uint64(c.kernel) {
 			*r = result{kind: tree, fs: "squashfs", restricted: true}
 		}
 	case unix.SYS_SOCKET:
-		ok = c.num(i, 0) == unix.AF_INET
-		if r.kind = file; c.unshare&unix.CLONE_NEWNET != 0 {
+		ok, r.kind = c.num(i, 0) == unix.AF_INET, file
+		if c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
 	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
-		ok = c.Steps[i].Refs == 0
+		ok = s.Refs == 0
 	default:
-		return false, ""
+		return false, false
 	}
-	return ok, "its arguments are not well formed"
+	return ok, true
 }
 
 // made tells whether argument k is in a file system that the script made.
@@ -363,14 +369,24 @@ func (c *checker) made(i, k int) bool {
 	return r.kind == inside || r.kind == tree && r.fs != ""
 }
 
-// privileged checks the calls that need a capability.
-func (c *checker) privileged(i int) (ok bool, reason string) {
+// privileged checks the calls that need a capability. It returns why one is refused.
+func (c *checker) privileged(i int) string {
 	s := &c.Steps[i]
 	s.Raise = capMounts
-	reason = "its arguments are not allowed"
+	ok := false
 	switch s.Nr {
 	case unix.SYS_UNSHARE:
-		ok, reason = c.namespaces(i)
+		return c.namespaces(i)
+	case unix.SYS_FSOPEN:
+		return c.fsopen(i)
+	case unix.SYS_FSCONFIG:
+		return c.fsconfig(i)
+	case unix.SYS_OPEN_TREE:
+		return c.openTree(i)
+	case unix.SYS_FSMOUNT:
+		ok = c.fsmount(i)
+	case unix.SYS_MOUNT_SETATTR:
+		ok = c.setattr(i)
 	case unix.SYS_SETHOSTNAME:
 		n := c.num(i, 1)
 		ok = c.unshare&unix.CLONE_NEWUTS != 0 && n <= 64 && c.in(i, 0, int(n)) != nil
@@ -378,24 +394,13 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 		s.Raise = capNetwork
 		w := c.words(i, 2, 5)
 		ok = c.slot(i, 0).kind == socket && c.num(i, 1) == unix.SIOCSIFFLAGS && w != nil && w[0] == 'l'|'o'<<8 && w[1] == 0 && w[2]&(1<<16-1) == unix.IFF_UP|unix.IFF_RUNNING
-	case unix.SYS_FSOPEN:
-		ok, reason = c.fsopen(i)
-	case unix.SYS_FSCONFIG:
-		ok, reason = c.fsconfig(i)
-	case unix.SYS_FSMOUNT:
-		ok = c.fsmount(i)
-	case unix.SYS_OPEN_TREE:
-		ok, reason = c.openTree(i)
-	case unix.SYS_MOUNT_SETATTR:
-		ok = c.setattr(i)
 	case unix.SYS_MOVE_MOUNT:
 		from := c.slot(i, 0)
 		name, named := c.text(i, 3)
-		if c.slot(i, 2).kind == tree {
-			c.placed[place{s.Args[2], name}] = *from
-			if !c.surely(i) {
-				c.placed[place{s.Args[2], name}] = result{}
-			}
+		if at := (place{s.Args[2], name}); c.slot(i, 2).kind == tree && c.surely(i) {
+			c.placed[at] = *from
+		} else {
+			delete(c.placed, at)
 		}
 		ok = from.kind == tree && from.restricted && c.is(i, 1, "") && c.fd(i, 2) && named && c.num(i, 4)&^(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH) == 0
 	case unix.SYS_PIVOT_ROOT:
@@ -409,76 +414,77 @@ func (c *checker) privileged(i int) (ok bool, reason string) {
 		s.Raise = capChroot
 		_, ok = c.text(i, 0)
 	default:
-		reason = "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
+		return "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
 	}
-	return ok, reason
+	return unless(ok, notAllowed)
 }
 
-func (c *checker) namespaces(i int) (bool, string) {
+// unless returns the reason if something does not hold.
+func unless(ok bool, reason string) string {
+	if ok {
+		return ""
+	}
+	return reason
+}
+
+// says is the reason that the administrator's configuration is.
+func says(ok bool, directive, value string) string {
+	return unless(ok, "singularity.conf says: "+directive+" = "+value)
+}
+
+func (c *checker) namespaces(i int) string {
 	flags := c.num(i, 0)
-	switch {
-	case flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) != 0 || !c.surely(i):
-		return false, "its namespaces are not allowed"
-	case flags&unix.CLONE_NEWIPC != 0 && !c.conf.AllowIPCNS:
-		return false, "singularity.conf says: allow ipc ns = no"
-	case flags&unix.CLONE_NEWUTS != 0 && !c.conf.AllowUTSNS:
-		return false, "singularity.conf says: allow uts ns = no"
-	}
 	c.unshare |= flags
-	return true, ""
+	return cmp.Or(unless(flags&^(unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWNET) == 0 && c.surely(i), "its namespaces are not allowed"),
+		says(flags&unix.CLONE_NEWIPC == 0 || c.conf.AllowIPCNS, "allow ipc ns", "no"), says(flags&unix.CLONE_NEWUTS == 0 || c.conf.AllowUTSNS, "allow uts ns", "no"))
 }
 
-func (c *checker) fsopen(i int) (bool, string) {
+func (c *checker) fsopen(i int) string {
 	r := &c.res[i]
 	r.kind, r.options = fsys, map[string]string{}
 	r.fs, _ = c.text(i, 0)
 	switch r.fs {
 	case "tmpfs", "devpts":
+		return ""
 	case "ramfs": // which has no limits
-		return c.conf.MemoryFSType == "ramfs", "singularity.conf says: memory fs type = tmpfs"
+		return says(c.conf.MemoryFSType == "ramfs", "memory fs type", "tmpfs")
 	case "fuse":
-		if c.strict {
-			return false, strictly
-		}
+		return unless(!c.strict, strictly)
 	case "proc":
-		return c.pid, "it shows the processes of the host"
+		return unless(c.pid, "it shows the processes of the host")
 	case "mqueue":
-		return c.unshare&unix.CLONE_NEWIPC != 0, "it shows the message queues of the host"
+		return unless(c.unshare&unix.CLONE_NEWIPC != 0, "it shows the message queues of the host")
 	case "overlay":
-		return c.conf.EnableOverlay != "no", "singularity.conf says: enable overlay = no"
-	default:
-		return false, "the file system " + strconv.Quote(r.fs) + " is not allowed"
+		return says(c.conf.EnableOverlay != "no", "enable overlay", "no")
 	}
-	return true, ""
+	return "the file system " + strconv.Quote(r.fs) + " is not allowed"
 }
 
-func (c *checker) fsconfig(i int) (bool, string) {
+func (c *checker) fsconfig(i int) string {
 	r := c.slot(i, 0)
 	key, _ := c.text(i, 2)
 	value, isText := c.text(i, 3)
 	switch cmd := c.num(i, 1); {
 	case r.kind != fsys:
-		return false, "it is no file system"
+		return "it is no file system"
 	case cmd == unix.FSCONFIG_CMD_CREATE:
 		if _, ok := r.options["userxattr"]; r.fs == "overlay" && !ok {
-			return false, "an overlay must have userxattr"
+			return "an overlay must have userxattr"
 		}
 		if r.options["upperdir"] != "" {
 			if !c.inMemory(r) {
-				return false, "only a layer in memory can be written to"
+				return "only a layer in memory can be written to"
 			}
 			c.Steps[i].Raise |= capOverlay
 		}
-		return c.num(i, 2) == 0 && c.num(i, 3) == 0, "its arguments are not allowed"
-	case cmd == unix.FSCONFIG_SET_FLAG && c.num(i, 3) == 0, cmd == unix.FSCONFIG_SET_STRING && isText:
-	default:
-		return false, "its arguments are not allowed"
-	}
-	if r.fs == "overlay" && !c.surely(i) {
-		return false, "an option of an overlay must not be left out"
+		return unless(c.num(i, 2) == 0 && c.num(i, 3) == 0, notAllowed)
+	case (cmd != unix.FSCONFIG_SET_FLAG || c.num(i, 3) != 0) && (cmd != unix.FSCONFIG_SET_STRING || !isText):
+		return notAllowed
+	case r.fs == "overlay" && !c.surely(i):
+		return "an option of an overlay must not be left out"
 	}
 	r.options[key] = value
-	return c.option(r.fs, key, value), "the option " + key + "=" + value + " is not allowed for " + r.fs
+	return unless(c.option(r.fs, key, value), "the option "+key+"="+value+" is not allowed for "+r.fs)
 }
 
 // inMemory tells whether the overlay r writes to memory alone, and all its layers
@@ -534,27 +540,24 @@ func (c *checker) fsmount(i int) bool {
 
 // openTree checks the copy of a mount. One of a mount of the host is recursive,
 // or it would show what lies below mounts.
-func (c *checker) openTree(i int) (bool, string) {
+func (c *checker) openTree(i int) string {
 	path, ok := c.text(i, 1)
 	flags := c.num(i, 2)
 	recursive := flags&unix.AT_RECURSIVE != 0
 	r, from := &c.res[i], c.slot(i, 0)
 	*r = result{kind: tree, recursive: recursive}
-	own := c.made(i, 0) && !strings.HasPrefix(path, "/") && !strings.Contains(path, "..")
 	switch {
 	case !ok || !c.fd(i, 0) || flags&unix.OPEN_TREE_CLONE == 0 || flags>>32 != 0:
-		return false, "its arguments are not allowed"
-	case own:
+		return notAllowed
+	case c.made(i, 0) && !strings.HasPrefix(path, "/") && !strings.Contains(path, ".."):
 		r.fs, r.restricted = "part", true // of a mount that the script made
-		return true, ""
+		return ""
 	case !recursive:
-		return false, "a mount of the host must be taken with what is mounted in it"
+		return "a mount of the host must be taken with what is mounted in it"
 	case c.strict && from.kind == file && !from.image:
-		return false, "the directory is not the image that was checked"
-	case c.num(i, 0) == cwd && !c.conf.UserBindControl && !c.ofSite(path):
-		return false, "singularity.conf says: user bind control = no"
+		return "the directory is not the image that was checked"
 	}
-	return true, ""
+	return says(c.num(i, 0) != cwd || c.conf.UserBindControl || c.ofSite(path), "user bind control", "no")
 }
 
 // ofSite tells whether the administrator has path bound in every container.

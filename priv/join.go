@@ -2,7 +2,7 @@ package priv
 
 import (
 	"errors"
-	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -63,74 +63,59 @@ func (h *helper) join(r *Request) (*Answer, error) {
 			return nil, refuse(i, "nobody needs it who joins a container")
 		}
 	}
-	in, err := h.made(j.Process)
+	if _, err := h.made(j.Process); err != nil {
+		return nil, err
+	}
+	process, err := h.keep(h.fds[j.Process])
 	if err != nil {
 		return nil, err
 	}
-	numbers, err := h.place(in.spaces)
-	if err != nil {
-		return nil, err
-	}
-	p := &script.Script{}
-	h.descriptors(p)
-	permitted := h.become(p, j.Caps)
-	return h.carryOut(p, j.Steps, permitted, drop, j.Report, func() {
-		setCaps(p, capMounts|capChroot, permitted, 0)
-		for i, n := range numbers {
-			p.Call("join a namespace of the container", unix.SYS_SETNS, script.Int(n), script.Int(in.kinds[i]))
-		}
-		finish(p, j.Caps, permitted, h.uid, h.gid)
-		p.Leave(j.Left)
-	})
+	before, after := &script.Script{}, &script.Script{}
+	h.descriptors(before)
+	permitted := h.become(before, j.Caps|capTrace)
+	with(after, capMounts|capChroot|capTrace, permitted, "join the namespaces of the container", unix.SYS_SETNS, script.Int(process), script.Int(spaces))
+	finish(after, j.Caps, permitted, h.uid, h.gid)
+	after.Leave(j.Left)
+	return carryOut(j.Steps, permitted, drop, j.Report, before, after)
 }
+
+// What a join needs: process 1 cannot be traced, and to join the namespaces of a
+// process the kernel (Linux 5.8) asks for the right to look at it.
+const capTrace = 1 << unix.CAP_SYS_PTRACE
+
+// spaces are the namespaces of a container. Those that it shares with the host are
+// joined to no effect.
+const spaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 
 // root answers with the root directory of a container.
 func (h *helper) root(r *Request) (*Answer, error) {
-	in, err := h.made(r.Join.Process)
-	if err != nil {
-		return nil, err
-	}
-	return &Answer{file: in.root}, nil
+	root, err := h.made(r.Join.Process)
+	return &Answer{file: root}, err
 }
 
-// place moves files above all numbers of the request, where a script finds them: a
-// number of the request must not become one of them before it is used.
-func (h *helper) place(files []*os.File) (numbers []int, err error) {
-	top := socketFD
-	for n := range h.fds {
-		top = max(top, n)
-	}
-	for _, f := range files {
-		n, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, top+1)
-		if err != nil {
-			return nil, err
-		}
+// keep moves a descriptor above all numbers of the request, where a script finds
+// it: a number of the request must not become one of them before it is used.
+func (h *helper) keep(fd int) (int, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(socketFD, slices.Max(slices.Collect(maps.Keys(h.fds))))+1)
+	if err == nil {
 		h.fds[n] = n
-		numbers = append(numbers, n)
 	}
-	return numbers, nil
-}
-
-// running is a container that the helper made, as open files: nothing of it can
-// be put in the place of another.
-type running struct {
-	root   *os.File
-	spaces []*os.File // its namespaces, but those of the host
-	kinds  []int      // of each: the flag of setns
+	return n, err
 }
 
 var errForeign = errors.New("the process is none that began a container of the caller through this helper (or the helper was replaced since)")
 
-// made looks at the container whose process 1 a pidfd is of.
+// made opens the root directory of the container whose process 1 a pidfd is of.
 //
 // Security (SC-005, SC-009): a pidfd says which process, and only the kernel what
 // that is: its program is this very file, which nobody but its own code stays in
 // once it has made a container; all its ids are the caller's; it cannot gain
 // anything; it is process 1 of a PID namespace, in a mount namespace of its own;
-// and it and all its namespaces are of the host's user namespace, in which only
-// root makes any. So it is a container of the caller, which is no more than the
-// caller's after the join as well.
-func (h *helper) made(number int) (*running, error) {
+// and it is in the host's user namespace. There only root makes namespaces and
+// moves a process into them, so all of its namespaces are of root's making. So it
+// is a container of the caller, which is no more than the caller's after the join
+// as well.
+func (h *helper) made(number int) (*os.File, error) {
 	pidfd, ok := h.fds[number]
 	if !ok {
 		return nil, errRequest
@@ -139,82 +124,32 @@ func (h *helper) made(number int) (*running, error) {
 	if len(pid) != 1 || pid[0] == "-1" {
 		return nil, errors.New("the process has ended, or is none")
 	}
-	dir := "/proc/" + pid[0]
-	id := strconv.Itoa(h.uid)
+	dir, id := "/proc/"+pid[0], strconv.Itoa(h.uid)
 	first := field(dir+"/status", "NSpid:")
-	exe, err := os.Stat(dir + "/exe")
-	self, err2 := os.Stat("/proc/self/exe")
-	if err := errors.Join(err, err2); err != nil || !os.SameFile(exe, self) || len(first) < 2 || first[len(first)-1] != "1" ||
+	same := func(name string) bool { return inode(dir+name) == inode("/proc/self"+name) }
+	other := func(name string) bool { return !same(name) && inode(dir+name) != [2]uint64{} }
+	if len(first) < 2 || first[len(first)-1] != "1" || !same("/exe") || !same("/ns/user") || !other("/ns/mnt") || !other("/ns/pid") ||
 		!slices.Equal(field(dir+"/status", "Uid:"), []string{id, id, id, id}) || !slices.Equal(field(dir+"/status", "NoNewPrivs:"), []string{"1"}) {
 		return nil, errForeign
 	}
-	in := new(running)
-	for _, n := range []struct {
-		name string
-		flag int
-	}{{"user", 0}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"net", unix.CLONE_NEWNET}, {"cgroup", unix.CLONE_NEWCGROUP}} {
-		f, same, err := space(dir, n.name)
-		if err != nil {
-			return nil, err
-		}
-		if same != (n.flag == 0) && (n.flag == 0 || n.flag == unix.CLONE_NEWNS || n.flag == unix.CLONE_NEWPID) {
-			return nil, errForeign
-		}
-		if !same {
-			in.spaces, in.kinds = append(in.spaces, f), append(in.kinds, n.flag)
-		}
-	}
-	if in.root, err = os.OpenFile(dir+"/root", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
-		return nil, err
-	}
+	root, err := os.OpenFile(dir+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
 	// What was looked at is of this process only if that is still there.
-	if unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
-		return nil, errors.New("the process has ended")
+	if err == nil && unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
+		err = errors.New("the process has ended")
 	}
-	return in, nil
+	return root, err
 }
 
-// space opens a namespace of a process, which must belong to the host's user
-// namespace, and tells whether it is the helper's own.
-func space(dir, name string) (f *os.File, same bool, err error) {
-	if f, err = os.Open(dir + "/ns/" + name); err != nil {
-		return nil, false, err
-	}
-	own, err := os.Stat("/proc/self/ns/" + name)
-	if err != nil {
-		return nil, false, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, false, err
-	}
-	if same = os.SameFile(st, own); same {
-		return f, true, nil
-	}
-	fd, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_USERNS)
-	if err != nil {
-		return nil, false, err
-	}
-	owner := os.NewFile(uintptr(fd), "user")
-	defer owner.Close()
-	user, err := os.Stat("/proc/self/ns/user")
-	if err != nil {
-		return nil, false, err
-	}
-	if st, err = owner.Stat(); err == nil && !os.SameFile(st, user) {
-		err = errForeign
-	}
-	return f, false, err
+// inode is the device and number of a file, zero if it cannot be told.
+func inode(path string) [2]uint64 {
+	var st unix.Stat_t
+	unix.Stat(path, &st)
+	return [2]uint64{st.Dev, st.Ino}
 }
 
 // field returns the words behind key in a file of /proc.
 func field(file, key string) []string {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, _ := io.ReadAll(io.LimitReader(f, 1<<16))
+	text, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, key); ok {
 			return strings.Fields(rest)

@@ -28,25 +28,20 @@ const loopTries = 64
 // that leads to it must be root's alone, on a file system of this host that the
 // kernel itself keeps. Or what the kernel reads is held against a hash tree, at
 // every read, that a key of the site's ring signed.
-func (h *helper) mountKernel(k *Kernel, c *checker) error {
+func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
 	switch {
 	case !h.conf.AllowKernelSquashfs:
 		return &KernelError{"singularity.conf says: allow kernel squashfs = no"}
 	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
 		return errRequest
 	}
-	f, err := h.file(k.FD)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	st, err := stat(f)
 	if err != nil {
 		return err
 	}
 	size := uint64(st.Size)
 	// What has no name could have any.
-	if st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off || !slices.Contains(c.images, [2]uint64{st.Dev, st.Ino}) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
 		return errRequest
 	}
 	own, refused := rootsOwn(f, st)
@@ -54,75 +49,77 @@ func (h *helper) mountKernel(k *Kernel, c *checker) error {
 		defer own.Close()
 		f = own
 	}
-	v, how, which := new(Verdict), "lazy", "no"
-	mapper := openMapper()
+	mapper, how, which := openMapper(), "lazy", "no"
 	if mapper == nil {
 		how = "full" // what is read later is not checked
-	} else {
-		defer mapper.Close()
 	}
+	defer mapper.Close()
 	if c.listed {
 		which = "list"
 	}
+	v, needed := new(Verdict), h.conf.RequireIntegrity || k.Tree
 	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) {
-		v, err = h.verify(f, how, which)
+		found, e := h.verify(f, how, which)
 		switch {
-		case err != nil && c.strict:
-			return err
-		case err != nil:
-			return &KernelError{err.Error()}
-		case k.Off != v.Off || k.Size != v.Size:
-			return &KernelError{"it is not the squashfs of the image's root partition"}
+		case e != nil && c.strict:
+			return e
+		case e != nil:
+			err = e
+		case k.Off != found.Off || k.Size != found.Size:
+			err = errors.New("it is not the squashfs of the image's root partition")
+		default:
+			v = found
 		}
 	}
+	over := v.Tree != nil && mapper != nil && kept(f, refused == nil)
 	switch {
-	case v.Tree != nil && mapper != nil && kept(f, refused == nil):
-		fd, err := h.mountVerity(mapper, f, v)
-		return h.mounted(k, c, fd, err)
+	case err != nil:
+	case over || refused == nil && !needed:
+		err = h.mountImage(f, k, c, mapper, v, over)
 	case refused != nil:
-		return refused
-	case mapper == nil && (h.conf.RequireIntegrity || k.Tree):
-		return &KernelError{"the kernel has no dm-verity"}
-	case h.conf.RequireIntegrity || k.Tree:
-		return &KernelError{"no key of the site's ring signed it with a hash tree: " + v.Text}
+		err = refused
+	case mapper == nil:
+		err = errors.New("the kernel has no dm-verity")
+	default:
+		err = errors.New("no key of the site's ring signed it with a hash tree: " + v.Text)
 	}
-	return h.mountLoop(f, k, c)
+	if err != nil {
+		return &KernelError{err.Error()}
+	}
+	return nil
 }
 
-// mounted gives a mount its number. Like all that have one it lies above the
-// numbers until then, so that none takes its place.
-func (h *helper) mounted(k *Kernel, c *checker, fd int, err error) error {
+// mountImage makes the mount, over dm-verity or not, and gives it its number.
+func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, v *Verdict, over bool) error {
+	var dev *os.File
+	var err error
+	switch {
+	case over:
+		dev, err = h.verity(mapper, f, v)
+	case h.conf.SharedLoopDevices:
+		dev = h.sharedLoop(f, k)
+	}
+	made := dev == nil && err == nil
+	if made {
+		dev, err = h.loop(f, k.Off, k.Size)
+	}
 	if err != nil {
 		return err
 	}
-	top := k.Mount
-	for n := range h.fds {
-		top = max(top, n)
+	defer dev.Close()
+	fd, err := mountBlock(dev.Name())
+	if err != nil {
+		return err
 	}
 	defer unix.Close(fd)
-	h.fds[k.Mount], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, top+1)
-	c.numbers[k.Mount], c.kernel = true, k.Mount
-	return err
-}
-
-func (h *helper) mountLoop(f *os.File, k *Kernel, c *checker) error {
-	var loop *os.File
-	if h.conf.SharedLoopDevices {
-		loop = h.sharedLoop(f, k)
-	}
-	shared := loop != nil
-	if !shared {
-		var err error
-		if loop, err = h.loop(f, k.Off, k.Size); err != nil {
-			return err
-		}
-	}
-	defer loop.Close()
-	fd, err := mountBlock(loop.Name())
-	if err == nil && h.conf.SharedLoopDevices && !shared {
+	if h.conf.SharedLoopDevices && made {
 		h.linger(fd)
 	}
-	return h.mounted(k, c, fd, err)
+	if fd, err = h.keep(fd); err == nil {
+		delete(h.fds, fd)
+		h.fds[k.Mount], c.numbers[k.Mount], c.kernel = fd, true, k.Mount
+	}
+	return err
 }
 
 // rootsOwn opens an image again, by a path that root alone can change.
@@ -133,19 +130,13 @@ func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
 	}
 	f, err := conf.OpenOwned(path)
 	if err != nil {
-		return nil, &KernelError{err.Error()}
+		return nil, err
 	}
-	found, err := stat(f)
-	switch {
-	case err != nil || st.Dev != found.Dev || st.Ino != found.Ino:
-		err = &KernelError{"it is not what lies at " + path}
-	case !kept(f, true):
-		err = &KernelError{"its file system is none that this host alone keeps"}
-	default:
-		return f, nil
+	if found, err := stat(f); err != nil || st.Dev != found.Dev || st.Ino != found.Ino || !kept(f, true) {
+		f.Close()
+		return nil, errors.New("it is not what lies at " + path + ", or on no file system that this host alone keeps")
 	}
-	f.Close()
-	return nil, err
+	return f, nil
 }
 
 // kept tells whether a file is on a file system that the kernel keeps, of this
@@ -153,57 +144,40 @@ func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
 // serve: one that does could let the kernel wait.
 func kept(f *os.File, alone bool) bool {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
-		return false
-	}
-	switch uint32(fs.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1:
-		return true
-	case unix.NFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC, lustreMagic, gpfsMagic:
-		return !alone
-	}
-	return false
+	const lustre, gpfs = 0x0bd00bd0, 0x47504653 // not in the kernel's own tree
+	here := []uint32{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1}
+	shared := []uint32{unix.NFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC, lustre, gpfs}
+	return unix.Fstatfs(int(f.Fd()), &fs) == nil && (slices.Contains(here, uint32(fs.Type)) || !alone && slices.Contains(shared, uint32(fs.Type)))
 }
-
-// The numbers of file systems that are not in the kernel's own tree.
-const (
-	lustreMagic = 0x0bd00bd0
-	gpfsMagic   = 0x47504653
-)
 
 // loop makes a read-only loop device of a part of f. It ends with its last user.
 func (h *helper) loop(f *os.File, off, size uint64) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
-		return nil, &KernelError{err.Error()}
+		return nil, err
 	}
 	defer control.Close()
 	config := &unix.LoopConfig{Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Offset: off, Sizelimit: size, Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
 	for range loopTries {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, &KernelError{"no loop device is free: " + err.Error()}
-		}
-		if int64(n) >= h.conf.MaxLoopDevices {
-			return nil, &KernelError{"all loop devices are in use (singularity.conf: max loop devices)"}
+		if err != nil || int64(n) >= h.conf.MaxLoopDevices {
+			return nil, errors.New("all loop devices are in use (singularity.conf: max loop devices)")
 		}
 		dev, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDONLY, 0)
 		if err != nil {
-			return nil, &KernelError{err.Error()}
+			return nil, err
 		}
-		switch err = unix.IoctlLoopConfigure(int(dev.Fd()), config); err {
-		case nil:
-			if err = sameLoop(dev, f, off, size); err == nil {
-				return dev, nil
-			}
-		case unix.EBUSY:
-			dev.Close()
-			continue
+		if err = unix.IoctlLoopConfigure(int(dev.Fd()), config); err == nil {
+			err = sameLoop(dev, f, off, size)
 		}
-		dev.Close()
-		return nil, &KernelError{"cannot configure " + dev.Name() + ": " + err.Error()}
+		if err == nil {
+			return dev, nil
+		}
+		if dev.Close(); err != unix.EBUSY {
+			return nil, errors.New("cannot configure " + dev.Name() + ": " + err.Error())
+		}
 	}
-	return nil, &KernelError{"every free loop device was taken by others"}
+	return nil, errors.New("every free loop device was taken by others")
 }
 
 // sharedLoop finds a loop device that another start made of the same part of the
@@ -231,14 +205,11 @@ func (h *helper) linger(mount int) {
 	p := &script.Script{}
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(0), script.Int(mount-1), script.Int(0))
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(mount+1), script.Uint(1<<32-1), script.Int(0))
-	uid := script.Int(h.uid)
-	p.Call("become the caller", unix.SYS_SETRESUID, uid, uid, uid)
-	prctl(p, unix.PR_SET_DUMPABLE, 0)
+	h.take(p, h.uid)
 	setCaps(p, 0, 0, 0)
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("wait", unix.SYS_NANOSLEEP, p.Words([]uint64{lingerTime, 0}), script.Int(0))
-	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
-	p.Fork(0, mount) // without it the next start is slower
+	script.Fork(0, mount, p.All()) // without it the next start is slower
 }
 
 // sameLoop reads back what a loop device shows.
@@ -262,22 +233,11 @@ func sameLoop(dev, f *os.File, off, size uint64) error {
 func mountBlock(device string) (int, error) {
 	fs, err := unix.Fsopen("squashfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return -1, &KernelError{err.Error()}
+		return -1, err
 	}
 	defer unix.Close(fs)
-	err = unix.FsconfigSetString(fs, "source", device)
-	if err == nil {
-		err = unix.FsconfigSetFlag(fs, "ro")
+	if err = errors.Join(unix.FsconfigSetString(fs, "source", device), unix.FsconfigSetFlag(fs, "ro"), unix.FsconfigCreate(fs)); err != nil {
+		return -1, err
 	}
-	if err == nil {
-		err = unix.FsconfigCreate(fs)
-	}
-	if err != nil {
-		return -1, &KernelError{err.Error()}
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	if err != nil {
-		return -1, &KernelError{err.Error()}
-	}
-	return fd, nil
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }

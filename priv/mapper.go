@@ -81,32 +81,31 @@ func openMapper() *os.File {
 	return control
 }
 
-// mountVerity mounts the squashfs of an image over dm-verity.
-func (h *helper) mountVerity(control, f *os.File, v *Verdict) (int, error) {
+// verity makes the device of dm-verity that shows the root partition of an image.
+func (h *helper) verity(control, f *os.File, v *Verdict) (*os.File, error) {
 	data, err := h.loop(f, v.Off, v.Size)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	defer data.Close()
 	tree, err := h.loop(f, v.Tree.Off, v.Tree.Size)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	defer tree.Close()
-	a, err := stat(data)
-	b, err2 := stat(tree)
-	if err := errors.Join(err, err2); err != nil {
-		return -1, err
-	}
 	salt := cmp.Or(fmt.Sprintf("%x", v.Tree.Salt), "-")
-	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %d:%d %d:%d %d %d %d 1 sha256 %x %s",
-		unix.Major(a.Rdev), unix.Minor(a.Rdev), unix.Major(b.Rdev), unix.Minor(b.Rdev), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
-	dev, err := d.open(control)
+	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %x %s",
+		number(data), number(tree), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
+	return d.open(control)
+}
+
+// number is the number of a device, as tables have it.
+func number(dev *os.File) string {
+	st, err := stat(dev)
 	if err != nil {
-		return -1, err
+		return ""
 	}
-	defer dev.Close()
-	return mountBlock(d.path())
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 }
 
 func (d *mapped) path() string { return "/dev/dm-" + strconv.Itoa(int(d.minor)) }
@@ -120,16 +119,17 @@ func (d *mapped) path() string { return "/dev/dm-" + strconv.Itoa(int(d.minor)) 
 // it opened in place of /dev/null.
 func (d *mapped) open(control *os.File) (*os.File, error) {
 	var random [8]byte
-	if n, err := unix.Getrandom(random[:], 0); err != nil || n != len(random) {
-		return nil, &KernelError{"no random numbers"}
+	if _, err := unix.Getrandom(random[:], 0); err != nil {
+		return nil, err
 	}
 	// The upper half of the numbers, which the kernel itself begins with at 0.
 	d.minor = 1<<(minorBits-1) | binary.NativeEndian.Uint32(random[:])>>(32-minorBits+1)
 	d.name = fmt.Sprintf("singularity-%d-%x", os.Getpid(), random)
-	dev, err := os.Open("/dev/null")
+	place, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
+	dev := os.NewFile(uintptr(place), d.path())
 	create := d.request(unix.DM_PERSISTENT_DEV_FLAG)
 	binary.NativeEndian.PutUint64(create[headDev:], unix.Mkdev(0, d.minor))
 	p := &script.Script{}
@@ -139,16 +139,16 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), p.Words([]uint64{1<<64 - 1}), script.Int(0), script.Int(8))
 	p.Call("become root's", unix.SYS_SETRESUID, script.Int(0), script.Int(0), script.Int(0))
-	limit(p, unix.RLIMIT_CPU, 1<<64-1)
+	p.Call("use all the time it takes", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_CPU), p.Words([]uint64{1<<64 - 1, 1<<64 - 1}), script.Int(0))
 	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
 	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
 	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
 	fd := p.Call("open it", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str(d.path()), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 	p.SkipFail(fd, 1)
-	p.Optional(p.Call("hand it over", unix.SYS_DUP3, fd.Arg(), script.Int(int(dev.Fd())), script.Int(unix.O_CLOEXEC)))
+	p.Optional(p.Call("hand it over", unix.SYS_DUP3, fd.Arg(), script.Int(place), script.Int(unix.O_CLOEXEC)))
 	ask("have it removed", unix.DM_DEV_REMOVE, d.request(unix.DM_DEFERRED_REMOVE))
 	p.Call("end", unix.SYS_EXIT_GROUP, script.Int(0))
-	pid, err := p.Fork(unix.CLONE_FILES, int(dev.Fd()))
+	pid, err := script.Fork(unix.CLONE_FILES, place, p.All())
 	if err == nil {
 		err = wait(pid)
 	}
@@ -157,7 +157,7 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	}
 	if err != nil {
 		dev.Close()
-		return nil, &KernelError{"the device mapper makes no device of " + d.kind + ": " + err.Error()}
+		return nil, errors.New("the device mapper makes no device of " + d.kind + ": " + err.Error())
 	}
 	return dev, nil
 }

@@ -54,14 +54,13 @@ const socketFD = 3
 
 // verbs are all that the helper does.
 var verbs = [...]struct {
-	verb Verb
 	code func(*codec, *Request)
 	run  func(*helper, *Request) (*Answer, error)
 }{
-	{StartVerb, (*codec).start, (*helper).start},
-	{JoinVerb, (*codec).join, (*helper).join},
-	{RootVerb, (*codec).process, (*helper).root},
-	{NetVerb, (*codec).nets, (*helper).network},
+	StartVerb - 1: {(*codec).start, (*helper).start},
+	JoinVerb - 1:  {(*codec).join, (*helper).join},
+	RootVerb - 1:  {(*codec).process, (*helper).root},
+	NetVerb - 1:   {(*codec).nets, (*helper).network},
 }
 
 // helper is what a verb has.
@@ -74,10 +73,8 @@ type helper struct {
 
 // Answer is what the helper says when it is done.
 type Answer struct {
-	PID int // of a process that it made
-	// Step and Errno tell of a step that failed or was refused: its number, and 1.
-	Step  int
-	Errno int
+	PID   int    // of a process that it made
+	Step  int    // one that was refused: its number, and 1
 	Error string // empty if all is well
 	// NoKernel tells that the request failed because the kernel does not mount
 	// the image.
@@ -94,7 +91,7 @@ func Main() int {
 	if err != nil {
 		a = &Answer{Error: err.Error()}
 		if se, ok := err.(*StepError); ok {
-			a.Step, a.Errno = se.Step+1, int(unix.EPERM)
+			a.Step = se.Step + 1
 		}
 		_, a.NoKernel = err.(*KernelError)
 	}
@@ -114,7 +111,6 @@ func Main() int {
 func (c *codec) answer(a *Answer) {
 	num(c, &a.PID)
 	num(c, &a.Step)
-	num(c, &a.Errno)
 	c.text(&a.Error)
 	c.flag(&a.NoKernel)
 }
@@ -136,12 +132,7 @@ func serve() (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range verbs {
-		if verbs[i].verb == r.Verb {
-			return verbs[i].run(h, r)
-		}
-	}
-	return nil, errRequest
+	return verbs[r.Verb-1].run(h, r)
 }
 
 // secure takes from the process what it has of its caller.
@@ -155,27 +146,17 @@ func (h *helper) secure() (err error) {
 		return errors.New(Name + " must be owned by root, have mode 4755, and be started by an ordinary user")
 	}
 	// Security (SC-017, SC-018): before anything is read. No way leads back.
-	if err := notDumpable(); err != nil {
-		return err
+	err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	if n, e := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || e != nil || n != 0 {
+		return errors.New("the process can be dumped")
 	}
 	os.Clearenv()
-	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
 	unix.CloseOnExec(socketFD)
 	h.groups, err = os.Getgroups()
 	return err
-}
-
-func notDumpable() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return err
-	}
-	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
-		return errors.New("the process can be dumped")
-	}
-	return nil
 }
 
 // headerSize is the size of what comes before a request: its length, in decimal,
@@ -198,15 +179,10 @@ func (h *helper) receive() (*Request, error) {
 		return nil, err
 	}
 	b := make([]byte, size)
-	for got := 0; got < len(b); {
-		n, err := unix.Read(socketFD, b[got:])
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || err != nil {
+	for got := 0; got < len(b); got += max(n, 0) {
+		if n, err = unix.Read(socketFD, b[got:]); n == 0 || err != nil && err != unix.EINTR {
 			return nil, errRequest
 		}
-		got += n
 	}
 	r, err := Decode(b)
 	if err != nil {
@@ -215,19 +191,12 @@ func (h *helper) receive() (*Request, error) {
 	return r, h.number(r, fds)
 }
 
-func parseRights(b []byte) (fds []int, err error) {
+func parseRights(b []byte) ([]int, error) {
 	list, err := unix.ParseSocketControlMessage(b)
-	if err != nil {
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	for i := range list {
-		got, err := unix.ParseUnixRights(&list[i])
-		if err != nil {
-			return nil, err
-		}
-		fds = append(fds, got...)
-	}
-	return fds, nil
+	return unix.ParseUnixRights(&list[0])
 }
 
 // number moves the descriptors above all numbers that the request uses.
@@ -252,19 +221,6 @@ func (h *helper) number(r *Request, fds []int) error {
 		unix.Close(fds[i])
 	}
 	return nil
-}
-
-// file is a descriptor of the request.
-func (h *helper) file(number int) (*os.File, error) {
-	fd, ok := h.fds[number]
-	if !ok {
-		return nil, errRequest
-	}
-	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fd)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "image"), nil
 }
 
 // stat is Stat_t of a file.

@@ -61,18 +61,16 @@ type Start struct {
 	Caps uint64
 	// Images are all files that the container is made of.
 	Images []Image
-	// Kernel, if not nil, is the image that the kernel shall mount.
+	// Kernel, if not nil, has the kernel mount the first image.
 	Kernel *Kernel
-	// Network is the network namespace that the container begins in, as the keeper
-	// that a NetVerb made calls it; NetnsPath one that the administrator names. At
-	// most one of them is not empty.
-	Network, NetnsPath string
-	Steps              *script.Listing
+	// Network is the network namespace that the container begins in, if not empty: as
+	// the keeper that a NetVerb made calls it, or a path that the administrator names.
+	Network string
+	Steps   *script.Listing
 }
 
-// Kernel asks for a mount by the kernel of the squashfs in an image.
+// Kernel asks for a mount by the kernel of the squashfs in the first image.
 type Kernel struct {
-	FD        int // of the image
 	Off, Size uint64
 	Mount     int // the number that the mount gets
 	// Tree wants what is read checked by the hash tree, of root's images too.
@@ -101,13 +99,11 @@ func Decode(b []byte) (*Request, error) {
 func (c *codec) request(r *Request) {
 	num(c, &r.Verb)
 	list(c, &r.FDs, func(fd *int) { num(c, fd) })
-	for i := range verbs {
-		if verbs[i].verb == r.Verb {
-			verbs[i].code(c, r)
-			return
-		}
+	if n := int(r.Verb) - 1; n >= 0 && n < len(verbs) {
+		verbs[n].code(c, r)
+	} else {
+		c.fail()
 	}
-	c.fail()
 }
 
 // optional is a value that may be nil.
@@ -134,14 +130,12 @@ func (c *codec) start(r *Request) {
 		c.text(&im.Format)
 	})
 	optional(c, &s.Kernel, func(k *Kernel) {
-		num(c, &k.FD)
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)
 		c.flag(&k.Tree)
 	})
 	c.text(&s.Network)
-	c.text(&s.NetnsPath)
 	c.listing(s.Steps)
 }
 
@@ -153,10 +147,10 @@ func (c *codec) listing(l *script.Listing) {
 	})
 	list(c, &l.Steps, c.step)
 	optional(c, &l.Program, func(p *script.Program) {
-		for _, words := range []*[]string{&p.Paths, &p.Args, &p.Env, &p.OtherArgs} {
-			list(c, words, c.text)
+		list(c, &p.Paths, func(r *script.Ref) { num(c, r) })
+		for _, r := range []*script.Ref{&p.Argv, &p.Envp, &p.Shell, &p.Other} {
+			num(c, r)
 		}
-		c.text(&p.Shell)
 		num(c, &p.OtherFD)
 	})
 }
@@ -173,9 +167,6 @@ func (c *codec) step(s *script.Step) {
 	num(c, &s.Expect)
 	for i := range s.Args {
 		num(c, &s.Args[i])
-	}
-	for i := range s.Mem {
-		num(c, &s.Mem[i])
 	}
 }
 

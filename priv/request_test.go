@@ -27,7 +27,7 @@ func sample(t testing.TB) *Request {
 		t.Fatal(err)
 	}
 	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
-		Kernel: &Kernel{FD: 9, Off: 512, Size: 1 << 33, Mount: 77, Tree: true}, Network: "u1-ab", Steps: list}}
+		Kernel: &Kernel{Off: 512, Size: 1 << 33, Mount: 77, Tree: true}, Network: "u1-ab", Steps: list}}
 }
 
 // TestVerbsRoundTrip: the other verbs, and that a request of one is none of another.
@@ -36,7 +36,7 @@ func TestVerbsRoundTrip(t *testing.T) {
 	for _, want := range []*Request{
 		{Verb: JoinVerb, FDs: []int{7}, Join: &Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
 		{Verb: RootVerb, FDs: []int{7}, Join: &Join{Process: 7, Steps: new(script.Listing)}},
-		{Verb: NetVerb, Nets: []Net{{"a", "10.0.0.1", []Port{{8080, 80, "tcp"}}}, {Name: "b"}}},
+		{Verb: NetVerb, Nets: []Net{{"a", "IP=10.0.0.1"}, {Name: "b"}}},
 	} {
 		got, err := Decode(want.Encode())
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -110,14 +110,41 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("a request has two forms")
 		}
 		// Whatever the steps are, looking at them does no harm, and what passes
-		// can be made into a script.
-		c := newChecker(r.Start.Steps)
-		if _, err := c.check(); err != nil {
+		// refers to nothing outside of its memory.
+		var l *script.Listing
+		switch r.Verb {
+		case StartVerb:
+			l = r.Start.Steps
+		case JoinVerb:
+			l = r.Join.Steps
+		default:
 			return
 		}
-		m := new(script.Script).NewMaker(r.Start.Steps)
-		for range r.Start.Steps.Steps {
-			m.Add(1 << 21)
+		if _, err := newChecker(l).check(); err != nil {
+			return
+		}
+		in := func(r script.Ref, n int) { _ = l.Memory[r.Mem()][r.Off():][:n] }
+		for _, k := range l.Links {
+			in(k.At, 8)
+			in(k.To, 1)
+		}
+		for _, s := range l.Steps {
+			for k, a := range s.Args {
+				if s.Refs&(1<<k) != 0 {
+					in(script.Ref(a), 1)
+				}
+			}
+			if s.Op == script.OpEqual {
+				in(script.Ref(s.Args[2]), 8)
+				in(script.Ref(s.Args[3]), 8)
+			}
+		}
+		if p := l.Program; p != nil {
+			in(p.Argv, 8)
+			in(p.Envp, 8)
+			if p.Shell != 0 {
+				in(p.Shell, 16)
+			}
 		}
 	})
 }

@@ -2,8 +2,11 @@ package priv
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -32,23 +35,21 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err := h.granted(s.Caps); err != nil {
 		return nil, err
 	}
-	if err := h.images(s, c); err != nil {
-		return nil, err
+	image, err := h.images(s, c)
+	if err == nil && s.Kernel != nil {
+		err = h.mountKernel(s.Kernel, image, c)
 	}
-	if s.Kernel != nil {
-		err := h.mountKernel(s.Kernel, c)
-		if refused, ok := err.(*KernelError); ok && c.strict {
-			return nil, errors.New(refused.Error() + "; " + strictly)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if refused, ok := err.(*KernelError); ok && c.strict {
+		err = errors.New(refused.Error() + "; " + strictly)
+	}
+	if err != nil {
+		return nil, err
 	}
 	drop, err := c.check()
 	if err != nil {
 		return nil, err
 	}
-	net, err := h.netns(s)
+	net, err := h.netns(s.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -69,80 +70,57 @@ func (h *helper) granted(caps uint64) error {
 	if caps == 0 {
 		return nil
 	}
-	list, err := conf.LoadCapabilities(conf.CapabilityPath(), conf.OpenOwned)
-	if err != nil {
-		return err
+	v, err := h.rights("capabilities")
+	if err == nil && caps&^v.Caps != 0 {
+		err = errors.New("not every capability that is asked for was granted: capability.json")
 	}
-	var of []string
-	for _, g := range append(h.groups, h.gid) {
-		if name := nameOf(groups, g); name != "" {
-			of = append(of, name)
-		}
-	}
-	name := nameOf(users, h.uid)
-	if name == "" {
-		return errors.New("the caller is no user of this host, so no capability was granted")
-	}
-	for _, word := range list.Granted(name, of...) {
-		caps &^= capBits(word)
-	}
-	if caps != 0 {
-		return errors.New("not every capability that is asked for was granted: capability.json")
-	}
-	return nil
+	return err
 }
 
-// capBits is the set that a word of capability.json means.
-func capBits(word string) uint64 {
-	if strings.EqualFold(word, "ALL") || strings.EqualFold(word, "CAP_ALL") {
-		return 1<<64 - 1
+// rights has starter-verify say what the administrator's files give to the caller:
+// capabilities, or networks. It is an error that networks are not given.
+func (h *helper) rights(what string, more ...string) (*Verdict, error) {
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		return nil, err
 	}
-	if n := conf.CapNumber(word); n >= 0 {
-		return 1 << n
-	}
-	return 0
+	defer null.Close()
+	return h.verify(null, what, strings.Trim(fmt.Sprint(append(h.groups, h.gid)), "[]"), more...)
 }
 
 // images checks the images against the limits, each by its descriptor, which is
-// what is used later (SC-011, SC-007).
-func (h *helper) images(s *Start, c *checker) error {
-	if len(s.Images) == 0 {
-		return errRequest
-	}
-	var err error
+// what is used later (SC-011, SC-007). It returns the first.
+func (h *helper) images(s *Start, c *checker) (first *os.File, err error) {
 	if c.listed, err = listed(); err != nil && s.sif() {
-		return err
+		return nil, err
 	}
 	c.listed = c.listed && s.sif()
 	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
-	for _, im := range s.Images {
-		f, err := h.file(im.FD)
-		if err != nil {
-			return err
+	for i, im := range s.Images {
+		fd, err := unix.FcntlInt(uintptr(h.fds[im.FD]), unix.F_DUPFD_CLOEXEC, h.fds[im.FD])
+		if err != nil || !c.numbers[im.FD] {
+			return nil, errRequest
 		}
-		defer f.Close()
+		f := os.NewFile(uintptr(fd), "image")
 		st, err := stat(f)
-		if err != nil {
-			return err
+		of, err2 := conf.FileOf(f)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, err
 		}
-		if err := sniff(f, st.Mode, im.Format); err != nil {
-			return err
+		if err := cmp.Or(sniff(f, st.Mode, im.Format), h.conf.CheckImage(im.Format, of, conf.Names{User: lookup(users), Group: lookup(groups)})); err != nil {
+			return nil, err
 		}
-		of, err := conf.FileOf(f)
-		if err != nil {
-			return err
+		if kernel := s.Kernel != nil && i == 0 && sif(im.Format); !kernel && (h.conf.RequireIntegrity || c.listed && sif(im.Format)) {
+			return nil, errors.New(strictly)
 		}
-		if err := h.conf.CheckImage(im.Format, of, lookup); err != nil {
-			return err
+		if c.images = append(c.images, [2]uint64{st.Dev, st.Ino}); i == 0 {
+			first = f
 		}
-		if h.conf.RequireIntegrity || c.listed && sif(im.Format) {
-			if s.Kernel == nil || s.Kernel.FD != im.FD || !sif(im.Format) {
-				return errors.New(strictly)
-			}
-		}
-		c.images = append(c.images, [2]uint64{st.Dev, st.Ino})
 	}
-	return nil
+	if first == nil {
+		err = errRequest
+	}
+	return first, err
 }
 
 // strictly is why an image is refused that our own server would show.
@@ -162,16 +140,11 @@ func listed() (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	text := make([]byte, 4096)
-	n, _ := f.Read(text)
-	active := n == len(text) // it is longer than one that says nothing
-	for line := range strings.Lines(string(text[:n])) {
+	text, err := conf.ReadAll(f, 4096)
+	active := err != nil // it is longer than one that says nothing
+	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, "#")
-		switch strings.Join(strings.Fields(line), "") {
-		case "", "activated=false", "legacyinsecure=false", "legacyinsecure=true":
-		default:
-			active = true
-		}
+		active = active || !slices.Contains([]string{"", "activated=false", "legacyinsecure=false", "legacyinsecure=true"}, strings.Join(strings.Fields(line), ""))
 	}
 	return active, nil
 }
@@ -204,36 +177,32 @@ func sniff(f *os.File, mode uint32, format string) error {
 
 // clone makes the process of the container, a child of the caller's process.
 func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
-	p := &script.Script{}
-	permitted := h.become(p, s.Caps)
+	before, after := &script.Script{}, &script.Script{}
+	permitted := h.become(before, s.Caps)
 	if net != nil {
 		defer net.Close()
-		h.joinNet(p, int(net.Fd()), permitted)
+		with(before, capMounts, permitted, "join the network namespace", unix.SYS_SETNS, script.Int(int(net.Fd())), script.Int(unix.CLONE_NEWNET))
 	}
-	h.descriptors(p)
-	ownMounts(p, permitted)
+	h.descriptors(before)
+	with(before, capMounts, permitted, "create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
+	with(before, capMounts, permitted, "detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), before.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	if s.PID {
 		if err := unix.Unshare(unix.CLONE_NEWPID); err != nil {
 			return nil, err
 		}
 	}
-	return h.carryOut(p, s.Steps, permitted, drop, s.Report, func() { finish(p, s.Caps, permitted, h.uid, h.gid) })
+	finish(after, s.Caps, permitted, h.uid, h.gid)
+	return carryOut(s.Steps, permitted, drop, s.Report, before, after)
 }
 
-// carryOut makes a child of the caller's process that goes through the steps, and
-// at the mark through those that giveUp adds.
-func (h *helper) carryOut(p *script.Script, steps *script.Listing, permitted uint64, drop, report int, giveUp func()) (*Answer, error) {
-	m := p.NewMaker(steps)
-	for i := range steps.Steps {
-		m.Add(permitted)
-		if i == drop {
-			giveUp()
-		}
-	}
-	p.Number()
-	pid, err := p.Fork(unix.CLONE_PARENT, report)
+// carryOut makes a child of the caller's process that goes through the steps: behind
+// others, and at the mark through those that give everything up.
+func carryOut(steps *script.Listing, permitted uint64, drop, report int, before, giveUp *script.Script) (*Answer, error) {
+	s := script.Of(steps)
+	s.Permitted = permitted
+	pid, err := script.Fork(unix.CLONE_PARENT, report, before.All(), s.Part(0, drop), giveUp.All(), s.Part(drop, len(s.Steps)))
 	if err != nil {
-		return nil, err
+		return nil, errors.New("cannot create the container's process: " + err.Error())
 	}
 	return &Answer{PID: pid}, nil
 }
@@ -241,25 +210,18 @@ func (h *helper) carryOut(p *script.Script, steps *script.Listing, permitted uin
 // descriptors gives the descriptors of the request their numbers and closes all
 // others.
 func (h *helper) descriptors(p *script.Script) {
-	var numbers []int
-	for n := range h.fds {
-		numbers = append(numbers, n)
-	}
-	slices.Sort(numbers)
-	for _, n := range numbers {
-		if h.fds[n] == n { // it was placed
-			continue
-		}
-		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
-	}
 	from := 3
-	for _, n := range numbers {
+	for _, n := range slices.Sorted(maps.Keys(h.fds)) {
+		if h.fds[n] != n { // else it was kept
+			p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
+		}
+	}
+	for _, n := range append(slices.Sorted(maps.Keys(h.fds)), 1<<31) {
 		if n > from {
 			p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(n-1), script.Int(0))
 		}
 		from = n + 1
 	}
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Uint(1<<32-1), script.Int(0))
 }
 
 // become makes the process the caller's, without an effective capability, and
@@ -273,12 +235,10 @@ func (h *helper) become(p *script.Script, caps uint64) uint64 {
 	return permitted
 }
 
-// ownMounts gives the process a mount namespace of its own.
-func ownMounts(p *script.Script, permitted uint64) {
-	setCaps(p, capMounts, permitted, 0)
-	p.Call("create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
-	p.Call("detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), p.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
-	setCaps(p, 0, permitted, 0)
+// with adds a call that is made with capabilities.
+func with(p *script.Script, caps, permitted uint64, label string, nr uintptr, args ...script.Arg) {
+	p.Permitted = permitted
+	p.Steps[p.Call(label, nr, args...)].Raise = caps
 }
 
 // take makes the process that of a user, without an effective capability.
@@ -320,15 +280,11 @@ func finish(p *script.Script, caps, permitted uint64, uid, gid int) {
 }
 
 func prctl(p *script.Script, option int, args ...int) script.Slot {
-	a := []script.Arg{script.Int(option)}
-	for i := range 4 {
-		v := 0
-		if i < len(args) {
-			v = args[i]
-		}
-		a = append(a, script.Int(v))
+	a := [5]script.Arg{script.Int(option)}
+	for i, v := range args {
+		a[1+i] = script.Int(v)
 	}
-	return p.Call("set an attribute of the process", unix.SYS_PRCTL, a...)
+	return p.Call("set an attribute of the process", unix.SYS_PRCTL, a[:]...)
 }
 
 // sees adds a check that all three ids are id.
@@ -340,10 +296,8 @@ func sees(p *script.Script, what string, nr uintptr, id int) {
 }
 
 func setCaps(p *script.Script, effective, permitted, inheritable uint64) {
-	head := []uint64{unix.LINUX_CAPABILITY_VERSION_3}
-	data := script.CapData(effective, permitted, inheritable)
+	head, data, found := []uint64{unix.LINUX_CAPABILITY_VERSION_3}, script.CapData(effective, permitted, inheritable), make([]uint64, 3)
 	p.Call("set the capabilities", unix.SYS_CAPSET, p.Words(head), p.Words(data[:]))
-	found := make([]uint64, 3)
 	p.Call("read back the capabilities", unix.SYS_CAPGET, p.Words(head), p.Words(found))
 	p.Equal("see the capabilities set", found, 0, 1, data[0], data[1])
 	p.Equal("see the capabilities set", found, 2, 2, data[2], data[2])
@@ -374,14 +328,6 @@ const (
 	groups = "/etc/group"
 )
 
-// nameOf returns the name of a user or group, "" for nobody.
-func nameOf(file string, id int) string {
-	if f := find(file, 2, strconv.Itoa(id)); f != nil {
-		return f[0]
-	}
-	return ""
-}
-
 // homeOf is the home directory of a user, "" if none is known.
 func homeOf(uid int) string {
 	if f := find(users, 2, strconv.Itoa(uid)); len(f) > 5 {
@@ -391,16 +337,13 @@ func homeOf(uid int) string {
 }
 
 // lookup finds the numbers of users and groups for the limits on images.
-var lookup = conf.Names{
-	User:  func(name string) (int, bool) { return idOf(users, name) },
-	Group: func(name string) (int, bool) { return idOf(groups, name) },
-}
-
-func idOf(file, name string) (int, bool) {
-	f := find(file, 0, name)
-	if f == nil {
-		return 0, false
+func lookup(file string) func(string) (int, bool) {
+	return func(name string) (int, bool) {
+		f := find(file, 0, name)
+		if f == nil {
+			return 0, false
+		}
+		id, err := strconv.ParseUint(f[2], 10, 32)
+		return int(id), err == nil
 	}
-	id, err := strconv.ParseUint(f[2], 10, 32)
-	return int(id), err == nil
 }

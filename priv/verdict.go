@@ -24,6 +24,8 @@ type Verdict struct {
 	// Tree is the hash tree of that partition, if a key of the site's ring signed
 	// both; else nil.
 	Tree *Tree
+	// Caps are the capabilities that were granted to the caller, if that was asked.
+	Caps uint64
 }
 
 // Tree is a hash tree as dm-verity takes it, with the sizes in bytes.
@@ -61,6 +63,7 @@ func (c *codec) verdict(v *Verdict) {
 		c.bytes(&t.Salt)
 		c.bytes(&t.Root)
 	})
+	num(c, &v.Caps)
 }
 
 // Encode returns v as the helper reads it. What it could not take is a refusal.
@@ -114,21 +117,21 @@ const (
 const (
 	verdictFD = 1
 	imageFD   = 3
-	listFD    = 4 // the execution control list
-	ringFD    = 5 // the site's keyring
-	programFD = 6 // itself, until it runs
+	programFD = 4 // itself, until it runs
 )
 
 // verify has starter-verify judge an image: how is lazy or full, which list or no
-// (see there).
+// (see there). Or it looks at no image, and
+// says what the caller may have: see Rights.
 //
 // Security (SC-168): the process parses hostile bytes, and its word decides what
 // the kernel mounts. So it has a uid that is not the caller's, in a PID namespace of
 // its own, and from the fork on nobody can trace it; it has no right, the
-// descriptors above, limits and an environment that are a fixed list. Whatever
-// goes wrong, a signal from whomever included, leaves less than one whole
+// descriptors above, and an environment that is a fixed list; what it reads of the
+// administrator's, and its limits, are for itself to see to before it looks at the
+// image. Whatever goes wrong, a signal from whomever included, leaves less than one whole
 // verdict, or a status that is not 0: a refusal.
-func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
+func (h *helper) verify(image *os.File, how, which string, more ...string) (*Verdict, error) {
 	flags, err := unix.FcntlInt(image.Fd(), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return nil, errors.New("the image is not open for reading alone")
@@ -138,42 +141,24 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 		return nil, err
 	}
 	defer r.Close()
-	defer w.Close()
-	p := &script.Script{}
-	fds := map[int]*os.File{verdictFD: w, imageFD: image}
-	for fd, path := range map[int]string{0: "", 2: "", listFD: conf.Dir() + "/ecl.toml", ringFD: conf.Dir() + "/global-pgp-public",
-		programFD: conf.Prefix + "/libexec/singularity/bin/starter-verify"} {
-		f, err := conf.OpenOwned(path)
-		if path == "" || fd == ringFD && errors.Is(err, os.ErrNotExist) {
-			f, err = os.Open("/dev/null") // a ring without keys, too
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		fds[fd] = f
-	}
-	if st, err := stat(fds[programFD]); err != nil || st.Mode&0o7777 != 0o711 {
-		return nil, errors.New(fds[programFD].Name() + " must have mode 0711, so that nobody can trace it")
-	}
-	// Above all numbers that they get.
-	for n, f := range fds {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, programFD+1)
-		if err != nil {
-			return nil, err
-		}
-		fds[n] = os.NewFile(uintptr(fd), f.Name())
-		defer fds[n].Close()
-	}
-	if err := h.verifier(p, fds, []string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}); err != nil {
-		return nil, err
-	}
-	pid, err := p.Fork(unix.CLONE_NEWPID, verdictFD)
+	program, err := conf.OpenOwned(conf.Prefix + "/libexec/singularity/bin/starter-verify")
 	if err != nil {
 		return nil, err
 	}
+	defer program.Close()
+	if st, err := stat(program); err != nil || st.Mode&0o7777 != 0o711 {
+		return nil, errors.New(program.Name() + " must have mode 0711, so that nobody can trace it")
+	}
+	p := &script.Script{}
+	err = h.verifier(p, w, image, program, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
+	pid := 0
+	if err == nil {
+		pid, err = script.Fork(unix.CLONE_NEWPID, int(w.Fd()), p.All())
+	}
 	w.Close()
-	fds[verdictFD].Close()
+	if err != nil {
+		return nil, err
+	}
 	answer, err := io.ReadAll(io.LimitReader(r, VerdictSize+1))
 	r.Close()
 	if wait(pid) != nil || err != nil {
@@ -187,10 +172,9 @@ func (h *helper) verify(image *os.File, how, which string) (*Verdict, error) {
 }
 
 // wait waits until a child has ended with status 0.
-func wait(pid int) error {
+func wait(pid int) (err error) {
 	var ws unix.WaitStatus
-	_, err := unix.Wait4(pid, &ws, 0, nil)
-	for err == unix.EINTR {
+	for err = unix.EINTR; err == unix.EINTR; {
 		_, err = unix.Wait4(pid, &ws, 0, nil)
 	}
 	if err == nil && ws != 0 {
@@ -199,16 +183,9 @@ func wait(pid int) error {
 	return err
 }
 
-// verifyLimits are the limits of resources of starter-verify: no files are
-// written, no memory is locked or dumped, and a check ends some time.
-var verifyLimits = [...][2]uint64{
-	{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_FSIZE, 0}, {unix.RLIMIT_MEMLOCK, 0}, {unix.RLIMIT_MSGQUEUE, 0},
-	{unix.RLIMIT_NOFILE, 32}, {unix.RLIMIT_NPROC, 4096}, {unix.RLIMIT_STACK, 8 << 20}, {unix.RLIMIT_DATA, 1 << 30}, {unix.RLIMIT_CPU, 1800},
-}
-
 // verifier makes the steps by which a process becomes starter-verify with those
 // descriptors.
-func (h *helper) verifier(p *script.Script, fds map[int]*os.File, args []string) error {
+func (h *helper) verifier(p *script.Script, answer, image, program *os.File, args []string) error {
 	uid, gid := nobody, nobody
 	if f := find(users, 0, verifyUser); f != nil {
 		uid, _ = strconv.Atoi(f[2])
@@ -217,14 +194,16 @@ func (h *helper) verifier(p *script.Script, fds map[int]*os.File, args []string)
 	if uid <= 0 || gid <= 0 || uid == h.uid {
 		return errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
 	}
-	// The answer's descriptor first: a failure is told there.
-	for _, n := range []int{verdictFD, 0, 2, imageFD, listFD, ringFD, programFD} {
-		p.Call("number a descriptor", unix.SYS_DUP3, script.Int(int(fds[n].Fd())), script.Int(n), script.Int(n/programFD*unix.O_CLOEXEC))
+	null := p.Call("open /dev/null", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str("/dev/null"), script.Int(unix.O_RDWR))
+	from := []script.Arg{null.Arg(), null.Arg()}
+	for _, f := range []*os.File{answer, image, program} {
+		// Above all numbers that they get.
+		from = append(from, p.Call("keep a descriptor", unix.SYS_FCNTL, script.Int(int(f.Fd())), script.Int(unix.F_DUPFD), script.Int(programFD+1)).Arg())
+	}
+	for i, to := range []int{0, 2, verdictFD, imageFD, programFD} {
+		p.Call("number a descriptor", unix.SYS_DUP3, from[i], script.Int(to), script.Int(to/programFD*unix.O_CLOEXEC))
 	}
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(programFD+1), script.Uint(1<<32-1), script.Int(0))
-	for _, l := range verifyLimits {
-		limit(p, l[0], l[1])
-	}
 	id := script.Int(gid)
 	p.Call("leave all groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	p.Want(p.Call("read back the groups", unix.SYS_GETGROUPS, script.Int(0), script.Int(0)), 0)
@@ -240,8 +219,4 @@ func (h *helper) verifier(p *script.Script, fds map[int]*os.File, args []string)
 	p.Call("execute the check", unix.SYS_EXECVEAT, script.Int(programFD), p.Str(""), p.Pointers(append(argv, script.Int(0))...),
 		p.Pointers(p.Str("GOTRACEBACK=none"), script.Int(0)), script.Int(unix.AT_EMPTY_PATH))
 	return nil
-}
-
-func limit(p *script.Script, resource, n uint64) {
-	p.Call("limit resources", unix.SYS_PRLIMIT64, script.Int(0), script.Uint(resource), p.Words([]uint64{n, n}), script.Int(0))
 }

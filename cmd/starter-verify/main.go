@@ -8,14 +8,22 @@
 //
 // The setuid helper starts it with "site", how much to read, "list" or "no", and
 // the user id of its caller, as package priv says; the verdict is another one then.
+// With "capabilities" or "networks" and the caller's groups it looks at no image, but
+// at what the administrator's files give to the caller.
 package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
+	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"singularity/conf"
 	"singularity/linux/secret"
+	"singularity/priv"
 	"singularity/sign"
 )
 
@@ -44,20 +52,73 @@ func main() {
 
 // site judges for the setuid helper.
 func site(image *os.File, args []string) int {
-	list, ring := os.NewFile(4, "ecl.toml"), os.NewFile(5, "the site's keyring")
-	if len(args) != 3 || image == nil || list == nil || ring == nil || secret.Hide() != nil {
+	if len(args) < 3 || image == nil || secret.Hide() != nil || limit() != nil {
 		return 2
 	}
 	caller, err := strconv.Atoi(args[2])
 	if err != nil {
 		return 2
 	}
-	s := sign.HelperSite{Full: args[0] == "full", Ring: ring, Caller: caller}
-	if args[1] == "list" {
-		s.List = list
+	if args[0] == priv.Capabilities || args[0] == priv.NetworksOf {
+		return say(rights(args[0], caller, args[1], args[3:]))
 	}
-	if _, err := os.Stdout.Write(sign.JudgeForHelper(context.Background(), image, s).Encode()); err != nil {
+	s := sign.HelperSite{Full: args[0] == "full", Caller: caller}
+	if s.Ring, err = conf.OpenOwned(conf.Dir() + "/global-pgp-public"); errors.Is(err, os.ErrNotExist) {
+		s.Ring, err = os.Open("/dev/null") // a ring without keys
+	}
+	if err == nil && args[1] == "list" {
+		s.List, err = conf.OpenOwned(conf.Dir() + "/" + sign.ListName)
+	}
+	v := &priv.Verdict{}
+	if err != nil {
+		v.Text = err.Error()
+	} else {
+		v = sign.JudgeForHelper(context.Background(), image, s)
+	}
+	return say(v)
+}
+
+// rights are what the administrator's files give to the caller with those groups.
+func rights(what string, caller int, groups string, words []string) *priv.Verdict {
+	var gids []int
+	for _, word := range strings.Fields(groups) {
+		gid, err := strconv.Atoi(word)
+		if err != nil {
+			return &priv.Verdict{Text: err.Error()}
+		}
+		gids = append(gids, gid)
+	}
+	return priv.Rights(what, caller, gids, words)
+}
+
+func say(v *priv.Verdict) int {
+	if _, err := os.Stdout.Write(v.Encode()); err != nil {
 		return 2
 	}
 	return 0
+}
+
+// limits of the process's resources, once it judges for the helper: it writes no
+// files, locks and dumps no memory, and a check ends some time.
+var limits = [...]struct {
+	which int
+	most  uint64
+}{
+	{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_FSIZE, 0}, {unix.RLIMIT_MEMLOCK, 0}, {unix.RLIMIT_MSGQUEUE, 0},
+	{unix.RLIMIT_NOFILE, 32}, {unix.RLIMIT_NPROC, 4096}, {unix.RLIMIT_STACK, 8 << 20}, {unix.RLIMIT_DATA, 1 << 30}, {unix.RLIMIT_CPU, 1800},
+}
+
+// limit lowers the limits of resources for good.
+func limit() error {
+	for _, l := range limits {
+		var old unix.Rlimit
+		if err := unix.Getrlimit(l.which, &old); err != nil {
+			return err
+		}
+		most := min(l.most, old.Max)
+		if err := unix.Setrlimit(l.which, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -11,8 +11,7 @@ type Text struct {
 	Inert string // why the directive has no effect; "" if it has
 }
 
-// Texts has a row for each directive, in the order of conf.Directives and of the
-// default file.
+// Texts has a row for each directive, in the order of the default file.
 var Texts = []Text{
 	{Doc: "The helper program and the mode"},
 	{Name: "allow setuid", Doc: "Let the setuid helper work, where one is installed."},

@@ -10,10 +10,8 @@ import (
 )
 
 func directive(name string) *conf.Directive {
-	for i := range conf.Directives {
-		if conf.Directives[i].Name == name {
-			return &conf.Directives[i]
-		}
+	if d := conf.Find(name); d != nil {
+		return d
 	}
 	panic(name)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -176,6 +177,32 @@ func TestInjection(t *testing.T) {
 	}
 	if want := []string{"Description", "Slice", "PIDs", "Delegate", "CollectMode"}; !slices.Equal(names, want) {
 		t.Errorf("systemd is told %q, want %q", names, want)
+	}
+}
+
+// TestUnitProperties holds for SC-047: whatever the limits, the environment and the
+// name of the program are, systemd is told the same, and nothing of theirs.
+func TestUnitProperties(t *testing.T) {
+	evil := "x\nMemoryMax=1\n[Service]\nExecStart=/bin/evil"
+	for _, name := range []string{"INVOCATION_ID", "SYSTEMD_UNIT_PATH", "SINGULARITY_NAME"} {
+		t.Setenv(name, "x MemoryMax=1 ExecStart=/bin/evil")
+	}
+	args := os.Args
+	os.Args = []string{evil}
+	defer func() { os.Args = args }()
+	for _, system := range []bool{false, true} {
+		for _, p := range properties(system) {
+			text := p.Value.String()
+			if strings.Contains(text, "evil") || strings.Contains(text, "\\n") || strings.Contains(text, "MemoryMax") {
+				t.Errorf("%s is %s", p.Name, text)
+			}
+			if p.Name == "Description" && !regexp.MustCompile(`^"Singularity container of process [0-9]+"$`).MatchString(text) {
+				t.Errorf("the description is %s", text)
+			}
+			if p.Name == "Slice" && text != map[bool]string{false: `"user.slice"`, true: `"system.slice"`}[system] {
+				t.Errorf("the slice is %s", text)
+			}
+		}
 	}
 }
 

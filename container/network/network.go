@@ -19,6 +19,7 @@ package network
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -78,11 +79,14 @@ func AttachHelped(names, words []string) (*Network, error) {
 	}
 	r := &priv.Request{Verb: priv.NetVerb}
 	for i, a := range asked {
-		n := priv.Net{Name: names[i], IP: a.IP}
-		for _, p := range a.Ports {
-			n.Ports = append(n.Ports, priv.Port{Host: uint16(p.Host), Container: uint16(p.Container), Protocol: p.Protocol})
+		var words []string
+		if a.IP != "" {
+			words = append(words, "IP="+a.IP)
 		}
-		r.Nets = append(r.Nets, n)
+		for _, p := range a.Ports {
+			words = append(words, fmt.Sprintf("portmap=%d:%d/%s", p.Host, p.Container, p.Protocol))
+		}
+		r.Nets = append(r.Nets, priv.Net{Name: names[i], Words: strings.Join(words, ";")})
 	}
 	f, pid, err := priv.Keep(r)
 	if err != nil {

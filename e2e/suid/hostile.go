@@ -60,7 +60,7 @@ func looking(path string) *priv.Request {
 		fi, err := os.Stat(path)
 		check(err)
 		r.Start.Images[0].Format = conf.FormatSquashfs
-		r.Start.Kernel = &priv.Kernel{FD: r.FDs[0], Size: uint64(fi.Size()), Mount: 900}
+		r.Start.Kernel = &priv.Kernel{Size: uint64(fi.Size()), Mount: 900}
 	}
 	return r
 }
@@ -152,7 +152,6 @@ func descriptors(args []string) {
 		r := looking(args[0])
 		r.FDs[0], r.Start.Images[0].FD = fd, fd
 		if r.Start.Kernel != nil {
-			r.Start.Kernel.FD = fd
 		}
 		text, ends := with(priv.Path(), standard, nil, r)
 		fmt.Println("image", name, clean(text), ends)

@@ -415,7 +415,7 @@ func kernel(args []string) {
 		if im.Kind == images.Squashfs {
 			r.Start.Images[0].Format = conf.FormatSquashfs
 		}
-		r.Start.Kernel = &priv.Kernel{FD: r.FDs[0], Off: uint64(im.Off), Size: uint64(im.Size), Mount: 900, Tree: how == "-tree"}
+		r.Start.Kernel = &priv.Kernel{Off: uint64(im.Off), Size: uint64(im.Size), Mount: 900, Tree: how == "-tree"}
 		switch how {
 		case "-shift":
 			r.Start.Kernel.Off += 4096

@@ -42,26 +42,26 @@ func net(args []string) {
 		}
 		syscall.Wait4(pid, nil, 0, nil)
 	}
-	keep("port 80", priv.Net{Name: name, Ports: []priv.Port{{Host: 80, Container: 80, Protocol: "tcp"}}})
-	keep("words", priv.Net{Name: name, IP: "10.197.0.9;K=V"})
+	keep("port 80", priv.Net{Name: name, Words: "portmap=80:80/tcp"})
+	keep("words", priv.Net{Name: name, Words: "IP=10.197.0.9;K=V"})
 	keep("prefix", priv.Net{Name: name[:len(name)-1]})
 	keep("longer", priv.Net{Name: name}, priv.Net{Name: name + "x"})
 	keep("path", priv.Net{Name: "../" + name})
 	keep("none")
 	for _, id := range []string{"u0-0123456789abcdef", "u1-00", "../../../proc/1/ns", fmt.Sprintf("u%d-../x", os.Getuid())} {
-		fmt.Println("start in", id, startIn(id, ""))
+		fmt.Println("start in", id, startIn(id))
 	}
-	fmt.Println("path", startIn("", "/proc/1/ns/net"))
+	fmt.Println("path", startIn("/proc/1/ns/net"))
 	_, err := syscall.ForkExec(conf.Prefix+"/libexec/singularity/bin/"+priv.KeeperName, []string{priv.KeeperName, "0", name, ""}, nil)
 	fmt.Println("execute:", errors.Unwrap(&os.SyscallError{Err: err}))
 }
 
 // startIn asks for a container in a network namespace.
-func startIn(id, path string) string {
+func startIn(id string) string {
 	r, _ := image(conf.Prefix+"/rootsown/image.sif", func(s *script.Script) {
 		s.Drop()
 		s.Exec([]string{"/bin/true"}, []string{"true"}, nil, "")
 	})
-	r.Start.Network, r.Start.NetnsPath = id, path
+	r.Start.Network = id
 	return ask(r)
 }

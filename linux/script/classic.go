@@ -25,6 +25,7 @@ import (
 type classic struct {
 	attach, old uintptr // addresses of paths: where the stage is mounted at first, and the host's tree in it
 	tree        uintptr // that of "/h"
+	paths       [][]byte
 	stage       uintptr // its descriptor; 0 before the first call
 	next        uintptr // number of the next directory
 	last        uintptr // no descriptor above this is open
@@ -58,7 +59,8 @@ func NewMounts() bool {
 // Classic has the script do without the calls that NewMounts asks for. The
 // directory attach is covered for a moment.
 func (s *Script) Classic(attach string) {
-	s.classic = &classic{attach: s.Str(attach).v, old: s.Str(attach + "/" + stageName).v, tree: s.Str("/" + stageName).v}
+	path := func(text string) uintptr { return s.at(Ref(s.Str(text).v)) }
+	s.classic = &classic{attach: path(attach), old: path(attach + "/" + stageName), tree: path("/" + stageName), paths: s.Memory}
 }
 
 // IsClassic tells whether Classic was called.
@@ -67,7 +69,6 @@ func (s *Script) IsClassic() bool { return s.classic != nil }
 // Continue has s go on where old ended, which failed: what old made is there.
 func (s *Script) Continue(old *Script) {
 	s.classic = old.classic
-	s.keep = append(s.keep, old)
 }
 
 // bound notes which descriptors can be open, in this process and by the steps.
@@ -81,28 +82,16 @@ func (c *classic) bound(steps int) {
 	c.last += uintptr(2 * steps)
 }
 
-// step makes a step if it is a call that this kernel lacks. The helper, whose steps
-// raise capabilities, has none of these.
+// old makes the call nr with the arguments of the step, if it is one of those that
+// are missing. The helper, whose steps raise capabilities, has none of these.
 //
 //go:norace
 //go:nosplit
-//go:noinline
-func (c *classic) step(s *step, res []uintptr) (r uintptr, e syscall.Errno, ours bool) {
-	a := s.a
-	for k := range a {
-		if s.ref&(1<<k) != 0 {
-			a[k] = res[a[k]]
-		}
+func (s *Script) old(nr uint16) (r uintptr, e syscall.Errno, ours bool) {
+	c, a := s.classic, &s.args
+	if c == nil {
+		return 0, 0, false
 	}
-	return c.call(s.nr, &a)
-}
-
-// call makes the call nr with the arguments a, if it is one of those that may be
-// missing.
-//
-//go:norace
-//go:nosplit
-func (c *classic) call(nr uintptr, a *[6]uintptr) (r uintptr, e syscall.Errno, ours bool) {
 	switch nr {
 	case unix.SYS_FSOPEN:
 		r, e = c.fsopen(a[0])
@@ -144,19 +133,19 @@ func (c *classic) begin() syscall.Errno {
 	if e = mount(tmpfs, c.attach, tmpfs, unix.MS_NOSUID|unix.MS_NODEV, 0); e != 0 {
 		return e
 	}
-	if _, _, e = syscall.RawSyscall(unix.SYS_MKDIRAT, atCwd, c.old, 0o755); e != 0 {
+	if _, _, e = syscall.RawSyscall6(unix.SYS_MKDIRAT, atCwd, c.old, 0o755, 0, 0, 0); e != 0 {
 		return e
 	}
-	if _, _, e = syscall.RawSyscall(unix.SYS_PIVOT_ROOT, c.attach, c.old, 0); e != 0 {
+	if _, _, e = syscall.RawSyscall6(unix.SYS_PIVOT_ROOT, c.attach, c.old, 0, 0, 0, 0); e != 0 {
 		return e
 	}
 	if c.stage, e = open(atCwd, uintptr(unsafe.Pointer(&nameRoot[0])), oPath|unix.O_DIRECTORY); e != 0 {
 		return e
 	}
-	if _, _, e = syscall.RawSyscall(unix.SYS_CHROOT, c.tree, 0, 0); e != 0 {
+	if _, _, e = syscall.RawSyscall6(unix.SYS_CHROOT, c.tree, 0, 0, 0, 0, 0); e != 0 {
 		return e
 	}
-	_, _, e = syscall.RawSyscall(unix.SYS_FCHDIR, cwd, 0, 0)
+	_, _, e = syscall.RawSyscall6(unix.SYS_FCHDIR, cwd, 0, 0, 0, 0, 0)
 	shut(cwd)
 	return e
 }
@@ -182,7 +171,7 @@ func open(dir, path, flags uintptr) (uintptr, syscall.Errno) {
 
 //go:norace
 //go:nosplit
-func shut(fd uintptr) { syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0) }
+func shut(fd uintptr) { syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0) }
 
 //go:norace
 //go:nosplit
@@ -209,43 +198,43 @@ func number(buf *byte, n uintptr) int {
 }
 
 // path writes the path of the file that fd refers to, or of one numbered n in it.
+// It indexes nothing: a check of bounds takes more of the small stack than there is
+// where a fuzzer counts branches.
 //
 //go:norace
 //go:nosplit
 func path(buf *[48]byte, fd, n uintptr) uintptr {
+	at := unsafe.Pointer(buf)
 	for i := range nameProc {
-		buf[i] = nameProc[i]
+		*(*byte)(unsafe.Add(at, i)) = nameProc[i]
 	}
-	i := len(nameProc)
-	i += number(&buf[i], fd)
+	end := unsafe.Add(at, len(nameProc))
+	end = unsafe.Add(end, number((*byte)(end), fd))
 	if n != 0 {
-		buf[i] = '/'
-		number(&buf[i+1], n)
+		*(*byte)(end) = '/'
+		number((*byte)(unsafe.Add(end, 1)), n)
 	}
-	return uintptr(unsafe.Pointer(&buf[0]))
+	return uintptr(at)
 }
 
-// point makes the next place on the stage, a directory or a file, and returns
-// its path.
+// point makes the next place on the stage, a directory or a file. Its path is
+// path(&c.to, c.stage, c.next).
 //
 //go:norace
 //go:nosplit
-func (c *classic) point(dir bool) (uintptr, syscall.Errno) {
+func (c *classic) point(dir bool) syscall.Errno {
 	c.next++
 	number(&c.name[0], c.next)
 	name := uintptr(unsafe.Pointer(&c.name[0]))
 	if dir {
-		if _, _, e := syscall.RawSyscall(unix.SYS_MKDIRAT, c.stage, name, 0o755); e != 0 {
-			return 0, e
-		}
-	} else {
-		fd, e := open(c.stage, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC)
-		if e != 0 {
-			return 0, e
-		}
+		_, _, e := syscall.RawSyscall6(unix.SYS_MKDIRAT, c.stage, name, 0o755, 0, 0, 0)
+		return e
+	}
+	fd, e := open(c.stage, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC)
+	if e == 0 {
 		shut(fd)
 	}
-	return path(&c.to, c.stage, c.next), 0
+	return e
 }
 
 //go:norace
@@ -348,16 +337,16 @@ func (c *classic) fsmount(fd, attr uintptr) (uintptr, syscall.Errno) {
 	if f == nil {
 		return 0, syscall.EBADF
 	}
-	at, e := c.point(true)
-	if e != 0 {
+	if e := c.point(true); e != 0 {
 		return 0, e
 	}
+	at := path(&c.to, c.stage, c.next)
 	data := uintptr(unsafe.Pointer(&f.options[0]))
 	if f.used == 0 {
 		data = 0
 	}
 	f.fd = 0
-	if e = mount(uintptr(unsafe.Pointer(&nameNone[0])), at, f.kind, flags(attr), data); e != 0 {
+	if e := mount(uintptr(unsafe.Pointer(&nameNone[0])), at, f.kind, flags(attr), data); e != 0 {
 		return 0, e
 	}
 	return open(atCwd, at, oPath)
@@ -396,18 +385,18 @@ func (c *classic) resolve(fd, path uintptr) (uintptr, syscall.Errno) {
 //go:norace
 //go:nosplit
 func (c *classic) bind(fd, how uintptr) (uintptr, syscall.Errno) {
-	if _, _, e := syscall.RawSyscall(unix.SYS_FSTAT, fd, uintptr(unsafe.Pointer(&c.stat)), 0); e != 0 {
+	if _, _, e := syscall.RawSyscall6(unix.SYS_FSTAT, fd, uintptr(unsafe.Pointer(&c.stat)), 0, 0, 0, 0); e != 0 {
 		return 0, e
 	}
-	at, e := c.point(c.stat.Mode&unix.S_IFMT == unix.S_IFDIR)
-	if e != 0 {
+	if e := c.point(c.stat.Mode&unix.S_IFMT == unix.S_IFDIR); e != 0 {
 		return 0, e
 	}
+	at := path(&c.to, c.stage, c.next)
 	kind := uintptr(unix.MS_BIND)
 	if how&unix.AT_RECURSIVE != 0 {
 		kind |= unix.MS_REC
 	}
-	if e = mount(path(&c.from, fd, 0), at, 0, kind, 0); e != 0 {
+	if e := mount(path(&c.from, fd, 0), at, 0, kind, 0); e != 0 {
 		return 0, e
 	}
 	return open(atCwd, at, oPath)
@@ -441,7 +430,7 @@ const (
 //go:nosplit
 func (c *classic) has(at uintptr) uintptr {
 	c.statfs.Flags = 0
-	syscall.RawSyscall(unix.SYS_STATFS, at, uintptr(unsafe.Pointer(&c.statfs)), 0)
+	syscall.RawSyscall6(unix.SYS_STATFS, at, uintptr(unsafe.Pointer(&c.statfs)), 0, 0, 0, 0)
 	f := uintptr(c.statfs.Flags) & sameBits
 	if c.statfs.Flags&stRelatime != 0 {
 		f |= unix.MS_RELATIME
@@ -491,7 +480,7 @@ func (c *classic) pivotRoot(a *[6]uintptr) syscall.Errno {
 		shut(c.stage)
 		c.stage = 0
 	}
-	_, _, e := syscall.RawSyscall(unix.SYS_PIVOT_ROOT, a[0], a[1], 0)
+	_, _, e := syscall.RawSyscall6(unix.SYS_PIVOT_ROOT, a[0], a[1], 0, 0, 0, 0)
 	return e
 }
 
@@ -504,10 +493,10 @@ func (c *classic) root(fd uintptr) syscall.Errno {
 	if e != 0 {
 		return e
 	}
-	if _, _, e = syscall.RawSyscall(unix.SYS_FCHDIR, fd, 0, 0); e == 0 {
-		_, _, e = syscall.RawSyscall(unix.SYS_CHROOT, dot(), 0, 0)
+	if _, _, e = syscall.RawSyscall6(unix.SYS_FCHDIR, fd, 0, 0, 0, 0, 0); e == 0 {
+		_, _, e = syscall.RawSyscall6(unix.SYS_CHROOT, dot(), 0, 0, 0, 0, 0)
 	}
-	if _, _, back := syscall.RawSyscall(unix.SYS_FCHDIR, cwd, 0, 0); e == 0 {
+	if _, _, back := syscall.RawSyscall6(unix.SYS_FCHDIR, cwd, 0, 0, 0, 0, 0); e == 0 {
 		e = back
 	}
 	shut(cwd)
@@ -547,13 +536,13 @@ func (c *classic) openat2(a *[6]uintptr) (uintptr, syscall.Errno) {
 //go:norace
 //go:nosplit
 func (c *classic) closeRange(a *[6]uintptr) syscall.Errno {
-	_, _, e := syscall.RawSyscall(unix.SYS_CLOSE_RANGE, a[0], a[1], a[2])
+	_, _, e := syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, a[0], a[1], a[2], 0, 0, 0)
 	if e != syscall.ENOSYS {
 		return e
 	}
 	for fd := a[0]; fd <= min(a[1], c.last); fd++ {
 		if a[2]&unix.CLOSE_RANGE_CLOEXEC != 0 {
-			syscall.RawSyscall(unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC)
+			syscall.RawSyscall6(unix.SYS_FCNTL, fd, unix.F_SETFD, unix.FD_CLOEXEC, 0, 0, 0)
 		} else {
 			shut(fd)
 		}

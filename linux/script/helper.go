@@ -8,20 +8,16 @@ import "syscall"
 // newer calls, starts no program beside the container's, and was started with an
 // empty environment.
 
-type classic struct{}
+type beside struct{}
 
 //go:nosplit
-func (c *classic) step(*step, []uintptr) (r uintptr, e syscall.Errno, ours bool) { return 0, 0, false }
-
-type launchData struct{}
+func (*Script) old(uint16) (r uintptr, e syscall.Errno, ours bool) { return 0, 0, false }
 
 //go:nosplit
-func launch(*launchData) syscall.Errno { return syscall.ENOSYS }
+func launch(*Script, int) syscall.Errno { return syscall.ENOSYS }
 
 //go:nosplit
 func endOthers() {}
-
-func findEnvironment() {}
 
 //go:nosplit
 func wipeEnvironment() {}

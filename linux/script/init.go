@@ -7,22 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// split forks for the steps OpInit and OpLeave. It returns in the child, or
-// with an error.
+// split forks for the steps OpInit and OpLeave. It returns in the child, with an
+// error, and for OpInit in the parent, with the child.
 //
 //go:norace
 //go:nosplit
-func split(op uint8, arg uintptr) syscall.Errno {
+func split(op uint8, arg uintptr) (uintptr, syscall.Errno) {
 	flags := uintptr(syscall.SIGCHLD)
 	if op == OpLeave {
 		flags |= syscall.CLONE_PARENT
 	}
 	child, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
-	if e != 0 || child == 0 {
-		return e
-	}
-	if op == OpInit {
-		reapAll(child, arg)
+	switch {
+	case e != 0:
+		return 0, e
+	case child == 0 || op == OpInit:
+		return child, 0
 	}
 	id := uint64(child)
 	syscall.RawSyscall(syscall.SYS_WRITE, arg, uintptr(unsafe.Pointer(&id)), unsafe.Sizeof(id))

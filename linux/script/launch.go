@@ -11,10 +11,10 @@ import (
 
 // launchData is what OpLaunch needs.
 type launchData struct {
-	exec *execData
+	exec *Program
 	fd   uintptr // stays open in the program
 	wait bool
-	null uintptr // the path of /dev/null
+	null Ref // the path of /dev/null
 }
 
 // Launch adds the start of another program, which keeps the descriptor fd and
@@ -23,16 +23,16 @@ type launchData struct {
 // program has ended well, which one that goes to the background does soon; else
 // when it has been executed, and process 1 is its parent.
 func (s *Script) Launch(label string, paths, argv, env []string, fd int, wait bool) {
-	l := &launchData{exec: s.program(paths, argv, env, ""), fd: uintptr(fd), wait: wait, null: s.Str("/dev/null").v}
-	s.keep = append(s.keep, l)
-	s.add(label, step{op: OpLaunch, launch: l})
+	s.launches = append(s.launches, &launchData{exec: s.program(paths, argv, env, ""), fd: uintptr(fd), wait: wait, null: Ref(s.Str("/dev/null").v)})
+	s.add(label, OpLaunch, 0, Int(len(s.launches)-1))
 }
 
-// launch starts the program of l. It returns in the calling process alone.
+// launch starts the program number n of s. It returns in the calling process alone.
 //
 //go:norace
 //go:nosplit
-func launch(l *launchData) syscall.Errno {
+func launch(s *Script, n int) syscall.Errno {
+	l := s.launches[n]
 	var ends [2]int32
 	if _, _, e := syscall.RawSyscall(syscall.SYS_PIPE2, uintptr(unsafe.Pointer(&ends)), syscall.O_CLOEXEC, 0); e != 0 {
 		return e
@@ -44,8 +44,8 @@ func launch(l *launchData) syscall.Errno {
 			child, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		}
 		if e == 0 && child == 0 {
-			if e = prepare(l); e == 0 {
-				e = execute(l.exec)
+			if e = prepare(l, s.at(l.null)); e == 0 {
+				e = execute(s, l.exec)
 			}
 		}
 		failed := uint64(e)
@@ -100,10 +100,10 @@ func awaitLaunch(child, from uintptr) uint64 {
 //
 //go:norace
 //go:nosplit
-func prepare(l *launchData) syscall.Errno {
+func prepare(l *launchData, nullPath uintptr) syscall.Errno {
 	const setFD = 2 // F_SETFD
 	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
-	if null, _, e := syscall.RawSyscall6(syscall.SYS_OPENAT, atCwd, l.null, syscall.O_RDONLY, 0, 0, 0); e == 0 {
+	if null, _, e := syscall.RawSyscall6(syscall.SYS_OPENAT, atCwd, nullPath, syscall.O_RDONLY, 0, 0, 0); e == 0 {
 		syscall.RawSyscall(syscall.SYS_DUP3, null, 0, 0)
 		if null > 2 {
 			syscall.RawSyscall(syscall.SYS_CLOSE, null, 0, 0)

@@ -6,90 +6,83 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"sort"
 	"syscall"
 	"unsafe"
 )
 
-// region is memory that a script keeps.
+// region is memory that a script keeps. Number is its own in the listing that is
+// handed over, 0 if it has none yet.
 type region struct {
-	at   uintptr
-	data []byte
+	at     uintptr
+	data   []byte
+	number int
 }
 
-// regions returns what s keeps, by address; what overlaps is one.
-func (s *Script) regions() []region {
-	var out []region
-	for _, k := range s.keep {
-		switch m := k.(type) {
-		case []byte:
-			out = append(out, region{uintptr(unsafe.Pointer(unsafe.SliceData(m))), m})
-		case []uint64:
-			out = append(out, region{uintptr(unsafe.Pointer(unsafe.SliceData(m))), unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(m))), 8*len(m))})
-		case []uintptr:
-			out = append(out, region{uintptr(unsafe.Pointer(unsafe.SliceData(m))), unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(m))), 8*len(m))})
-		}
+// lister numbers the memory that steps refer to: what overlaps is one.
+type lister struct {
+	s   *Script
+	all []region // by address
+	l   *Listing
+}
+
+func (r *lister) regions() {
+	var found []region
+	for _, m := range r.s.Memory {
+		found = append(found, region{at: uintptr(unsafe.Pointer(unsafe.SliceData(m))), data: m})
 	}
-	slices.SortFunc(out, func(a, b region) int {
+	slices.SortFunc(found, func(a, b region) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(len(b.data), len(a.data)))
 	})
-	return out
-}
-
-// lister numbers the memory that steps refer to.
-type lister struct {
-	all     []region
-	numbers map[uintptr]int
-	l       *Listing
-}
-
-// ref returns where the address v is.
-func (r *lister) ref(v uintptr) Ref {
-	// Slices of one array begin at or behind its own beginning, so the first
-	// region that reaches v is the largest.
-	for i := range r.all {
-		m := &r.all[i]
-		if v < m.at || v >= m.at+uintptr(len(m.data)) {
-			continue
+	end := uintptr(0)
+	for _, m := range found {
+		// Slices of one array begin at or behind its own beginning.
+		if m.at+uintptr(len(m.data)) > end {
+			r.all = append(r.all, m)
+			end = m.at + uintptr(len(m.data))
 		}
-		n, ok := r.numbers[m.at]
-		if !ok {
-			n = len(r.l.Memory)
-			r.numbers[m.at] = n
-			r.l.Memory = append(r.l.Memory, m.data)
-		}
-		return Ref(n)<<32 | Ref(v-m.at)
 	}
-	panic("script: an address outside of the script")
+}
+
+// ref returns what is handed over for v.
+func (r *lister) ref(v Ref) Ref {
+	if v == 0 {
+		return 0
+	}
+	at := r.s.at(v)
+	m := &r.all[sort.Search(len(r.all), func(i int) bool { return r.all[i].at+uintptr(len(r.all[i].data)) > at })]
+	if m.number == 0 {
+		m.number = len(r.l.Memory)
+		r.l.Memory = append(r.l.Memory, m.data)
+	}
+	return Ref(m.number)<<32 | Ref(at-m.at)
 }
 
 // List returns s as data. Programs beside the one of the script are not part of
 // that, nor is Send.
 func (s *Script) List() (*Listing, error) {
-	r := &lister{all: s.regions(), numbers: map[uintptr]int{}, l: &Listing{Program: s.source}}
-	for i := range s.steps {
-		st := &s.steps[i]
-		if st.op == OpLaunch || st.a[1] == ^uintptr(0) && st.nr == syscall.SYS_WRITE {
+	r := &lister{s: s, l: &Listing{Memory: [][]byte{make([]byte, 1)}}}
+	r.regions()
+	for i, st := range s.Steps {
+		if st.Op == OpLaunch || st.Args[1] == ^uint64(0) && st.Nr == syscall.SYS_WRITE {
 			return nil, errors.New("cannot hand over the step to " + s.labels[i])
 		}
-		out := Step{Op: st.op, Slots: st.ref, Refs: st.ptr, Ignore: st.ignore, Want: st.want, SkipOK: st.skipOK, SkipNo: st.skipNo, Nr: uint16(st.nr), Expect: uint64(st.expect)}
-		for k, v := range st.a {
-			if out.Args[k] = uint64(v); st.ptr&(1<<k) != 0 {
-				out.Args[k] = uint64(r.ref(v))
+		for k, v := range st.Args {
+			if st.Refs&(1<<k) != 0 {
+				st.Args[k] = uint64(r.ref(Ref(v)))
 			}
 		}
-		for k, m := range st.mem {
-			if m != nil {
-				out.Mem[k] = r.ref(uintptr(unsafe.Pointer(m)))
-			}
-		}
-		r.l.Steps = append(r.l.Steps, out)
+		r.l.Steps = append(r.l.Steps, st)
 	}
-	for i, list := range s.lists {
-		for k, a := range list {
-			if at := uintptr(unsafe.Pointer(&s.tables[i][k])); a.mem {
-				r.l.Links = append(r.l.Links, Link{r.ref(at), r.ref(a.v)})
-			}
+	if p := s.Program; p != nil {
+		x := &Program{Argv: r.ref(p.Argv), Envp: r.ref(p.Envp), Shell: r.ref(p.Shell), Other: r.ref(p.Other), OtherFD: p.OtherFD}
+		for _, path := range p.Paths {
+			x.Paths = append(x.Paths, r.ref(path))
 		}
+		r.l.Program = x
+	}
+	for _, k := range s.Links {
+		r.l.Links = append(r.l.Links, Link{r.ref(k.At), r.ref(k.To)})
 	}
 	return r.l, nil
 }

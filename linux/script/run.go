@@ -27,35 +27,50 @@ type failure struct {
 	step, errno uint64
 }
 
-const createLabel = "create the container's process"
+// Foreign is added to the number of a step that was not in the listing of whoever
+// asked.
+const Foreign = 1 << 20
 
-// Fork clones the process with a copy of its memory and flags (CLONE_NEW*,
-// CLONE_FILES; SIGCHLD is added) and runs the script in the child, which is alone in
-// it. A failure of the child is sent to errfd, 16 bytes; see ReadFailure.
-func (s *Script) Fork(flags uintptr, errfd int) (pid int, err error) {
-	p, e := fork(flags|uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, s.classic, uintptr(errfd))
-	if e != 0 {
-		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
-	}
-	return int(p), nil
+// Part is the steps of a script from From up to To.
+type Part struct {
+	*Script
+	From, To int
+	Foreign  int // what is added to the number of a step that fails
 }
 
+// Part is a stretch of the listing of whoever asked.
+func (s *Script) Part(from, to int) Part { return Part{s, from, to, 0} }
+
+// All is the whole of s, which is not the listing of whoever asked.
+func (s *Script) All() Part { return Part{s, 0, len(s.Steps), Foreign} }
+
+// Fork clones the process with a copy of its memory and flags (CLONE_NEW*,
+// CLONE_FILES; SIGCHLD is added) and goes through the parts in the child, which is
+// alone in it. A failure of the child is sent to errfd, 16 bytes; see ReadFailure.
+//
 //go:norace
 //go:noinline
-func fork(flags uintptr, steps []step, res []uintptr, x *execData, old *classic, errfd uintptr) (pid uintptr, err syscall.Errno) {
+func Fork(flags uintptr, errfd int, parts ...Part) (pid int, err error) {
+	for i := range parts {
+		parts[i].link()
+	}
 	runtimeBeforeFork()
-	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
-	if err != 0 || pid != 0 {
+	p, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, flags|uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if e != 0 || p != 0 {
 		runtimeAfterFork()
-		return pid, err
+		if e != 0 {
+			return 0, e
+		}
+		return int(p), nil
 	}
 	runtimeAfterForkInChild()
-	i, e := run(steps, res, x, old)
-	f := failure{uint64(i), uint64(e)}
-	if i >= 0 && steps[i].code > 0 {
-		f.step = uint64(steps[i].code - 1)
+	for k := 0; k < len(parts); k++ {
+		if i, e := run(parts[k].Script, parts[k].From, parts[k].To); i >= 0 {
+			f := failure{uint64(i + parts[k].Foreign), uint64(e)}
+			syscall.RawSyscall(syscall.SYS_WRITE, uintptr(errfd), uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
+			break
+		}
 	}
-	syscall.RawSyscall(syscall.SYS_WRITE, errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
 	}
@@ -67,92 +82,90 @@ func fork(flags uintptr, steps []step, res []uintptr, x *execData, old *classic,
 //
 //go:norace
 //go:nosplit
-func run(steps []step, res []uintptr, x *execData, old *classic) (int, syscall.Errno) {
-	for i := 0; i < len(steps); i++ {
-		s := &steps[i]
+func run(s *Script, from, to int) (int, syscall.Errno) {
+	for i := from; i < to; i++ {
+		st := &s.Steps[i]
 		var e syscall.Errno
-		var r uintptr
-		switch s.op {
+		switch st.Op {
 		case OpExec:
-			return i, execute(x)
+			return i, execute(s, s.Program)
 		case OpIdle:
 			reapAll(0, initStays)
 		case OpInit, OpLeave:
-			if e = split(s.op, s.a[0]); e == 0 {
+			child := uintptr(0)
+			if child, e = split(st.Op, uintptr(st.Args[0])); child != 0 {
+				reapAll(child, uintptr(st.Args[0]))
+			}
+			if e == 0 {
 				continue
 			}
 		case OpLaunch:
-			e = launch(s.launch)
+			e = launch(s, int(st.Args[0]))
 		case OpDrop:
 		case OpEqual:
-			if *s.mem[0] != uint64(s.a[0]) || *s.mem[1] != uint64(s.a[1]) {
+			if *word(s.at(Ref(st.Args[2]))) != st.Args[0] || *word(s.at(Ref(st.Args[3]))) != st.Args[1] {
 				e = syscall.ESTALE
 			}
 		case OpStore:
-			*s.mem[0] = uint64(res[s.a[0]])
+			*word(s.at(Ref(st.Args[1]))) = uint64(s.res[st.Args[0]])
 		default:
-			ours := false
-			if old != nil {
-				r, e, ours = old.step(s, res)
+			s.fill(st)
+			if r, old, ours := s.old(st.Nr); ours {
+				s.res[i], e = r, old
+			} else {
+				s.res[i], e = call(s, st)
 			}
-			if !ours {
-				r, e = call(s, res)
-			}
-			if e == 0 && s.want && r != s.expect {
+			if e == 0 && st.Want && uint64(s.res[i]) != st.Expect {
 				e = syscall.ESTALE
 			}
-			res[i] = r
 		}
 		switch {
 		case e == 0:
-			i += int(s.skipOK)
-		case !s.ignore:
+			i += int(st.SkipOK)
+		case !st.Ignore:
 			return i, e
 		default:
-			i += int(s.skipNo)
+			i += int(st.SkipNo)
 		}
 	}
 	return -1, 0
 }
 
-// call makes the system call of a step. It is no part of run for the sake of the
-// small stack.
+// fill finds the arguments of a step. They are kept in the script, for the sake of
+// the small stack.
 //
 //go:norace
 //go:nosplit
 //go:noinline
-func call(s *step, res []uintptr) (r uintptr, e syscall.Errno) {
-	a := s.a
-	for k := range a {
-		if s.ref&(1<<k) != 0 {
-			a[k] = res[a[k]]
+func (s *Script) fill(st *Step) {
+	for k := range st.Args {
+		switch bit := uint8(1) << k; {
+		case st.Slots&bit != 0:
+			s.args[k] = s.res[st.Args[k]]
+		case st.Refs&bit != 0:
+			s.args[k] = s.at(Ref(st.Args[k]))
+		default:
+			s.args[k] = uintptr(st.Args[k])
 		}
 	}
-	if s.raise != nil {
-		if e = setEffective(&s.raise[0]); e != 0 {
-			return 0, e
-		}
-	}
-	r, _, e = syscall.RawSyscall6(s.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-	if s.raise != nil {
-		for setEffective(&s.raise[1]) != 0 {
-			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
-		}
-	}
-	return r, e
 }
 
-// capHeader is struct __user_cap_header_struct: version 3, this thread.
-var capHeader = [2]uint32{unix.LINUX_CAPABILITY_VERSION_3}
-
-// setEffective sets the capabilities of this thread to the first three words of
-// data.
+// call makes the system call of a step, with the capabilities that it raises.
 //
 //go:norace
 //go:nosplit
-func setEffective(data *[3]uint64) syscall.Errno {
-	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(data)), 0)
-	return e
+//go:noinline
+func call(s *Script, st *Step) (uintptr, syscall.Errno) {
+	if st.Raise != 0 {
+		if e := raise(st.Raise, s.Permitted); e != 0 {
+			return 0, e
+		}
+	}
+	r, _, e := syscall.RawSyscall6(uintptr(st.Nr), s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
+	for st.Raise != 0 && raise(0, s.Permitted) != 0 {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
+	}
+	return r, e
 }
 
 // emptyPath is the path of execveat for the file of a descriptor itself.
@@ -162,10 +175,10 @@ var emptyPath [1]byte
 //
 //go:norace
 //go:nosplit
-func execute(x *execData) syscall.Errno {
-	e := search(x)
-	if x.otherwiseArgv != 0 && (e == syscall.ENOENT || e == syscall.ELIBACC || e == syscall.ENOEXEC) {
-		_, _, e = syscall.RawSyscall6(unix.SYS_EXECVEAT, x.otherwise, uintptr(unsafe.Pointer(&emptyPath)), x.otherwiseArgv, x.envp, unix.AT_EMPTY_PATH, 0)
+func execute(s *Script, x *Program) syscall.Errno {
+	e := search(s, x)
+	if x.Other != 0 && (e == syscall.ENOENT || e == syscall.ELIBACC || e == syscall.ENOEXEC) {
+		_, _, e = syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(x.OtherFD), uintptr(unsafe.Pointer(&emptyPath)), s.at(x.Other), s.at(x.Envp), unix.AT_EMPTY_PATH, 0)
 	}
 	return e
 }
@@ -175,23 +188,25 @@ func execute(x *execData) syscall.Errno {
 //
 //go:norace
 //go:nosplit
-func search(x *execData) syscall.Errno {
+func search(s *Script, x *Program) syscall.Errno {
 	result := syscall.ENOENT
-	for k := 0; k < len(x.paths); k++ {
-		_, _, e := syscall.RawSyscall(syscall.SYS_EXECVE, x.paths[k], x.argv, x.envp)
+	for k := 0; k < len(x.Paths); k++ {
+		path := s.at(x.Paths[k])
+		_, _, e := syscall.RawSyscall(syscall.SYS_EXECVE, path, s.at(x.Argv), s.at(x.Envp))
 		switch e {
 		case syscall.ENOENT:
 			// A file that is there lacks its interpreter or loader.
-			if _, _, e := syscall.RawSyscall6(syscall.SYS_FACCESSAT, atCwd, x.paths[k], 0, 0, 0, 0); e == 0 {
+			if _, _, e := syscall.RawSyscall6(syscall.SYS_FACCESSAT, atCwd, path, 0, 0, 0, 0); e == 0 {
 				return syscall.ELIBACC
 			}
 		case syscall.ENOTDIR:
 		case syscall.ENOEXEC:
-			if x.shellPath == 0 {
+			if x.Shell == 0 {
 				return e
 			}
-			x.shell[1] = x.paths[k]
-			_, _, e = syscall.RawSyscall(syscall.SYS_EXECVE, x.shellPath, uintptr(unsafe.Pointer(&x.shell[0])), x.envp)
+			shell := s.at(x.Shell)
+			*word(shell + 8) = uint64(path)
+			_, _, e = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(*word(shell)), shell, s.at(x.Envp))
 			return e
 		case syscall.EACCES:
 			result = e

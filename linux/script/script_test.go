@@ -51,7 +51,7 @@ func pipe(t *testing.T) (*os.File, *os.File) {
 func TestSlotsSkipsAndExec(t *testing.T) {
 	r, w := pipe(t)
 	s := new(Script)
-	cwd := Arg{v: atCwd}
+	cwd := Int(-100)
 	bad := s.Call("open nothing", syscall.SYS_OPENAT, cwd, s.Str("/nonexistent"), Int(0))
 	s.SkipOK(bad, 1) // fails: the next step is the other way
 	dir := s.Call("open /", syscall.SYS_OPENAT, cwd, s.Str("/"), Int(syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC))
@@ -79,7 +79,7 @@ func TestFailureNamesStep(t *testing.T) {
 func TestEqualAndWant(t *testing.T) {
 	st := make([]uint64, 18)
 	s := new(Script)
-	s.Call("look at /", syscall.SYS_NEWFSTATAT, Arg{v: atCwd}, s.Str("/"), s.Words(st), Int(0))
+	s.Call("look at /", syscall.SYS_NEWFSTATAT, Int(-100), s.Str("/"), s.Words(st), Int(0))
 	if err := s.Here(); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestChildBesideBusyParent(t *testing.T) {
 	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
 	s.Want(s.Call("wait", syscall.SYS_READ, Int(gate[0]), s.Bytes(make([]byte, 1)), Int(1)), 1)
 	for range 200 {
-		s.Call("look at /", syscall.SYS_FACCESSAT, Arg{v: atCwd}, s.Str("/"), Int(0))
+		s.Call("look at /", syscall.SYS_FACCESSAT, Int(-100), s.Str("/"), Int(0))
 	}
 	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "grep SigBlk /proc/self/status"}, nil, "")
 	go func() {
@@ -276,13 +276,13 @@ func TestCopiedChild(t *testing.T) {
 	s := new(Script)
 	s.Call("join output", syscall.SYS_DUP3, Int(int(w.Fd())), Int(1), Int(0))
 	s.Exec([]string{"/bin/sh"}, []string{"sh", "-c", "echo copied"}, nil, "")
-	pid, e := fork(uintptr(syscall.SIGCHLD), s.steps, s.res, s.exec, nil, w.Fd())
+	pid, e := s.copied(0, int(w.Fd()))
 	if e != 0 {
 		t.Fatal(e)
 	}
 	w.Close()
 	text, _ := io.ReadAll(r)
-	if _, err := syscall.Wait4(int(pid), nil, 0, nil); err != nil || string(text) != "copied\n" {
+	if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil || string(text) != "copied\n" {
 		t.Errorf("got %q, %v", text, err)
 	}
 }

@@ -13,26 +13,35 @@ import (
 // calling goroutine must be locked to its thread for as long as the child shall
 // live, if the script sets a parent-death signal.
 func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
-	for i := range s.steps {
+	for i := range s.Steps {
 		// Send refers to the results, which do not move any more now.
-		if st := &s.steps[i]; st.nr == syscall.SYS_WRITE && st.a[1] == ^uintptr(0) {
-			st.a[1] = uintptr(unsafe.Pointer(&s.res[0]))
+		if st := &s.Steps[i]; st.Nr == syscall.SYS_WRITE && st.Args[1] == ^uint64(0) {
+			st.Args[1] = uint64(uintptr(unsafe.Pointer(&s.res[0])))
 		}
 	}
 	if s.classic != nil {
-		s.classic.bound(len(s.steps))
+		s.classic.bound(len(s.Steps))
 	}
+	s.link()
 	p, e := uintptr(0), syscall.ENOSYS
 	if !s.stays() {
 		p, e = s.spawn(flags, uintptr(errfd))
 	}
+	pid = int(p)
 	if e == syscall.ENOSYS || e == syscall.EINVAL {
-		return s.Fork(flags, errfd)
+		pid, e = s.copied(flags, errfd)
 	}
 	if e != 0 {
-		return 0, &Error{Step: -1, Label: createLabel, Errno: e}
+		return 0, &Error{Step: -1, Label: "create the container's process", Errno: e}
 	}
-	return int(p), nil
+	return pid, nil
+}
+
+// copied makes a child with a copy of the memory.
+func (s *Script) copied(flags uintptr, errfd int) (int, syscall.Errno) {
+	pid, err := Fork(flags, errfd, s.Part(0, len(s.Steps)))
+	e, _ := err.(syscall.Errno)
+	return pid, e
 }
 
 // stays tells whether a process of ours stays in the container.
@@ -41,8 +50,8 @@ func (s *Script) Start(flags uintptr, errfd int) (pid int, err error) {
 // in its user namespace may trace it, and could write to this process then, which
 // is outside.
 func (s *Script) stays() bool {
-	for i := range s.steps {
-		if op := s.steps[i].op; op == OpInit || op == OpIdle {
+	for i := range s.Steps {
+		if op := s.Steps[i].Op; op == OpInit || op == OpIdle {
 			return true
 		}
 	}
@@ -68,13 +77,10 @@ func (s *Script) ReadFailure(fd int) error {
 
 // child is what a process that shares our memory needs.
 type child struct {
-	steps []step
-	res   []uintptr
-	exec  *execData
-	old   *classic
-	errfd uintptr
-	mask  uint64 // blocked signals
-	stack []byte
+	script *Script
+	errfd  uintptr
+	mask   uint64 // blocked signals
+	stack  []byte
 }
 
 // childStack is room for run and what it calls, in bytes.
@@ -90,8 +96,8 @@ const childStack = 16 << 10
 //go:norace
 //go:noinline
 func (s *Script) spawn(flags, errfd uintptr) (uintptr, syscall.Errno) {
-	c := &child{steps: s.steps, res: s.res, exec: s.exec, old: s.classic, errfd: errfd, stack: make([]byte, childStack)}
-	s.keep = append(s.keep, c)
+	c := &child{script: s, errfd: errfd, stack: make([]byte, childStack)}
+	s.child = c
 	const block, size = 0, 8
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, block, 0, uintptr(unsafe.Pointer(&c.mask)), size, 0, 0); e != 0 {
 		return 0, e
@@ -123,7 +129,7 @@ const cloneClearSighand = 1 << 32
 func runChild(c *child) {
 	const setMask, size = 2, 8
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&c.mask)), 0, size, 0, 0)
-	i, e := run(c.steps, c.res, c.exec, c.old)
+	i, e := run(c.script, 0, len(c.script.Steps))
 	f := failure{uint64(i), uint64(e)}
 	syscall.RawSyscall(syscall.SYS_WRITE, c.errfd, uintptr(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -135,9 +141,10 @@ func runChild(c *child) {
 // nil if the script has no Exec.
 func (s *Script) Here() error {
 	if s.classic != nil {
-		s.classic.bound(len(s.steps))
+		s.classic.bound(len(s.Steps))
 	}
-	i, e := run(s.steps, s.res, s.exec, s.classic)
+	s.link()
+	i, e := run(s, 0, len(s.Steps))
 	if i < 0 {
 		return nil
 	}
@@ -149,7 +156,7 @@ func (s *Script) Result(i Slot) int { return int(s.res[i]) }
 
 // Send adds a step that writes all results so far to descriptor fd.
 func (s *Script) Send(label string, fd int) Slot {
-	return s.add(label, step{op: OpCall, nr: syscall.SYS_WRITE, a: [6]uintptr{uintptr(fd), ^uintptr(0), uintptr(len(s.steps) * 8)}})
+	return s.Call(label, syscall.SYS_WRITE, Int(fd), Uint(^uint64(0)), Int(len(s.Steps)*8))
 }
 
 // Receive reads from fd what step sent of Send wrote, and makes it visible to

@@ -52,7 +52,7 @@ func TestSite(t *testing.T) {
 	if s.Lists != conf.Dir()+"/network" || len(s.Plugins) < 3 || s.State != "/run/singularity/network" {
 		t.Errorf("%+v", s)
 	}
-	if s = Site(&conf.Config{CNIConfigurationPath: "/a", CNIPluginPath: "/b"}); s.Lists != "/a" || len(s.Plugins) != 1 || s.Plugins[0] != "/b" {
+	if s = Site(&conf.Config{Others: conf.Others{CNIConfigurationPath: "/a", CNIPluginPath: "/b"}}); s.Lists != "/a" || len(s.Plugins) != 1 || s.Plugins[0] != "/b" {
 		t.Errorf("%+v", s)
 	}
 }
