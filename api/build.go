@@ -117,7 +117,34 @@ type BuildQueue struct {
 	Banned   []string         `json:"banned"` // names of users
 }
 
-// BuildSettings changes it; a nil field changes nothing.
+// BuildOptions is what can be built, and within which limits.
+type BuildOptions struct {
+	Archs    []string      `json:"archs"`
+	Limits   BuildLimits   `json:"limits"`
+	Parallel int           `json:"parallel"` // builds of a user at a time
+	Queued   int           `json:"queued"`   // builds of a user that are not over
+	Active   int           `json:"active"`   // how many there are of the caller
+	Keep     time.Duration `json:"keep"`     // of images without a place of their own
+	Draining bool          `json:"draining,omitempty"`
+	Banned   bool          `json:"banned,omitempty"` // the caller may not build
+}
+
+// BuildUsage is what was built, by days and by users.
+type BuildUsage struct {
+	Days  []BuildCount `json:"days"`  // the oldest first
+	Users []BuildCount `json:"users"` // who used most first
+}
+
+// BuildCount is what was built on a day, or for a user.
+type BuildCount struct {
+	Name      string        `json:"name"`
+	Builds    int64         `json:"builds"`
+	Succeeded int64         `json:"succeeded"`
+	Time      time.Duration `json:"time"`  // with a worker
+	Bytes     int64         `json:"bytes"` // of images
+}
+
+// BuildSettings changes the queue; a nil field changes nothing.
 type BuildSettings struct {
 	Draining *bool  `json:"draining,omitempty"`
 	Ban      string `json:"ban,omitempty"`

@@ -106,7 +106,7 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 		return nil, err
 	}
 	after := &jobs{s: s, started: time.Now().UTC()}
-	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, after, found{s.discovery()})
+	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, s.builds, after, found{s.discovery()})
 	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, after, pages}, nil
 }
 

@@ -51,6 +51,8 @@ type site struct {
 	token string
 	ctx   context.Context
 
+	program, data, logged string // of the server
+
 	quick bool // look at no more than that nothing of a stranger can run
 
 	mu       sync.Mutex
@@ -71,15 +73,15 @@ func start(t *testing.T) *site {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build the server: %v\n%s", err, out)
 	}
-	v := &site{t: t}
-	v.serve(filepath.Join(dir, "server"), filepath.Join(dir, "data"))
+	v := &site{t: t, program: filepath.Join(dir, "server"), data: filepath.Join(dir, "data")}
+	v.serve()
 	v.browse(chromium)
 	return v
 }
 
-func (v *site) serve(program, data string) {
+func (v *site) serve() {
 	t := v.t
-	cmd := exec.Command(program, "serve", "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", data, "--rate-search", "100000", "--rate-push", "100000", "--rate-key-add", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
+	cmd := exec.Command(v.program, "serve", "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", v.data, "--rate-search", "100000", "--rate-push", "100000", "--rate-key-add", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +90,7 @@ func (v *site) serve(program, data string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stderr = logged
+	v.logged, cmd.Stderr = logged.Name(), logged
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -552,7 +554,7 @@ func (v *site) mine() {
 // phone looks at pages as wide as a phone: nothing sticks out.
 func (v *site) phone() {
 	v.do(chromedp.EmulateViewport(390, 844))
-	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/docs", "/docs/api", "/status", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
+	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/admin/builds", "/builder", "/builder/builds", "/docs", "/docs/api", "/status", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
 		v.open(p)
 		if over := eval[int](v, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 			v.t.Errorf("on a phone %s is %d pixels too wide", p, over)

@@ -21,7 +21,7 @@
 //   - job.go: the record and its changes; submit.go: taking one
 //   - context.go: archives of files; convert.go: definitions in parts
 //   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends
-//   - target.go: what is asked of the library; admin.go: for administrators
+//   - target.go: what is asked of the library; admin.go, usage.go: for administrators
 package builder
 
 import (
@@ -69,6 +69,7 @@ type Service struct {
 	contexts *store.Collection[buildContext]
 	workers  *store.Collection[worker]
 	settings *store.Collection[settings]
+	usage    *store.Collection[usage]
 
 	host     string
 	claiming sync.Mutex
@@ -106,6 +107,9 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) (err error) 
 	if s.workers, err = store.Open(ctx, r, "build_workers", store.Options[worker]{Expires: func(w *worker) time.Time { return w.Forget }}); err != nil {
 		return err
 	}
+	if s.usage, err = store.Open(ctx, r, "build_usage", store.Options[usage]{Expires: func(u *usage) time.Time { return u.Forget }}); err != nil {
+		return err
+	}
 	s.settings, err = store.Open(ctx, r, "build_settings", store.Options[settings]{})
 	return err
 }
@@ -125,7 +129,9 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "PUT /v1/build/{id}/_cancel", Handler: f(s.cancel)},
 		{Pattern: "POST /v1/convert-def-file", Handler: f(s.convert)},
 		{Pattern: "GET /v1/builds", Handler: f(s.list)},
+		{Pattern: "GET /v1/build-options", Handler: f(s.options)},
 		{Pattern: "GET /v1/admin/builds", Handler: f(s.state)},
+		{Pattern: "GET /v1/admin/builds/usage", Handler: f(s.used), Class: route.Search},
 		{Pattern: "PATCH /v1/admin/builds", Handler: f(s.change)},
 		{Pattern: "PATCH /v1/admin/builds/{id}", Handler: f(s.prioritize)},
 	}

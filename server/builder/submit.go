@@ -135,17 +135,25 @@ func checkDefinition(text []byte) error {
 	return nil
 }
 
-// checkArch says which architectures there are workers for.
-func (s *Service) checkArch(ctx context.Context, arch string) error {
-	var archs []string
+// archs are the architectures that there are workers for.
+func (s *Service) archs(ctx context.Context) ([]string, error) {
+	archs := []string{}
 	for w, err := range s.workers.All(ctx, store.Query{}) {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		archs = append(archs, w.Value.Archs...)
 	}
 	slices.Sort(archs)
-	archs = slices.Compact(archs)
+	return slices.Compact(archs), nil
+}
+
+// checkArch says which architectures there are workers for.
+func (s *Service) checkArch(ctx context.Context, arch string) error {
+	archs, err := s.archs(ctx)
+	if err != nil {
+		return err
+	}
 	if len(archs) == 0 {
 		return route.Errorf(http.StatusServiceUnavailable, "no worker builds images here")
 	}

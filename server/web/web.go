@@ -16,8 +16,9 @@
 //   - image.go: containers and images; anatomy.go: the drawing of a SIF; trust.go:
 //     who made an image, in a sentence
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
+//   - build.go, buildpage.go: building, and one build; ansi.go: its log
 //   - account.go, groups.go, robots.go: what is somebody's
-//   - admin.go, users.go, storage.go, audit.go: for administrators
+//   - admin.go, users.go, storage.go, audit.go, buildadmin.go: for administrators
 //   - docs.go, status.go: set-up, API, whether all works
 //
 // A new page is a file here with its handler, a template in pages, a line in
@@ -42,7 +43,7 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups})
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "clock": clock})
 
 // Service is the pages.
 type Service struct {
@@ -99,6 +100,14 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /keystore/mine", Handler: f(s.myKeysForm), Class: route.KeyAdd, Body: 2 << 20},
 		{Pattern: "GET /keystore/{fingerprint}", Handler: f(s.key)},
 
+		{Pattern: "GET /builder", Handler: f(s.editor)},
+		{Pattern: "POST /builder", Handler: f(s.editorForm), Class: route.Push, Body: maxDefinitionForm},
+		{Pattern: "POST /builder/check", Handler: f(s.checkForm), Body: maxDefinitionForm},
+		{Pattern: "GET /builder/builds", Handler: f(s.buildList)},
+		{Pattern: "GET /builder/builds/{id}", Handler: f(s.build)},
+		{Pattern: "POST /builder/builds/{id}", Handler: f(s.buildForm), Body: maxForm},
+		{Pattern: "GET /builder/builds/{id}/live", Handler: f(s.live), Class: route.Transfer},
+
 		{Pattern: "GET /docs", Handler: f(s.docs)},
 		{Pattern: "GET /docs/api", Handler: f(s.apiDocs)},
 		{Pattern: "GET /status", Handler: f(s.status)},
@@ -106,6 +115,8 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /admin", Handler: f(s.admin)},
 		{Pattern: "GET /admin/users", Handler: f(s.users)},
 		{Pattern: "POST /admin/users", Handler: f(s.usersForm), Body: maxForm},
+		{Pattern: "GET /admin/builds", Handler: f(s.adminBuilds)},
+		{Pattern: "POST /admin/builds", Handler: f(s.adminBuildsForm), Body: maxForm},
 		{Pattern: "GET /admin/storage", Handler: f(s.storage)},
 		{Pattern: "POST /admin/storage", Handler: f(s.storageForm), Body: maxForm},
 		{Pattern: "GET /admin/audit", Handler: f(s.audit), Class: route.Search},
