@@ -127,6 +127,10 @@ type BuildOptions struct {
 	Keep     time.Duration `json:"keep"`     // of images without a place of their own
 	Draining bool          `json:"draining,omitempty"`
 	Banned   bool          `json:"banned,omitempty"` // the caller may not build
+	// Signer is the key by which the service signs what was built, and SignerKey
+	// that key to check by; empty if it does not.
+	Signer    string `json:"signer,omitempty"`
+	SignerKey string `json:"signerKey,omitempty"`
 }
 
 // BuildUsage is what was built, by days and by users.

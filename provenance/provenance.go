@@ -74,6 +74,7 @@ type Run struct {
 	Builder           string // a URI
 	Invocation        string
 	Started, Finished time.Time
+	Submitted         string // SHA-256 of the definition as it came, in hexadecimal
 }
 
 // New makes the statement of a local build of the image f.
@@ -268,6 +269,9 @@ func (v *Statement) Issue(r Run) ([]byte, error) {
 	b := v.p.RunDetails.Builder
 	b.Id = r.Builder
 	v.p.RunDetails.Metadata = &slsa.BuildMetadata{InvocationId: r.Invocation, StartedOn: timestamppb.New(r.Started), FinishedOn: timestamppb.New(r.Finished)}
+	if r.Submitted != "" {
+		v.p.BuildDefinition.ExternalParameters.Fields["submitted"] = structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"sha256": structpb.NewStringValue(r.Submitted)}})
+	}
 	text, err := encode(v.s, v.p)
 	if err != nil {
 		return nil, fmt.Errorf("cannot state the provenance: %w", err)

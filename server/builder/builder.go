@@ -20,7 +20,7 @@
 //
 //   - job.go: the record and its changes; submit.go: taking one
 //   - context.go: archives of files; convert.go: definitions in parts
-//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends
+//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends; seal.go: signing
 //   - target.go: what is asked of the library; admin.go, usage.go: for administrators
 package builder
 
@@ -52,6 +52,7 @@ type Options struct {
 	Keep       time.Duration // of images without a place of their own
 	History    time.Duration // of jobs that are over, with their logs
 	MaxContext int64         // bytes of an archive of files
+	Seal       *Seal         // the key by which results are signed; nil for none
 	Log        *slog.Logger
 }
 
@@ -73,6 +74,7 @@ type Service struct {
 
 	host     string
 	claiming sync.Mutex
+	sealing  sync.Mutex
 	stopping chan struct{}
 	stopOnce sync.Once
 }

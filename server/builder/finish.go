@@ -64,6 +64,9 @@ func (s *Service) tidy(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	if err := s.unstage(ctx, j); err != nil {
+		s.log.Warn("cannot tidy after a build", "build", j.ID, "error", err.Error())
+	}
 	if err := s.keepLog(ctx, j); err != nil {
 		return err
 	}

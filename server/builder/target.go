@@ -76,8 +76,12 @@ func (s *Service) arrived(ctx context.Context, j *job) (int64, bool, error) {
 	if err != nil || c.Invalid {
 		return 0, false, err
 	}
+	ref := j.Path + ":" + j.Tag
+	if j.Stage != "" {
+		ref = j.Stage
+	}
 	var i api.Image
-	err = s.ask(ctx, c, http.MethodGet, "/v1/images/"+escape(j.Path+":"+j.Tag)+"?arch="+j.Arch, nil, &i)
+	err = s.ask(ctx, c, http.MethodGet, "/v1/images/"+escape(ref)+"?arch="+j.Arch, nil, &i)
 	if isMissing(err) {
 		return 0, false, nil
 	}

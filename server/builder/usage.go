@@ -128,7 +128,11 @@ func (s *Service) options(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	route.Data(w, api.BuildOptions{Archs: archs, Limits: s.o.Limits, Parallel: s.o.Parallel, Queued: s.o.Queued, Active: int(active), Keep: s.o.Keep, Draining: set.Draining,
-		Banned: slices.Contains(set.Banned, c.ID)})
+	out := api.BuildOptions{Archs: archs, Limits: s.o.Limits, Parallel: s.o.Parallel, Queued: s.o.Queued, Active: int(active), Keep: s.o.Keep, Draining: set.Draining,
+		Banned: slices.Contains(set.Banned, c.ID)}
+	if s.o.Seal != nil {
+		out.Signer, out.SignerKey = s.o.Seal.Name, s.o.Seal.Public
+	}
+	route.Data(w, out)
 	return nil
 }

@@ -42,6 +42,9 @@ func Ask(ctx context.Context, service http.Handler, method, target, kind string,
 	if err != nil {
 		return nil, gone
 	}
+	if whole, ok := body.(interface{ Size() int64 }); ok {
+		r.ContentLength = whole.Size()
+	}
 	if kind != "" {
 		r.Header.Set("Content-Type", kind)
 	}
