@@ -207,7 +207,7 @@ func namedCaps() plan.Caps { return 1<<len(capabilityText) - 1 }
 
 func describeCaps(w io.Writer, set plan.Caps) error {
 	for _, name := range set.Names() {
-		if _, err := io.WriteString(w, name+":\n    "+strings.Join(wrap(capabilityText[conf.CapNumber(name)], 76), "\n    ")+"\n\n"); err != nil {
+		if _, err := io.WriteString(w, name+":\n    "+strings.Join(action.WrapWords(capabilityText[conf.CapNumber(name)], 76), "\n    ")+"\n\n"); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"strings"
 
+	"singularity/action"
 	"singularity/conf"
 	"singularity/conf/directive"
 	"singularity/conf/edit"
@@ -22,9 +23,9 @@ func defaultConfig() string {
 		}
 		d := &rows[0]
 		rows = rows[1:] // of the same order
-		b.WriteString("\n# " + strings.Join(wrap(text.Doc, 76), "\n# ") + "\n")
+		b.WriteString("\n# " + strings.Join(action.WrapWords(text.Doc, 76), "\n# ") + "\n")
 		if text.Inert != "" {
-			b.WriteString("# " + strings.Join(wrap("No effect: "+text.Inert+".", 76), "\n# ") + "\n")
+			b.WriteString("# " + strings.Join(action.WrapWords("No effect: "+text.Inert+".", 76), "\n# ") + "\n")
 		}
 		b.WriteString("# Values: " + directiveValues(d) + ". Default: " + defaultText(d) + ".\n")
 		b.WriteString(strings.Join(edit.Defaults(d), "\n") + "\n")
@@ -56,21 +57,4 @@ func defaultText(d *conf.Directive) string {
 		return "none"
 	}
 	return d.Default
-}
-
-// wrap breaks s between words into lines of at most width bytes, if it can.
-func wrap(s string, width int) []string {
-	var lines []string
-	line := ""
-	for _, w := range strings.Fields(s) {
-		if line != "" && len(line)+1+len(w) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += w
-	}
-	return append(lines, line)
 }

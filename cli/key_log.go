@@ -62,20 +62,5 @@ func (m logMemory) Save(server string, s translog.State) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(m.dir, ".log-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if e := f.Sync(); err == nil {
-		err = e
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(m.dir, m.file(server)))
+	return writeFileWhole(filepath.Join(m.dir, m.file(server)), text, 0o600)
 }

@@ -18,15 +18,20 @@ import (
 	"singularity/server/route"
 )
 
-// Times that a client has. A body or an answer may take as long as it likes
+// times is what a client has. A body or an answer may take as long as it likes
 // while it goes on: a lifetime for all would cut large images of slow networks.
+type times struct {
+	header time.Duration // of a handshake, and of the head of a request
+	idle   time.Duration
+	body   time.Duration // of a small body, as a whole
+	stall  time.Duration // of an answer without progress
+	rate   time.Duration // over which a large body must have minRate
+}
+
+var usualTimes = times{header: 10 * time.Second, idle: time.Minute, body: time.Minute, stall: time.Minute, rate: time.Minute}
+
 const (
-	headerTime  = 10 * time.Second
-	idleTime    = 60 * time.Second
-	bodyTime    = 60 * time.Second // of a small body, as a whole
-	stallTime   = 60 * time.Second // of an answer without progress
-	minRate     = 16 << 10         // bytes a second of a large body, over rateTime
-	rateTime    = 60 * time.Second
+	minRate     = 16 << 10 // bytes a second of a large body
 	maxHeader   = 16 << 10
 	maxPath     = 2048
 	maxQuery    = 8192
@@ -41,6 +46,7 @@ type front struct {
 	metrics *metrics
 	proxies []netip.Prefix
 	hsts    bool
+	times   times
 	log     *slog.Logger
 	// patterns are those of all routes: what the server describes.
 	patterns []string
@@ -93,7 +99,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rand.Read(id[:])
 	req := route.Request{ID: hex.EncodeToString(id[:]), Addr: f.client(r)}
 	r = r.WithContext(route.WithRequest(r.Context(), req))
-	t := &tracked{ResponseWriter: w, control: http.NewResponseController(w)}
+	t := &tracked{ResponseWriter: w, control: http.NewResponseController(w), times: f.times}
 	h := w.Header()
 	h.Set("X-Request-Id", req.ID)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -215,6 +221,7 @@ type tracked struct {
 	caller  auth.Caller
 	status  int
 	written int64
+	times   times
 	limit   time.Time
 }
 
@@ -231,8 +238,8 @@ func (t *tracked) WriteHeader(status int) {
 // touch gives the answer more time. Setting a deadline costs a little, so once
 // a second is enough.
 func (t *tracked) touch() {
-	if now := time.Now(); t.limit.Sub(now) < stallTime-time.Second {
-		t.limit = now.Add(stallTime)
+	if now := time.Now(); t.limit.Sub(now) < t.times.stall-time.Second {
+		t.limit = now.Add(t.times.stall)
 		t.control.SetWriteDeadline(t.limit)
 	}
 }
@@ -254,10 +261,10 @@ func (t *tracked) limitBody(r *http.Request, limit int64) {
 	}
 	now := time.Now()
 	if limit == route.Stream {
-		r.Body = &paced{ReadCloser: r.Body, control: t.control, begun: now}
+		r.Body = &paced{ReadCloser: r.Body, control: t.control, time: t.times.rate, begun: now}
 		return
 	}
-	t.control.SetReadDeadline(now.Add(bodyTime))
+	t.control.SetReadDeadline(now.Add(t.times.body))
 	r.Body = http.MaxBytesReader(t, r.Body, limit)
 }
 
@@ -265,19 +272,20 @@ func (t *tracked) limitBody(r *http.Request, limit int64) {
 type paced struct {
 	io.ReadCloser
 	control *http.ResponseController
+	time    time.Duration
 	begun   time.Time
 	got     int64
 }
 
 func (p *paced) Read(b []byte) (int, error) {
 	now := time.Now()
-	if now.Sub(p.begun) > rateTime {
+	if now.Sub(p.begun) > p.time {
 		if float64(p.got)/now.Sub(p.begun).Seconds() < minRate {
 			return 0, route.Errorf(http.StatusRequestTimeout, "the bytes come too slowly")
 		}
 		p.begun, p.got = now, 0
 	}
-	p.control.SetReadDeadline(now.Add(rateTime))
+	p.control.SetReadDeadline(now.Add(p.time))
 	n, err := p.ReadCloser.Read(b)
 	p.got += int64(n)
 	return n, err

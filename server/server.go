@@ -195,7 +195,7 @@ func (s *Server) mount(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.front = &front{mux: http.NewServeMux(), auth: s.auth, rates: limits, metrics: newMetrics(), proxies: proxies, hsts: !s.config.InsecureHTTP, log: s.log}
+	s.front = &front{mux: http.NewServeMux(), auth: s.auth, rates: limits, metrics: newMetrics(), proxies: proxies, hsts: !s.config.InsecureHTTP, times: usualTimes, log: s.log}
 	services, err := s.services(ctx)
 	if err != nil {
 		return err
@@ -277,7 +277,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, WriteTimeout: stallTime, MaxHeaderBytes: maxHeader,
+	return &http.Server{Handler: h, ReadHeaderTimeout: s.front.times.header, IdleTimeout: s.front.times.idle, WriteTimeout: s.front.times.stall, MaxHeaderBytes: maxHeader,
 		ErrorLog: log.New(quiet{s.log}, "", 0)}
 }
 

@@ -57,6 +57,12 @@ type running struct {
 
 func start(t *testing.T, change func(*Config), routes ...route.Route) *running {
 	t.Helper()
+	return startTimed(t, usualTimes, change, routes...)
+}
+
+// startTimed is start with other times for clients.
+func startTimed(t *testing.T, limits times, change func(*Config), routes ...route.Route) *running {
+	t.Helper()
 	c := Defaults()
 	c.Data, c.Listen, c.Internal, c.LogLevel = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0", "127.0.0.1:0", "debug"
 	if change != nil {
@@ -70,6 +76,7 @@ func start(t *testing.T, change func(*Config), routes ...route.Route) *running {
 	if r.Server, err = Open(t.Context(), c, io.Discard, r.log); err != nil {
 		t.Fatal(err)
 	}
+	r.front.times = limits
 	for _, x := range routes {
 		r.front.add(x)
 	}
@@ -283,11 +290,11 @@ func TestClientAddress(t *testing.T) {
 // TestPaced: a body that comes too slowly is cut, and one that goes on is not,
 // however long it takes.
 func TestPaced(t *testing.T) {
-	p := &paced{ReadCloser: io.NopCloser(bytes.NewReader(make([]byte, 100))), control: http.NewResponseController(httptest.NewRecorder()), begun: time.Now().Add(-2 * rateTime), got: 3 * 60 * minRate}
+	p := &paced{ReadCloser: io.NopCloser(bytes.NewReader(make([]byte, 100))), control: http.NewResponseController(httptest.NewRecorder()), time: time.Minute, begun: time.Now().Add(-2 * time.Minute), got: 3 * 60 * minRate}
 	if n, err := p.Read(make([]byte, 10)); n != 10 || err != nil {
 		t.Error(n, err)
 	}
-	p.begun, p.got = time.Now().Add(-2*rateTime), 60*minRate
+	p.begun, p.got = time.Now().Add(-2*time.Minute), 60*minRate
 	var refused *route.Error
 	if _, err := p.Read(make([]byte, 10)); !errors.As(err, &refused) || refused.Status != http.StatusRequestTimeout {
 		t.Error(err)

@@ -167,7 +167,7 @@ func (c *Client) upload(ctx context.Context, r io.ReaderAt, p *Push, id, sum, su
 	if _, err := c.call(ctx, http.MethodPost, path, nil, api.Upload{FileSize: p.Size, SHA256Sum: sum, MD5Sum: sum5}, &e, http.StatusOK, http.StatusCreated); err != nil {
 		return nil, err
 	}
-	body := &counted{r: io.NewSectionReader(r, 0, p.Size), total: p.Size, progress: p.Progress}
+	body := &transfer.Counted{R: io.NewSectionReader(r, 0, p.Size), Total: p.Size, Progress: p.Progress}
 	if _, err := c.put(ctx, e.Data.UploadURL, body, p.Size, sum, strings.Contains(signedHeaders(e.Data.UploadURL), "x-amz-content-sha256")); err != nil {
 		return nil, err
 	}
@@ -228,7 +228,7 @@ func (c *Client) part(ctx context.Context, r io.ReaderAt, p *Push, path string, 
 		if _, err = c.call(ctx, http.MethodPut, path+"/_multipart", nil, ask, &e, http.StatusOK); err != nil {
 			return "", err
 		}
-		body := &counted{r: io.NewSectionReader(r, off, size), done: off, total: p.Size, progress: p.Progress}
+		body := &transfer.Counted{R: io.NewSectionReader(r, off, size), Done: off, Total: p.Size, Progress: p.Progress}
 		if token, err = c.put(ctx, e.Data.PresignedURL, body, size, ask.SHA256Sum, strict); err == nil || ctx.Err() != nil {
 			return token, err
 		}
@@ -269,20 +269,4 @@ func (c *Client) put(ctx context.Context, to string, body io.Reader, size int64,
 		return "", transfer.NewStatusError(res, "")
 	}
 	return res.Header.Get("Etag"), nil
-}
-
-// counted tells how much of a body was read.
-type counted struct {
-	r           io.Reader
-	done, total int64
-	progress    func(done, total int64)
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.done += int64(n)
-	if c.progress != nil && n > 0 {
-		c.progress(c.done, c.total)
-	}
-	return n, err
 }

@@ -199,7 +199,7 @@ func (p *Push) patch(ctx context.Context, place string, r io.ReaderAt, off, size
 	if off == size {
 		return place, nil
 	}
-	body := &counted{r: io.NewSectionReader(r, off, size-off), done: off, total: size, progress: progress}
+	body := &transfer.Counted{R: io.NewSectionReader(r, off, size-off), Done: off, Total: size, Progress: progress}
 	res, err := p.do(ctx, http.MethodPatch, place, body, size-off, h)
 	if err != nil {
 		return "", err
@@ -247,20 +247,4 @@ func (p *Push) finish(ctx context.Context, place string, h v1.Hash) error {
 		return err
 	}
 	return p.expect(res, http.StatusCreated, http.StatusNoContent)
-}
-
-// counted tells how much of a body was read.
-type counted struct {
-	r           io.Reader
-	done, total int64
-	progress    func(done, total int64)
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.done += int64(n)
-	if c.progress != nil && n > 0 {
-		c.progress(c.done, c.total)
-	}
-	return n, err
 }

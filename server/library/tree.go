@@ -388,30 +388,13 @@ func (s *Service) listCollections(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	after, limit, err := page(r)
-	if err != nil {
-		return err
-	}
 	e, err := s.entityFor(ctx, auth.Read, name)
 	if err != nil {
 		return err
 	}
-	may, err := s.auth.Readable(ctx, auth.From(ctx))
-	if err != nil {
-		return err
-	}
-	items, next, err := s.collections.List(ctx, store.Query{Index: "entity", Equal: e.Value.ID, After: after, Limit: limit})
-	if err != nil {
-		return err
-	}
-	list := []api.Collection{}
-	for _, i := range items {
-		if may.May(i.Value.object()) {
-			list = append(list, i.Value.answer())
-		}
-	}
-	answerPage(w, list, next)
-	return nil
+	return listReadable(s, w, r, s.collections, store.Query{Index: "entity", Equal: e.Value.ID}, func(c *collection) (auth.Object, api.Collection) {
+		return c.object(), c.answer()
+	})
 }
 
 func (s *Service) listContainers(w http.ResponseWriter, r *http.Request) error {
@@ -420,27 +403,35 @@ func (s *Service) listContainers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after, limit, err := page(r)
+	c, err := s.collectionFor(ctx, auth.Read, path)
 	if err != nil {
 		return err
 	}
-	c, err := s.collectionFor(ctx, auth.Read, path)
-	if err != nil {
+	return listReadable(s, w, r, s.containers, store.Query{Index: "collection", Equal: c.Value.ID}, func(k *container) (auth.Object, api.Container) {
+		o := auth.Object{Entity: k.EntityName, Within: []string{k.Collection, k.ID}, Public: !k.Private && !c.Value.Private}
+		return o, s.withDownloads(k).answer()
+	})
+}
+
+// listReadable answers with those things of a page of q that the caller may
+// read; show tells what a right to one is about, and how it is shown.
+func listReadable[T, A any](s *Service, w http.ResponseWriter, r *http.Request, from *store.Collection[T], q store.Query, show func(*T) (auth.Object, A)) (err error) {
+	ctx := r.Context()
+	if q.After, q.Limit, err = page(r); err != nil {
 		return err
 	}
 	may, err := s.auth.Readable(ctx, auth.From(ctx))
 	if err != nil {
 		return err
 	}
-	items, next, err := s.containers.List(ctx, store.Query{Index: "collection", Equal: c.Value.ID, After: after, Limit: limit})
+	items, next, err := from.List(ctx, q)
 	if err != nil {
 		return err
 	}
-	list := []api.Container{}
+	list := []A{}
 	for _, i := range items {
-		o := auth.Object{Entity: i.Value.EntityName, Within: []string{i.Value.Collection, i.Key}, Public: !i.Value.Private && !c.Value.Private}
-		if may.May(o) {
-			list = append(list, s.withDownloads(&i.Value).answer())
+		if o, answer := show(&i.Value); may.May(o) {
+			list = append(list, answer)
 		}
 	}
 	answerPage(w, list, next)

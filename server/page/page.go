@@ -16,8 +16,10 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 //go:embed files
@@ -121,8 +123,31 @@ func Write(w http.ResponseWriter, t *template.Template, status int, name string,
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	w.Write(text.Bytes()) // whoever went away does not need it
+	w.Write(visible(text.Bytes())) // whoever went away does not need it
 	return nil
+}
+
+// visible replaces the control characters and marks of direction in a page by
+// escapes that can be seen: what is copied from a page into a terminal is what
+// the page shows (SC-164).
+func visible(text []byte) []byte {
+	hidden := func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 || r == 0x61c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	}
+	if !bytes.ContainsFunc(text, hidden) {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for _, r := range string(text) {
+		switch {
+		case r == '\r': // of a text that was typed into a form
+		case hidden(r):
+			out = append(out, strings.Trim(strconv.QuoteRuneToASCII(r), "'")...)
+		default:
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 var types = map[string]string{"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}

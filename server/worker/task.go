@@ -40,6 +40,9 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 	go w.keepAlive(building, cancel, t, &outage)
 	dir := filepath.Join(w.o.Dir, "job-"+t.ID+"-"+fmt.Sprint(t.Fence))
 	end := w.build(building, t, slot, dir)
+	if end.State == "failed" && w.alive(building, t) != nil {
+		outage.Store(true) // which came with the failure, between two ticks
+	}
 	// The files first: a build that is over has left nothing.
 	if err := w.remove(dir, slot); err != nil {
 		log.Error("the files of a build stay", "error", err.Error())
@@ -78,9 +81,7 @@ func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.Build
 			return
 		case <-tick.C:
 		}
-		call, stop := context.WithTimeout(ctx, t.Every)
-		err := w.post(call, fmt.Sprintf("/internal/v1/builds/%s/alive?fence=%d", t.ID, t.Fence), struct{}{}, nil)
-		stop()
+		err := w.alive(ctx, t)
 		switch {
 		case err == nil:
 			heard = time.Now()
@@ -94,6 +95,13 @@ func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.Build
 			outage.Store(true)
 		}
 	}
+}
+
+// alive tells the server once that the build goes on.
+func (w *Worker) alive(ctx context.Context, t *api.BuildTask) error {
+	ctx, stop := context.WithTimeout(ctx, t.Every)
+	defer stop()
+	return w.post(ctx, fmt.Sprintf("/internal/v1/builds/%s/alive?fence=%d", t.ID, t.Fence), struct{}{}, nil)
 }
 
 func failed(format string, args ...any) api.WorkerDone {
