@@ -15,7 +15,7 @@ var builder = []Operation{
 	{Pattern: "POST /v1/build-context", Tag: "builder", Summary: "Announce the files of a build; Location is where they go, and is missing if they are here", Scope: "build", In: api.ContextRequest{}, Status: 202, Empty: true, Also: []int{200}, Refuse: []int{413}},
 	{Pattern: "PUT /v1/build-context-upload/{id}", Tag: "builder", Summary: "Send the files, a tar archive with gzip", Query: []Param{{Name: "sig", Text: "from Location", Required: true}}, Media: "application/octet-stream", Status: 201, Empty: true, Refuse: []int{403, 409, 411, 413, 422}},
 	{Pattern: "DELETE /v1/build-context/{digest}", Tag: "builder", Summary: "Forget the files", Scope: "build", Data: ""},
-	{Pattern: "POST /v1/build", Tag: "builder", Summary: "Submit a definition", Scope: "build", In: api.BuildRequest{}, Status: 201, Data: api.BuildInfo{}, Refuse: []int{403, 404, 409, 503}},
+	{Pattern: "POST /v1/build", Tag: "builder", Summary: "Submit a definition", Scope: "build", In: api.BuildRequest{}, Status: 201, Data: api.BuildInfo{}, Refuse: []int{403, 404, 409, 503, 507}},
 	{Pattern: "GET /v1/build/{id}", Tag: "builder", Summary: "How far a build is", Scope: "build", Data: api.BuildInfo{}},
 	{Pattern: "GET /v1/build/{id}/log", Tag: "builder", Summary: "Its log", Scope: "build", Query: []Param{{Name: "follow", Text: "true: until the build is over"}, {Name: "tail", Text: "of a build that is over, the last so many bytes"}}, Type: "text/plain"},
 	{Pattern: "GET /v1/build/{id}/definition", Tag: "builder", Summary: "What is built", Scope: "build", Type: "text/plain"},
