@@ -34,6 +34,7 @@ var groups = []struct {
 	{"trust", (*bench).trust},
 	{"protected", (*bench).protected},
 	{"services", (*bench).services},
+	{"builder", (*bench).builder},
 	{soakName, (*bench).soak},
 	{flipName, (*bench).flip},
 }
