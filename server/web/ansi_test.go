@@ -3,6 +3,7 @@ package web
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -85,4 +86,22 @@ func FuzzTerminal(f *testing.F) {
 			t.Fatalf("cut at %d: %q, want %q", cut, got, want)
 		}
 	})
+}
+
+func TestClock(t *testing.T) {
+	for d, want := range map[time.Duration]string{-1: "0.0 s", 1500 * time.Millisecond: "1.5 s", 10 * time.Second: "10 s", 70 * time.Second: "1m10s", 10 * time.Minute: "10m0s", time.Hour: "1 h", 70 * time.Minute: "1h10m"} {
+		if got := clock(d); got != want {
+			t.Errorf("%d: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestFault: the line that a fault names is found, and no other.
+func TestFault(t *testing.T) {
+	text := "one\ntwo\nthree"
+	for message, want := range map[string]check{"definition:2: no": {Message: "no", Line: 2, Text: "two"}, "definition:3:7: no": {Message: "no", Line: 3, Text: "three"}, "definition:9: no": {Message: "no", Line: 9}, "definition: no": {Message: "no"}, "none: 2: x": {Message: "none: 2: x"}} {
+		if got := fault(message, text); got.Message != want.Message || got.Line != want.Line || got.Text != want.Text || got.Good {
+			t.Errorf("%s: %+v", message, got)
+		}
+	}
 }

@@ -102,6 +102,8 @@ func clock(d time.Duration) string {
 		return strconv.Itoa(int(d.Seconds())) + " s"
 	case d < time.Hour:
 		return d.Round(time.Second).String()
+	case d%time.Hour == 0:
+		return strconv.Itoa(int(d/time.Hour)) + " h"
 	}
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }

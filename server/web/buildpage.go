@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"singularity/api"
+	"singularity/provenance"
 	"singularity/sbom"
 	"singularity/server/auth"
 	"singularity/server/page"
@@ -17,10 +18,9 @@ import (
 )
 
 const (
-	logTail    = 256 << 10 // of a log in a page
-	maxListed  = 1000      // packages in a page
-	liveEvery  = 15 * time.Second
-	provenance = "provenance.json"
+	logTail   = 256 << 10 // of a log in a page
+	maxListed = 1000      // packages in a page
+	liveEvery = 15 * time.Second
 )
 
 // buildView is the page of a build.
@@ -46,6 +46,7 @@ type contents struct {
 	Bills      []file
 	Provenance string
 	Record     file
+	Envelope   file // with the service's signature of the record
 }
 
 // file is a data object of an image and where it can be had.
@@ -108,7 +109,9 @@ func (s *Service) contents(ctx context.Context, i api.BuildInfo) (*contents, err
 			if c.Bills = append(c.Bills, f); len(c.Bills) == 1 {
 				err = s.packages(ctx, c, f)
 			}
-		case o.Name == provenance && o.Size <= 1<<20:
+		case o.Name == provenance.Envelope:
+			c.Envelope = f
+		case o.Name == provenance.Object && o.Size <= 1<<20:
 			var a *route.Answer
 			if a, err = s.send(ctx, http.MethodGet, f.Address, nil); err == nil {
 				c.Record, c.Provenance = f, strings.ToValidUTF8(a.Body.String(), "\uFFFD")
