@@ -133,6 +133,15 @@ type BuildOptions struct {
 	SignerKey string `json:"signerKey,omitempty"`
 }
 
+// RegistrySecret is what builds log in to a registry with. The password goes to
+// the server and from there to workers; no list has it.
+type RegistrySecret struct {
+	Registry string    `json:"registry"` // HOST or HOST:PORT
+	Username string    `json:"username"`
+	Password string    `json:"password,omitempty"`
+	Changed  time.Time `json:"changed,omitzero"`
+}
+
 // BuildUsage is what was built, by days and by users.
 type BuildUsage struct {
 	Days  []BuildCount `json:"days"`  // the oldest first
@@ -165,16 +174,17 @@ type WorkerClaim struct {
 // BuildTask is a build for a worker. Fence is in every call about it: a worker
 // that was given up has an old one.
 type BuildTask struct {
-	ID         string        `json:"id"`
-	Fence      int64         `json:"fence"`
-	Arch       string        `json:"arch"`
-	Definition []byte        `json:"definition"`
-	WorkingDir string        `json:"workingDir,omitempty"`
-	Context    bool          `json:"context,omitempty"` // files come with it
-	LibraryURL string        `json:"libraryURL"`
-	Token      string        `json:"token,omitempty"` // reads what the user may read
-	Limits     BuildLimits   `json:"limits"`
-	Every      time.Duration `json:"every"` // between signs of life
+	ID         string           `json:"id"`
+	Fence      int64            `json:"fence"`
+	Arch       string           `json:"arch"`
+	Definition []byte           `json:"definition"`
+	WorkingDir string           `json:"workingDir,omitempty"`
+	Context    bool             `json:"context,omitempty"` // files come with it
+	LibraryURL string           `json:"libraryURL"`
+	Token      string           `json:"token,omitempty"` // reads what the user may read
+	Registries []RegistrySecret `json:"registries,omitempty"`
+	Limits     BuildLimits      `json:"limits"`
+	Every      time.Duration    `json:"every"` // between signs of life
 }
 
 // BuildLimits are the limits of one build.

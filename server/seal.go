@@ -2,10 +2,14 @@ package server
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"singularity/pgp"
@@ -78,4 +82,34 @@ func rawSeal(s *builder.Seal, text []byte) error {
 func publicPEM(key crypto.Signer) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), err
+}
+
+// secretsKey reads the key of stored passwords, and makes it at the first start.
+func (c *Config) secretsKey() ([]byte, error) {
+	name := c.BuildSecrets
+	if name == "" {
+		name = filepath.Join(c.Data, "build-secrets.key")
+		key := make([]byte, 32)
+		rand.Read(key)
+		// Whole or absent: a link does not replace what another server made.
+		part := name + ".new"
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+			err := os.WriteFile(part, key, 0o600)
+			if err == nil {
+				err = os.Link(part, name)
+			}
+			os.Remove(part)
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+	}
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key of stored passwords: %w", err)
+	}
+	if st.Mode().Perm()&0o077 != 0 || st.Size() != 32 {
+		return nil, fmt.Errorf("cannot use the key of stored passwords in %q: 32 bytes with mode 0600 are wanted", name)
+	}
+	return os.ReadFile(name)
 }

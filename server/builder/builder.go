@@ -20,7 +20,8 @@
 //
 //   - job.go: the record and its changes; submit.go: taking one
 //   - context.go: archives of files; convert.go: definitions in parts
-//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends; seal.go: signing
+//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends; seal.go: signing;
+//     secret.go: passwords of registries
 //   - target.go: what is asked of the library; admin.go, usage.go: for administrators
 package builder
 
@@ -52,6 +53,7 @@ type Options struct {
 	Keep       time.Duration // of images without a place of their own
 	History    time.Duration // of jobs that are over, with their logs
 	MaxContext int64         // bytes of an archive of files
+	SecretKey  []byte        // 32 bytes that passwords of registries are sealed by; nil for none
 	Seal       *Seal         // the key by which results are signed; nil for none
 	Log        *slog.Logger
 }
@@ -71,6 +73,7 @@ type Service struct {
 	workers  *store.Collection[worker]
 	settings *store.Collection[settings]
 	usage    *store.Collection[usage]
+	secrets  *store.Collection[registrySecret]
 
 	host     string
 	claiming sync.Mutex
@@ -112,6 +115,9 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) (err error) 
 	if s.usage, err = store.Open(ctx, r, "build_usage", store.Options[usage]{Expires: func(u *usage) time.Time { return u.Forget }}); err != nil {
 		return err
 	}
+	if s.secrets, err = store.Open(ctx, r, "build_secrets", store.Options[registrySecret]{Indexes: secretIndexes}); err != nil {
+		return err
+	}
 	s.settings, err = store.Open(ctx, r, "build_settings", store.Options[settings]{})
 	return err
 }
@@ -132,6 +138,9 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /v1/convert-def-file", Handler: f(s.convert)},
 		{Pattern: "GET /v1/builds", Handler: f(s.list)},
 		{Pattern: "GET /v1/build-options", Handler: f(s.options)},
+		{Pattern: "GET /v1/build-secrets", Handler: f(s.listSecrets)},
+		{Pattern: "PUT /v1/build-secrets", Handler: f(s.setSecret), Class: route.Push, Body: 16 << 10},
+		{Pattern: "DELETE /v1/build-secrets/{registry}", Handler: f(s.deleteSecret)},
 		{Pattern: "GET /v1/admin/builds", Handler: f(s.state)},
 		{Pattern: "GET /v1/admin/builds/usage", Handler: f(s.used), Class: route.Search},
 		{Pattern: "PATCH /v1/admin/builds", Handler: f(s.change)},

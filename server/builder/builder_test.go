@@ -28,6 +28,7 @@ import (
 	"singularity/server/library"
 	"singularity/server/queue"
 	"singularity/server/route"
+	"singularity/server/store"
 	"singularity/server/store/embedded"
 	"singularity/sif"
 	"singularity/sign"
@@ -66,6 +67,7 @@ func newSite(t *testing.T, lib library.Options, o Options) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(q.Close)
+	o.SecretKey = bytes.Repeat([]byte{7}, 32)
 	if o.Seal != nil {
 		o.Seal.Dir, o.Seal.Blob = t.TempDir(), library.BlobName
 	}
@@ -395,5 +397,46 @@ func TestSeal(t *testing.T) {
 	}
 	if got := v.call(alice, "GET", "/v1/images/alice/tools/x:v2", nil, nil); got != 404 {
 		t.Errorf("an image that cannot be signed is published: %d", got)
+	}
+}
+
+// TestSecrets: what a user stored comes to workers of their builds, and to nobody
+// else; in the records it is sealed.
+func TestSecrets(t *testing.T) {
+	v := newSite(t, library.Options{}, Options{})
+	alice, bob := v.user("alice", false), v.user("bob", false)
+	v.meet()
+	const password = "hunter2-canary"
+	for in, want := range map[api.RegistrySecret]int{{Registry: "r.example.org:5000", Username: "alice", Password: password}: 204, {Registry: "r.example.org/x", Username: "a", Password: password}: 400,
+		{Registry: "r.example.org", Username: "a:b", Password: password}: 400, {Registry: "r.example.org", Username: "a", Password: "abc"}: 400, {Registry: "../x", Username: "a", Password: password}: 400, {Registry: "r", Username: "a\nb", Password: password}: 400} {
+		if got := v.call(alice, "PUT", "/v1/build-secrets", in, nil); got != want {
+			t.Errorf("%+v: %d, want %d", in, got, want)
+		}
+	}
+	var text string
+	if v.call(alice, "GET", "/v1/build-secrets", nil, &text); !strings.Contains(text, `"registry":"r.example.org:5000","username":"alice"`) || strings.Contains(text, "canary") {
+		t.Errorf("alice's list: %s", text)
+	}
+	if v.call(bob, "GET", "/v1/build-secrets", nil, &text); strings.Contains(text, "example") {
+		t.Errorf("bob's list: %s", text)
+	}
+	if got := v.call(bob, "DELETE", "/v1/build-secrets/r.example.org:5000", nil, nil); got != 404 {
+		t.Errorf("bob deletes alice's: %d", got)
+	}
+	for i, err := range v.secrets.All(t.Context(), store.Query{}) {
+		if err != nil || bytes.Contains(i.Value.Password, []byte("canary")) {
+			t.Errorf("not sealed: %+v %v", i.Value, err)
+		}
+	}
+	v.submit(alice, "")
+	if task := v.claim(); len(task.Registries) != 1 || task.Registries[0].Password != password || task.Registries[0].Registry != "r.example.org:5000" {
+		t.Errorf("alice's build has %+v", task.Registries)
+	}
+	v.submit(bob, "")
+	if task := v.claim(); len(task.Registries) != 0 {
+		t.Errorf("bob's build has %+v", task.Registries)
+	}
+	if got := v.call(alice, "DELETE", "/v1/build-secrets/r.example.org:5000", nil, nil); got != 204 {
+		t.Errorf("delete: %d", got)
 	}
 }

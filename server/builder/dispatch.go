@@ -215,6 +215,10 @@ func (s *Service) task(ctx context.Context, before, j *job) (*api.BuildTask, err
 			return nil, err
 		}
 	}
+	var err error
+	if t.Registries, err = s.registries(ctx, j.User); err != nil {
+		return nil, err
+	}
 	line := "Started\n"
 	if before.State != Queued || j.Attempts > 1 {
 		line = fmt.Sprintf("Started again, attempt %d of %d\n", j.Attempts, s.o.Attempts)

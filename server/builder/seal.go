@@ -104,7 +104,7 @@ func (s *Service) fetch(ctx context.Context, j *job, to io.Writer) (int64, error
 	defer b.Close()
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(to, h), b)
-	if err == nil && hex.EncodeToString(h.Sum(nil)) != j.ImageHash {
+	if got := hex.EncodeToString(h.Sum(nil)); err == nil && got != j.ImageHash {
 		err = route.Errorf(http.StatusConflict, "its bytes are not those that were built")
 	}
 	return n, err
