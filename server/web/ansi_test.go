@@ -58,7 +58,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// FuzzTerminal: nothing that a terminal obeys is left, the classes are ours, and
+// FuzzTerminal: nothing that a terminal obeys is left (SC-164), the classes are ours, and
 // it does not matter how a log is cut.
 func FuzzTerminal(f *testing.F) {
 	f.Add("\x1b[31mbad\x1b[0m\r\n\x1b]0;t\x07é", 3)

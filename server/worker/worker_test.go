@@ -107,7 +107,7 @@ func TestSecretsOf(t *testing.T) {
 }
 
 // TestRegistries: passwords of registries are in the form that singularity reads,
-// and are masked in the log in each form that they have there.
+// and are masked in the log in each form that they have there (SC-163).
 func TestRegistries(t *testing.T) {
 	task := &api.BuildTask{Registries: []api.RegistrySecret{{Registry: "r.example.org:5000", Username: "alice", Password: "hunter2-canary"}, {Registry: "docker.io", Username: "a", Password: "other-canary"}}}
 	text, err := registries(task)
