@@ -23,6 +23,7 @@ package advisory
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,6 +68,41 @@ type Score struct {
 type specific struct {
 	Severity anyText `json:"severity,omitempty"`
 	Urgency  anyText `json:"urgency,omitempty"`
+	Imports  imports `json:"imports,omitempty"`
+}
+
+// imports are the parts of a Go module that have a fault, with the platforms on
+// which they do, none for all.
+type imports []struct {
+	OS   []string `json:"goos,omitempty"`
+	Arch []string `json:"goarch,omitempty"`
+}
+
+// UnmarshalJSON passes over what other databases put there.
+func (i *imports) UnmarshalJSON(b []byte) error {
+	type plain imports
+	if json.Unmarshal(b, (*plain)(i)) != nil {
+		*i = nil
+	}
+	return nil
+}
+
+// platforms tells whether images, which are for Linux, have any of these parts,
+// and on which architectures, none for all.
+func (i imports) platforms() (linux bool, archs []string) {
+	all := len(i) == 0
+	for _, m := range i {
+		if len(m.OS) > 0 && !slices.Contains(m.OS, "linux") {
+			continue
+		}
+		linux = true
+		all = all || len(m.Arch) == 0
+		archs = append(archs, m.Arch...)
+	}
+	if all {
+		archs = nil
+	}
+	return linux || len(i) == 0, archs
 }
 
 // Affected is one package of a record, with its versions.
@@ -185,6 +221,7 @@ type claim struct {
 	rec      *Record
 	ranges   []Range
 	versions map[string]struct{}
+	archs    []string // of Go that it is about, none for all
 	level    Level
 }
 

@@ -107,6 +107,33 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestContradictions: names that lead back to themselves end, records that deny each
+// other are one finding which says so, and an event without an order hides nothing.
+func TestContradictions(t *testing.T) {
+	db := build(t,
+		rec("A", "npm", "x", "2.0.0", "B", "A"), rec("B", "npm", "x", "1.0.0", "C"), rec("C", "npm", "x", "", "A"),
+		`{"id":"D","modified":"2026-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"npm","name":"x"},"ranges":[{"type":"SEMVER","events":[{"introduced":"2.0.0"},{"fixed":"1.0.0"}]}]}]}`,
+		`{"id":"E","modified":"2026-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"npm","name":"x"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"not a version"}]}]}]}`,
+		`{"id":"F","modified":"2026-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"npm","name":"x"},"versions":["1.5.0"]},{"package":{"ecosystem":"npm","name":"x"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.0.0"}]}]}]}`)
+	var got []string
+	for _, f := range match(t, db, debian("12", sbom.Package{Type: "npm", Name: "x", Version: "1.5.0"})) {
+		got = append(got, fmt.Sprint(f.ID, f.IDs, f.Denied, f.Unsure))
+	}
+	if want := "A[A C] [B] false\nE[E] [] true\nF[F] [] false"; strings.Join(got, "\n") != want {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	}
+	// A mirror that goes back in time, or has lost much.
+	have := Info{Records: 100, Newest: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)}
+	for _, next := range []Info{{Records: 200, Newest: have.Newest.Add(-time.Second)}, {Records: 89, Newest: have.Newest}} {
+		if next.Follows(have) == nil {
+			t.Errorf("%+v may follow %+v", next, have)
+		}
+	}
+	if err := (Info{Records: 90, Newest: have.Newest}).Follows(have); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRanges(t *testing.T) {
 	o := order{"Go"}
 	r := Range{Type: "SEMVER", Events: []Event{{Fixed: "2.15.3"}, {Introduced: "2.15.0"}, {Introduced: "2.3.1"}, {Fixed: "2.14.4"}, {Introduced: "3.0.0"}, {LastAffected: "3.1.0"}}}
@@ -258,7 +285,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		m := NewMatcher(b.DB())
 		for k := range m.db.byName {
-			for _, h := range m.lookUp(identity{k, version, k.ecosystem}) {
+			for _, h := range m.lookUp(identity{k, version, k.ecosystem, ""}) {
 				if h.id == "" || len(h.records) == 0 {
 					t.Errorf("a finding without a name: %+v", h)
 				}

@@ -11,17 +11,18 @@ type identity struct {
 	key
 	version string
 	scheme  string
+	arch    string // as GOARCH, of modules of Go; "" if unknown
 }
 
 // identities are the names under which advisories speak of p, none if there are
 // no advisories for its kind.
 func identities(d sbom.Distro, p sbom.Package) []identity {
 	simple := func(eco, name string) []identity {
-		return []identity{{key{eco, name}, p.Version, eco}}
+		return []identity{{key{eco, name}, p.Version, eco, ""}}
 	}
 	switch p.Type {
 	case "golang":
-		return simple("Go", p.Name)
+		return []identity{{key{"Go", p.Name}, p.Version, "Go", p.Arch}}
 	case "pypi":
 		return simple("PyPI", sbom.NormalPython(p.Name))
 	case "npm":
@@ -50,9 +51,9 @@ func systemIdentities(d sbom.Distro, p sbom.Package) []identity {
 			version = p.SourceVersion
 		}
 	}
-	list := []identity{{key{base + ":" + release, name}, version, base}}
+	list := []identity{{key{base + ":" + release, name}, version, base, ""}}
 	if release != "" {
-		list = append(list, identity{key{base, name}, version, base})
+		list = append(list, identity{key{base, name}, version, base, ""})
 	}
 	return list
 }

@@ -256,7 +256,11 @@ func (b *Builder) Add(r *Record) error {
 		if !ok {
 			continue
 		}
-		c := &claim{rec: r, level: levelOf(r, a)}
+		linux, archs := a.Ecosystem.Imports.platforms()
+		if !linux {
+			continue
+		}
+		c := &claim{rec: r, archs: archs, level: levelOf(r, a)}
 		for _, x := range a.Ranges {
 			if x.Type != "GIT" {
 				c.ranges = append(c.ranges, x)
@@ -379,5 +383,5 @@ func (c *claim) text(k key) string {
 		versions = append(versions, v)
 	}
 	slices.Sort(versions)
-	return fmt.Sprintf("%q %q %q %d %q %q", k.ecosystem, k.name, c.rec.ID, c.level, fmt.Sprint(c.ranges), versions)
+	return fmt.Sprintf("%q %q %q %d %q %q %q", k.ecosystem, k.name, c.rec.ID, c.level, fmt.Sprint(c.ranges), versions, c.archs)
 }

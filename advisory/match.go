@@ -125,7 +125,7 @@ func judge(id identity, claims []*claim) (hits []hit) {
 	for _, f := range faults(claims) {
 		h := hit{}
 		for _, c := range f.claims {
-			affected, unsure := c.covers(o, id.version)
+			affected, unsure := c.covers(o, id)
 			if !affected {
 				h.denied = append(h.denied, c.rec.ID)
 				continue
@@ -194,9 +194,13 @@ func faults(claims []*claim) (list []*fault) {
 	return slices.DeleteFunc(list, func(f *fault) bool { return f.names == nil })
 }
 
-// covers tells whether c counts version as affected. What cannot be compared is
+// covers tells whether c counts id as affected. What cannot be compared is
 // counted, and said to be unsure.
-func (c *claim) covers(o order, version string) (affected, unsure bool) {
+func (c *claim) covers(o order, id identity) (affected, unsure bool) {
+	if id.arch != "" && len(c.archs) > 0 && !slices.Contains(c.archs, id.arch) {
+		return false, false
+	}
+	version := id.version
 	if _, listed := c.versions[version]; listed {
 		return true, false
 	}

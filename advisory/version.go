@@ -15,6 +15,9 @@ func (o order) compare(a, b string) (n int, ok bool) {
 	if a == b {
 		return 0, true
 	}
+	if !o.orders(a) || !o.orders(b) {
+		return 0, false
+	}
 	defer func() {
 		if recover() != nil { // the library promises nothing about hostile versions
 			n, ok = 0, false
@@ -26,6 +29,18 @@ func (o order) compare(a, b string) (n int, ok bool) {
 	}
 	n, err = v.CompareStr(b)
 	return n, err == nil
+}
+
+// orders tells whether s may be a version where all begin with a number: the library
+// orders other texts too, behind all versions, so that a record with a false one
+// would tell of no fault.
+func (o order) orders(s string) bool {
+	switch o.scheme {
+	case "Go", "npm", "crates.io":
+		s = strings.TrimPrefix(s, "v")
+		return s != "" && s[0] >= '0' && s[0] <= '9'
+	}
+	return true
 }
 
 // in tells whether version lies in the range r, by the algorithm of the OSV

@@ -32,6 +32,7 @@ var groups = []struct {
 	{"build", (*bench).packTree},
 	{"layers", (*bench).buildLayers},
 	{"trust", (*bench).trust},
+	{"watch", (*bench).watch},
 	{"protected", (*bench).protected},
 	{"services", (*bench).services},
 	{"builder", (*bench).builder},

@@ -88,8 +88,15 @@ func (b *builder) packSealed(ctx context.Context, out io.WriterAt) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	if _, err := b.pack(ctx, w); err != nil {
+	plain, err := b.keepPlain(w)
+	if err == nil {
+		_, err = b.pack(ctx, plain)
+	}
+	if err != nil {
 		w.Abort()
+		if b.plain != nil {
+			b.plain.Close()
+		}
 		return 0, err
 	}
 	return w.Close()

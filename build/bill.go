@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"singularity/provenance"
 	"singularity/sbom"
@@ -19,12 +22,39 @@ var Bills = []struct {
 	Format sif.SBOMFormat
 }{{"sbom.cdx.json", sif.SBOMCycloneDXJSON}, {"sbom.spdx.json", sif.SBOMSPDXJSON}}
 
+// twoWriters writes the same to both.
+type twoWriters [2]io.WriterAt
+
+func (w twoWriters) WriteAt(p []byte, off int64) (int, error) {
+	if n, err := w[0].WriteAt(p, off); err != nil {
+		return n, err
+	}
+	return w[1].WriteAt(p, off)
+}
+
+// keepPlain lets what is written to w, the file system before encryption, be kept
+// in memory, for the list of packages.
+func (b *builder) keepPlain(w io.WriterAt) (io.WriterAt, error) {
+	if b.o.Catalog == nil {
+		return w, nil
+	}
+	fd, err := unix.MemfdCreate("root", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate("root", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep what is encrypted in memory during the build: %w", err)
+	}
+	b.plain = os.NewFile(uintptr(fd), "root")
+	return twoWriters{w, b.plain}, nil
+}
+
 // addRecords adds to the image that was just written to f what it is made of, and
 // the list of its packages, behind everything else: the objects before them have
 // the ids that they have with other builders, which scripts rely on.
 func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) error {
-	if b.o.StripMetadata {
-		return nil
+	if b.plain != nil {
+		defer b.plain.Close()
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -37,16 +67,21 @@ func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) erro
 	if e.Time = at; at.IsZero() {
 		e.Time = time.Unix(e.File().Header().Created, 0)
 	}
-	origin, err := b.provenance(e.File())
-	if err != nil {
-		return err
+	var list []sif.Input
+	if !b.o.StripMetadata {
+		origin, err := b.provenance(e.File())
+		if err != nil {
+			return err
+		}
+		list = append(list, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: provenance.Object, Data: bytes.NewReader(origin)})
 	}
-	list := []sif.Input{{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: provenance.Object, Data: bytes.NewReader(origin)}}
 	bills, err := b.bills(ctx, f, e.Time)
 	if err != nil {
 		return err
 	}
-	list = append(list, bills...)
+	if list = append(list, bills...); len(list) == 0 {
+		return nil
+	}
 	_, err = e.AddAll(func(added []sif.Object) []sif.Input {
 		if len(added) > 0 {
 			return nil
@@ -59,10 +94,13 @@ func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) erro
 // bills lists the packages of the image. An image whose packages cannot be
 // listed is still one: people are told, and the build goes on.
 func (b *builder) bills(ctx context.Context, f *os.File, at time.Time) (list []sif.Input, err error) {
-	if b.o.Catalog == nil || b.o.Seal != nil {
+	if b.o.Catalog == nil {
 		return nil, nil
 	}
 	b.o.progress("Listing packages", 0, 0)
+	if b.plain != nil {
+		f = b.plain
+	}
 	inv, err := b.o.Catalog(ctx, f)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

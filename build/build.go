@@ -64,6 +64,7 @@ type builder struct {
 	base    *layered // nil unless the base system came as layers
 	sandbox *os.File // the base system, if it goes into the image from where it is
 	memory  bool     // root file systems are in memory from now on
+	plain   *os.File // in memory: the root file system before encryption, if its packages are listed
 }
 
 // stageRoot is the root file system of a stage.

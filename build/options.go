@@ -137,7 +137,8 @@ type Options struct {
 	Seal    func(ctx context.Context, w io.WriterAt) (*luks.Writer, error)
 	Message []byte
 	// Catalog, if not nil, lists the packages in the image that f is, for its bill
-	// of materials. Without it, and for an encrypted image, there is none.
+	// of materials, which lies in clear beside an encrypted root. Without it there is
+	// none.
 	Catalog func(ctx context.Context, f *os.File) (*sbom.Inventory, error)
 	// StripMetadata leaves out the definition and the labels beside the root.
 	StripMetadata bool

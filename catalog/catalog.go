@@ -138,9 +138,6 @@ func read() (*sbom.Inventory, error) {
 		return nil, err
 	}
 	defer im.Close()
-	if err := im.Runnable(); err != nil {
-		return nil, err
-	}
 	files, _, err := im.Files()
 	if err != nil {
 		return nil, err

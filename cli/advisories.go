@@ -116,8 +116,8 @@ func writeAdvisoryInfo(w io.Writer, info advisory.Info, paths []string) error {
 
 // updateOptions are the flags of advisories update.
 type updateOptions struct {
-	dir, name string
-	older     bool
+	dir, name, sha256 string
+	older             bool
 }
 
 func newAdvisoriesUpdateCommand(log *action.Log) *cobra.Command {
@@ -137,6 +137,7 @@ func newAdvisoriesUpdateCommand(log *action.Log) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.dir, "dir", advisoryDirs()[0], "`directory` of advisories")
 	f.StringVar(&o.name, "name", "", "`name` of this set, if there are several (default: by the address)")
+	f.StringVar(&o.sha256, "sha256", "", "refuse an archive that has not this `digest`, 64 hexadecimal digits")
 	f.BoolVar(&o.older, "allow-older", false, "take data that is older or smaller than what is there")
 	return c
 }
@@ -156,6 +157,9 @@ func updateAdvisories(c *cobra.Command, log *action.Log, o *updateOptions, from 
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	if err := bringArchive(c.Context(), from, tmp); err != nil {
+		return fmt.Errorf("cannot take advisories from %q: %w", from, err)
+	}
+	if err := o.checkDigest(tmp); err != nil {
 		return fmt.Errorf("cannot take advisories from %q: %w", from, err)
 	}
 	next, err := advisory.Load(c.Context(), tmp.Name())
@@ -178,6 +182,19 @@ func updateAdvisories(c *cobra.Command, log *action.Log, o *updateOptions, from 
 	info := next.Info()
 	log.Info(fmt.Sprintf("%d advisories, newest of %s, are in %s", info.Records, newest(info), final))
 	return nil
+}
+
+// checkDigest compares what came with what the user expects, before anything in it is
+// read.
+func (o *updateOptions) checkDigest(f *os.File) error {
+	if o.sha256 == "" {
+		return nil
+	}
+	got, err := fileDigest(f)
+	if want := "sha256:" + strings.ToLower(strings.TrimPrefix(o.sha256, "sha256:")); err == nil && got != want {
+		err = fmt.Errorf("its digest is %s, not %s; what was there stays", got, want)
+	}
+	return err
 }
 
 // target is the file name of the set that from is.

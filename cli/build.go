@@ -31,7 +31,7 @@ import (
 
 // buildFlags are the flags of build.
 type buildFlags struct {
-	sandbox, update, force, noTest, noSBOM, fixPerms, noCleanup, fakeroot, noSetgroups bool
+	sandbox, update, force, noTest, sbom, noSBOM, fixPerms, noCleanup, fakeroot, noSetgroups bool
 
 	json, cacheSteps, nv, nvccli, rocm bool
 
@@ -114,6 +114,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.BoolVar(&o.nv, "nv", false, "show the NVIDIA driver to %post and %test")
 	f.BoolVar(&o.nvccli, "nvccli", false, "as --nv")
 	f.BoolVar(&o.rocm, "rocm", false, "show the AMD driver to %post and %test")
+	f.BoolVar(&o.sbom, "sbom", false, "list the packages in clear beside an encrypted root, too")
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
@@ -200,7 +201,12 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 		Keep: f.noCleanup, Sections: f.sections, Compression: f.compression, TempDir: f.tmpDir, Version: conf.Version,
 		Arch: f.arch, Platform: f.platform, DockerHost: f.remote.dockerHost, FilesRoot: f.filesRoot, FilesDir: f.filesDir,
 	}
-	if !f.noSBOM {
+	if f.sbom && (f.noSBOM || f.strip) {
+		return nil, errors.New("--sbom excludes --no-sbom and --strip-metadata")
+	}
+	// Security: the list tells what the encryption hides, down to versions with known
+	// faults. So it needs to be asked for.
+	if !f.noSBOM && (!f.encrypts() || f.sbom) {
 		o.Catalog = catalogSelf
 	}
 	if err := f.checkEncryption(); err != nil {

@@ -19,8 +19,8 @@ import (
 type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
-	listApps, json, all, provenance, sbom bool
-	app, key                              string
+	listApps, json, all, provenance, sbom, trust bool
+	app, key                                     string
 
 	log *action.Log // for people
 }
@@ -38,6 +38,9 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.log = log
+			if o.trust {
+				return inspectTrust(c, log, args[0], o.json)
+			}
 			return inspect(c.OutOrStdout(), args[0], o, action.IsTerminal(1))
 		},
 	}
@@ -56,6 +59,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.sbom, "sbom", false, "show the list of packages that a SIF carries, as JSON")
 	f.BoolVarP(&o.startscript, "startscript", "s", false, "show the startscript")
 	f.BoolVarP(&o.test, "test", "t", false, "show the test script")
+	f.BoolVar(&o.trust, "trust", false, "say in one sentence what is known here: signer, trust, advisories")
 	return c
 }
 

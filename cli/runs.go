@@ -18,12 +18,12 @@ import (
 func newRunsCommand(log *action.Log) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "runs",
-		Short: "Look at the records of containers that ran on this host",
+		Short: "Look at the records of containers that ran, and ship them",
 		Long: "Where singularity.conf says so (run records), every start leaves a record of the image, the job, the user, the start and the end in a spool directory. " +
 			"Only root can read all of them; what a command did or was called with is not recorded.",
 		Example: "  $ sudo singularity runs list",
 	}
-	c.AddCommand(newRunsListCommand(log))
+	c.AddCommand(newRunsListCommand(log), newRunsShipCommand(log), newRunsAffectedCommand())
 	return c
 }
 
@@ -83,19 +83,11 @@ func spoolDir(given string) (string, error) {
 func writeRuns(w io.Writer, list []runlog.Record) error {
 	rows := [][]string{{"START", "END", "USER", "JOB", "VERB", "IMAGE"}}
 	for _, r := range list {
-		end := "runs"
-		if !r.End.IsZero() {
-			end = r.End.Local().Format(time.DateTime)
-		}
 		name := strconv.FormatUint(uint64(r.UID), 10)
 		if u, err := user.LookupId(name); err == nil {
 			name = u.Username
 		}
-		job := r.Job
-		if job == "" {
-			job = "-"
-		}
-		rows = append(rows, []string{r.Start.Local().Format(time.DateTime), end, name, job, r.Verb, r.Image})
+		rows = append(rows, []string{r.Start.Local().Format(time.DateTime), endWord(r.End), name, orDash(r.Job), r.Verb, r.Image})
 	}
 	var b strings.Builder
 	writeTable(&b, rows)

@@ -22,6 +22,7 @@ import (
 	"singularity/image"
 	"singularity/sbom"
 	"singularity/sif"
+	"singularity/trustline"
 )
 
 // scanOptions are the flags of scan.
@@ -30,6 +31,8 @@ type scanOptions struct {
 	sbom            string // a bill of materials in place of an image
 	json, sarif     bool
 	all             bool // findings that people ignore too
+	running         bool // the images of containers that run here, by the records in spool
+	spool, id       string
 	show, failOn    string
 	maxAge          time.Duration
 }
@@ -43,10 +46,12 @@ func newScanCommand(log *action.Log) *cobra.Command {
 			"Where the image carries a bill of materials under a signature that was made with it, see inspect --sbom; scan always looks at the files themselves." +
 			"\n\nWithout --advisories, the directories ~/.singularity/advisories and LOCALSTATEDIR/singularity/advisories are used (see advisories)." +
 			"\n\nThe exit status is 0 if nothing was found, 11 if the worst fault is low or of unknown severity, 12 medium, 13 high, 14 critical, and 255 if the scan failed. " +
-			"--fail-on makes it 0 below a severity. Faults that --vex declares harmless do not count.",
+			"--fail-on makes it 0 below a severity. Faults that --vex declares harmless do not count." +
+			"\n\nWith --running, the images of the containers that run on this host are looked at, as the records of runs tell (see runs); root sees those of all users.",
 		Example: "  $ singularity scan debian.sif\n" +
 			"  $ singularity scan --fail-on high --json debian.sif\n" +
-			"  $ singularity scan --advisories osv.zip --sarif debian.sif > report.sarif",
+			"  $ singularity scan --advisories osv.zip --sarif debian.sif > report.sarif\n" +
+			"  $ sudo singularity scan --running --id CVE-2026-1234",
 		Args: cobra.RangeArgs(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(args); err != nil {
@@ -64,6 +69,9 @@ func newScanCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.all, "all", false, "show faults too that --vex declares harmless")
 	f.StringVar(&o.show, "severity", "unknown", "show faults of this `level` and above: unknown, negligible, low, medium, high, critical")
 	f.StringVar(&o.failOn, "fail-on", "unknown", "exit status 0 if the worst fault is below this `level`; never for always")
+	f.BoolVar(&o.running, "running", false, "look at the images of all containers that run on this host")
+	f.StringVar(&o.spool, "spool", "", "with --running: `directory` of records of runs")
+	f.StringVar(&o.id, "id", "", "only the fault with this `name`, such as CVE-2026-1234")
 	f.DurationVar(&o.maxAge, "max-age", 0, "fail if the newest advisory is older than this `duration` (72h)")
 	return c
 }
@@ -78,6 +86,12 @@ func (o *scanOptions) check(args []string) error {
 	switch {
 	case o.json && o.sarif:
 		return errors.New("--json and --sarif exclude each other")
+	case o.running && (o.sarif || o.all || o.sbom != "" || len(args) > 0):
+		return errors.New("--running is about the containers of this host: it excludes an image, --sbom, --sarif and --all")
+	case o.spool != "" && !o.running:
+		return errors.New("--spool needs --running")
+	case o.running:
+		return nil
 	case o.sbom == "" && len(args) == 0:
 		return errors.New("an image or --sbom is needed")
 	case o.sbom != "" && len(args) > 0:
@@ -97,6 +111,7 @@ type scanReport struct {
 	Counts     map[string]int     `json:"counts"`
 	Findings   []advisory.Finding `json:"findings"`
 	Ignored    int                `json:"ignored"`
+	Trust      string             `json:"trust,omitempty"` // all that is known of the image, in one sentence
 
 	worst advisory.Level
 	any   bool
@@ -115,8 +130,11 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	if o.maxAge > 0 && (info.Newest.Year() < 2000 || time.Since(info.Newest) > o.maxAge) {
 		return action.Fatal(fmt.Errorf("the newest advisory is of %s", newest(info)), "bring the advisories up to date (singularity advisories update)")
 	}
+	if o.running {
+		return o.scanRunning(c.Context(), c.OutOrStdout(), log, db)
+	}
 	r := &scanReport{Advisories: info, Counts: map[string]int{}, Findings: []advisory.Finding{}}
-	inv, err := o.inventory(c.Context(), r, args)
+	inv, trust, err := o.inventory(c.Context(), log, r, args)
 	if err != nil {
 		return err
 	}
@@ -128,8 +146,15 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	if err := o.applyVEX(list, r.Digest); err != nil {
 		return err
 	}
+	if trust != nil {
+		trust.Advisories = advisoriesOf(list, info, inv)
+		r.Trust = trust.Line().String()
+	}
 	show, _ := advisory.ParseLevel(o.show)
 	for _, f := range list {
+		if o.id != "" && !f.Has(o.id) {
+			continue
+		}
 		if f.Ignored != "" {
 			r.Ignored++
 		} else {
@@ -155,33 +180,39 @@ func (o *scanOptions) status(r *scanReport) error {
 	return exitStatus(11 + max(0, int(r.worst)-int(advisory.Low)))
 }
 
-// inventory lists what o or args name.
-func (o *scanOptions) inventory(ctx context.Context, r *scanReport, args []string) (*sbom.Inventory, error) {
+// inventory lists what o or args name, and tells what is known of the signatures
+// of an image.
+func (o *scanOptions) inventory(ctx context.Context, log *action.Log, r *scanReport, args []string) (*sbom.Inventory, *trustline.Facts, error) {
 	if o.sbom != "" {
 		r.Image = o.sbom
 		f, err := os.Open(o.sbom)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer f.Close()
-		return sbom.Decode(f)
+		inv, err := sbom.Decode(f)
+		return inv, nil, err
 	}
 	r.Image = args[0]
 	im, err := openImage(args[0])
 	if err != nil {
-		return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
 	defer im.Close()
 	if im.Kind != image.Sandbox && (o.json || len(o.vex) > 0) { // nobody else sees it, and it costs a reading of all
 		if r.Digest, err = fileDigest(im.File); err != nil {
-			return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+			return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 		}
 	}
 	inv, err := inventoryOf(ctx, im)
 	if err != nil {
-		return nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
-	return inv, nil
+	trust, err := trustOfImage(ctx, log, im)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
+	}
+	return inv, &trust, nil
 }
 
 // inventoryOf lists the packages of an open image, in a process of its own. Of
@@ -307,6 +338,9 @@ func writeFindings(w io.Writer, r *scanReport) error {
 		fmt.Fprintf(&b, ", %d ignored", r.Ignored)
 	}
 	fmt.Fprintf(&b, "; %d advisories, newest of %s\n", r.Advisories.Records, newest(r.Advisories))
+	if r.Trust != "" {
+		b.WriteString(r.Trust + "\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"golang.org/x/sys/unix"
@@ -52,7 +53,8 @@ func TestSignVerify(t *testing.T) {
 		t.Errorf("sign: %q, messages %q, want %q", stdout, stderr, want)
 	}
 	stdout, stderr = mustRun(t, "", "verify", image)
-	if want := "INFO:    Verifying image with PGP key material\nINFO:    Verified signature(s) from image '" + image + "'\n"; stderr != want {
+	if want := "INFO:    Verifying image with PGP key material\nINFO:    Verified signature(s) from image '" + image + "'\n" +
+		"INFO:    Signed by \"Key A\" (fingerprint " + fp + "), trusted by the keyrings of this host, unchanged since " + time.Now().UTC().Format(time.DateOnly) + ", not compared with advisories.\n"; stderr != want {
 		t.Errorf("verify: messages %q, want %q", stderr, want)
 	}
 	want := "[LOCAL]            Signing entity: Key A\n" +

@@ -131,9 +131,13 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 	for _, w := range result.Warnings {
 		log.Warning(w)
 	}
+	whole := o.Selection == (sign.Selection{}) && !o.Legacy && err == nil
 	if o.json {
 		out := verifyResult(result)
 		out.Answers = answer(result, err)
+		if whole {
+			out.Trust = verifiedLine(c.Context(), log, f, result, path)
+		}
 		err = errors.Join(err, writeTwoSpaces(c.OutOrStdout(), out))
 	} else {
 		err = errors.Join(err, writeSignatures(c.OutOrStdout(), result, log.Color && action.IsTerminal(1)))
@@ -142,6 +146,9 @@ func verifyImage(c *cobra.Command, log *action.Log, o verifyOptions, path string
 		return fail(err)
 	}
 	log.Info("Verified signature(s) from image '" + path + "'")
+	if whole && !o.json {
+		log.Info(verifiedLine(c.Context(), log, f, result, path))
+	}
 	if o.byTree && len(result.Trees) > 0 {
 		log.Info("Partitions were verified by their hash trees")
 	} else if o.byTree {
@@ -220,6 +227,7 @@ type verifyJSON struct {
 	Signatures int
 	SignerKeys []signerKeyJSON // null if there are none
 	Answers    answersJSON
+	Trust      string `json:",omitempty"` // the answers in one sentence, of an image that is verified as a whole
 }
 
 type signerKeyJSON struct{ Signer signerJSON }

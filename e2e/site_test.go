@@ -165,7 +165,7 @@ func (m *siteMember) token(user string) string {
 	var made struct{ Data struct{ Token string } }
 	scopes := []string{"library:read", "library:create", "library:write", "library:delete", "library:manage", "keys:write", "build", "account:read", "account:write"}
 	if user == "admin" {
-		scopes = append(scopes, "admin")
+		scopes = append(scopes, "runs:write", "admin")
 	}
 	m.call("POST", "/v1/users/"+user+"/tokens", map[string]any{"name": "script", "scopes": scopes, "days": 1}, &made)
 	return made.Data.Token

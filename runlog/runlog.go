@@ -16,7 +16,6 @@ package runlog
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -58,6 +57,8 @@ const (
 	maxRecords = 100_000 // files that Read takes
 	suffix     = ".run"
 	endSuffix  = ".end"
+	digits     = "0123456789abcdef"
+	idSize     = 32 // digits
 )
 
 // jobVariables name the job of a batch system, the most specific first.
@@ -176,7 +177,6 @@ func (r *Record) parse(text string) error {
 
 // hex writes b in hexadecimal digits.
 func hex(b []byte) string {
-	const digits = "0123456789abcdef"
 	out := make([]byte, 0, 2*len(b))
 	for _, c := range b {
 		out = append(out, digits[c>>4], digits[c&15])
@@ -198,36 +198,84 @@ func create(path string, b []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// Read lists the records in spool, the oldest first. Files that are none are
-// passed over and counted. A run whose process is gone without a note has ended
-// now.
+// Read lists the records in spool, the oldest first, at most a hundred thousand:
+// more are for the next time. Files that are none are passed over and counted. A
+// run whose process is gone without a note has ended now.
 func Read(spool string) (list []Record, bad int, err error) {
 	dir, err := os.Open(spool)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(2*maxRecords + 1)
-	if err != nil && err != io.EOF {
-		return nil, 0, err
-	}
-	if len(names) > 2*maxRecords {
-		return nil, 0, fmt.Errorf("cannot read %q: it has over %d records", spool, maxRecords)
-	}
-	for _, n := range names {
-		id, ok := strings.CutSuffix(n, suffix)
-		if !ok {
-			continue
+	for len(list) < maxRecords {
+		names, err := dir.Readdirnames(1024)
+		for _, n := range names {
+			id, ok := strings.CutSuffix(n, suffix)
+			if !ok || len(list) == maxRecords {
+				continue
+			}
+			r, err := readOne(dir, id)
+			if err != nil {
+				bad++
+				continue
+			}
+			list = append(list, r)
 		}
-		r, err := readOne(dir, id)
+		if err == io.EOF {
+			break
+		}
 		if err != nil {
-			bad++
-			continue
+			return nil, bad, err
 		}
-		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b Record) int { return cmp.Or(a.Start.Compare(b.Start), strings.Compare(a.ID, b.ID)) })
 	return list, bad, nil
+}
+
+// Sweep removes files with the name of a record that are older than before and no
+// record: a start could not finish them, or somebody left them. It tells how many
+// they were.
+func Sweep(spool string, before time.Time) (n int, err error) {
+	dir, err := os.Open(spool)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if sweepOne(dir, name, before) {
+				n++
+			}
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+func sweepOne(dir *os.File, name string, before time.Time) bool {
+	id, record := strings.CutSuffix(name, suffix)
+	if !record {
+		var end bool
+		if id, end = strings.CutSuffix(name, endSuffix); !end {
+			return false
+		}
+	}
+	if len(id) != idSize || strings.Trim(id, digits) != "" {
+		return false
+	}
+	var st unix.Stat_t
+	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR || time.Unix(st.Mtim.Unix()).After(before) {
+		return false
+	}
+	if _, err := readOne(dir, id); err == nil { // of the end, the record that it is about
+		return false
+	}
+	return unix.Unlinkat(int(dir.Fd()), name, 0) == nil
 }
 
 func readOne(dir *os.File, id string) (Record, error) {

@@ -235,10 +235,16 @@ func isNoGo(err error) bool {
 }
 
 func (r *reader) addGo(info *buildinfo.BuildInfo, path string) {
+	arch := ""
+	for _, s := range info.Settings {
+		if s.Key == "GOARCH" {
+			arch = s.Value
+		}
+	}
 	if v, ok := strings.CutPrefix(info.GoVersion, "go"); ok {
 		v, _, _ = strings.Cut(v, " ")
 		v, _, _ = strings.Cut(v, "-")
-		r.add(Package{Type: "golang", Name: "stdlib", Version: v, Path: path})
+		r.add(Package{Type: "golang", Name: "stdlib", Version: v, Arch: arch, Path: path})
 	}
 	module := func(name, version string) {
 		version = strings.TrimPrefix(version, "v")
@@ -246,7 +252,7 @@ func (r *reader) addGo(info *buildinfo.BuildInfo, path string) {
 			version = ""
 		}
 		if name != "" && version != "" {
-			r.add(Package{Type: "golang", Name: name, Version: version, Path: path})
+			r.add(Package{Type: "golang", Name: name, Version: version, Arch: arch, Path: path})
 		}
 	}
 	module(info.Main.Path, info.Main.Version)

@@ -47,7 +47,7 @@ type Package struct {
 	Type    string `json:"type"`
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	Arch    string `json:"arch,omitempty"`
+	Arch    string `json:"arch,omitempty"` // of modules of Go: GOARCH
 	// Source and SourceVersion are the source package, where they differ.
 	Source        string `json:"source,omitempty"`
 	SourceVersion string `json:"sourceVersion,omitempty"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"singularity/catalog"
 	"singularity/conf"
 	"singularity/server/worker"
 )
@@ -15,6 +16,8 @@ import (
 func Main(argv []string) int {
 	if len(argv) > 1 {
 		switch argv[1] {
+		case catalog.Verb:
+			return catalog.Main()
 		case worker.KeeperVerb:
 			return worker.Keeper()
 		case worker.InsideVerb:

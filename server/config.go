@@ -82,6 +82,18 @@ type Config struct {
 	BuildKeep     string `toml:"build_keep" help:"how long an image that was built for a file of the client is kept"`
 	BuildHistory  string `toml:"build_history" help:"how long builds that are over are kept, with their logs"`
 
+	WatchAdvisories string `toml:"watch_advisories" help:"directory or archive with advisories in OSV form, to compare the stored images with; taken anew when it changes"`
+	WatchMaxAge     string `toml:"watch_max_age" help:"how old the newest advisory may be until pages say that the data is old"`
+	WatchParallel   int    `toml:"watch_parallel" help:"images that are read for their packages at a time"`
+	WatchRuns       string `toml:"watch_runs" help:"how long records of runs are kept"`
+	WatchSameUsers  bool   `toml:"watch_same_users" help:"accounts have the names of users of the hosts, so that people may see the runs that hosts tell of them"`
+
+	WatchSMTP             string `toml:"watch_smtp" help:"mail server for notices of findings, as mail.example.org:587; it must offer STARTTLS"`
+	WatchSMTPFrom         string `toml:"watch_smtp_from" help:"address that notices come from"`
+	WatchSMTPUser         string `toml:"watch_smtp_user" help:"account at the mail server"`
+	WatchSMTPPasswordFile string `toml:"watch_smtp_password_file" help:"file with its password"`
+	WatchSMTPCA           string `toml:"watch_smtp_ca" help:"file with authorities to trust for the mail server"`
+
 	QueueURL         string `toml:"queue_url" help:"NATS cluster to use, as tls://nats.example.org:4222; by default the queue is in this process"`
 	QueueCredentials string `toml:"queue_credentials" help:"file with the credentials for it"`
 	QueueCA          string `toml:"queue_ca" help:"file with authorities to trust for it"`
@@ -121,6 +133,7 @@ func Defaults() Config {
 		TokenLife: "720h", TokenMaxLife: "8784h", SessionLife: "168h", RateAnonymous: 300, RateUser: 1200, RatePush: 60, RateSearch: 30, RateLogin: 30, RateKeys: 600, RateKeyAdd: 30,
 		LibraryMaxImage: 50 << 30, LibraryUndo: "168h",
 		BuildTime: "1h", BuildMemory: 4 << 30, BuildDisk: 20 << 30, BuildCPUs: 2, BuildPIDs: 4096, BuildOutput: 64 << 20, BuildContext: 2 << 30, BuildParallel: 2, BuildQueued: 50, BuildAttempts: 3,
+		WatchMaxAge: "168h", WatchParallel: 1, WatchRuns: "2160h",
 		BuildLease: "20s", BuildKeep: "24h", BuildHistory: "2160h", QueueReplicas: 1, WorkerIDs: 1 << 30, Storage: Storage{Records: inDirectory, Blobs: inDirectory}}
 }
 
@@ -305,7 +318,7 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 		}
 	}
 	for key, text := range map[string]string{"stop_time": c.StopTime, "token_life": c.TokenLife, "token_max_life": c.TokenMaxLife, "session_life": c.SessionLife, "library_undo": c.LibraryUndo,
-		"build_time": c.BuildTime, "build_lease": c.BuildLease, "build_keep": c.BuildKeep, "build_history": c.BuildHistory} {
+		"build_time": c.BuildTime, "build_lease": c.BuildLease, "build_keep": c.BuildKeep, "build_history": c.BuildHistory, "watch_max_age": c.WatchMaxAge, "watch_runs": c.WatchRuns} {
 		least := time.Minute
 		if key == "stop_time" || key == "build_time" || key == "build_lease" {
 			least = time.Second
@@ -316,10 +329,16 @@ func (c *Config) checkValues(bad func(key, format string, args ...any) error) er
 	}
 	for key, n := range map[string]int{"max_connections": c.MaxConnections, "rate_anonymous": c.RateAnonymous, "rate_user": c.RateUser, "rate_push": c.RatePush, "rate_search": c.RateSearch, "rate_login": c.RateLogin, "rate_keys": c.RateKeys, "rate_key_add": c.RateKeyAdd,
 		"build_memory": c.BuildMemory, "build_disk": c.BuildDisk, "build_cpus": c.BuildCPUs, "build_pids": c.BuildPIDs, "build_output": c.BuildOutput, "build_context": c.BuildContext,
-		"build_parallel": c.BuildParallel, "build_queued": c.BuildQueued, "queue_replicas": c.QueueReplicas, "worker_ids": c.WorkerIDs} {
+		"watch_parallel": c.WatchParallel, "build_parallel": c.BuildParallel, "build_queued": c.BuildQueued, "queue_replicas": c.QueueReplicas, "worker_ids": c.WorkerIDs} {
 		if n < 1 {
 			return bad(key, "%d is less than 1", n)
 		}
+	}
+	if c.WatchAdvisories != "" && !filepath.IsAbs(c.WatchAdvisories) {
+		return bad("watch_advisories", "%q is no absolute path", c.WatchAdvisories)
+	}
+	if _, _, err := net.SplitHostPort(c.WatchSMTP); c.WatchSMTP != "" && (err != nil || strings.Count(c.WatchSMTPFrom, "@") != 1 || strings.ContainsAny(c.WatchSMTPFrom, "\r\n <>")) {
+		return bad("watch_smtp", "it is an address with a port, as mail.example.org:587, and watch_smtp_from is one for mail")
 	}
 	if c.Workers < 0 || c.Workers > 1000 {
 		return bad("workers", "%d is no number of builds at a time", c.Workers)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"singularity/server/auth"
 	"singularity/server/conformance"
@@ -274,7 +275,10 @@ func (r *running) administer(t *testing.T, watched *described) {
 		{"POST", "/v1/robots", `{"name":"night","belongsTo":"lab"}`}, {"GET", "/v1/robots", ""}, {"POST", "/v1/users/night/tokens", `{"name":"a","scopes":["library:read"],"days":1}`}, {"GET", "/v1/users/night/tokens", ""},
 		{"DELETE", "/v1/robots/night", ""}, {"GET", "/v1/users/boss/tokens", ""}, {"POST", "/v1/admin/users", `{"name":"bob"}`}, {"POST", "/v1/admin/users/bob/link", ""}, {"PATCH", "/v1/admin/users/bob", `{"disabled":true}`},
 		{"GET", "/v1/admin/users", ""}, {"GET", "/v1/admin/audit", ""}, {"GET", "/v1/admin/system", ""}, {"POST", "/v1/admin/gc", `{"dryRun":true}`}, {"POST", "/v1/admin/gc", ""}, {"GET", "/v1/entities", ""}, {"GET", "/v1/latest", ""},
-		{"GET", "/v1/keys", ""}, {"GET", "/v1/log/consistency?from=1", ""}, {"GET", "/v1/log/inclusion?index=0", ""}, {"GET", "/registry/token", ""}, {"DELETE", "/v1/users/boss/tokens/" + info.ID, ""},
+		{"GET", "/v1/keys", ""}, {"GET", "/v1/log/consistency?from=1", ""}, {"GET", "/v1/log/inclusion?index=0", ""}, {"GET", "/registry/token", ""},
+		{"GET", "/v1/findings", ""}, {"GET", "/v1/findings/search?q=abc", ""}, {"GET", "/v1/findings/images?id=CVE-2026-1", ""}, {"GET", "/v1/findings/runs?id=CVE-2026-1", ""}, {"GET", "/v1/suppressions", ""},
+		{"POST", "/v1/suppressions", `{"id":"CVE-2026-1","reason":"not called"}`}, {"DELETE", "/v1/suppressions?id=CVE-2026-1", ""}, {"PUT", "/v1/watch/rules", `{"block":"high","grace":"8760h","notify":"high"}`}, {"GET", "/v1/watch/rules", ""},
+		{"POST", "/v1/runs", `{"records":[{"id":"1","start":"2026-01-01T00:00:00Z","end":"2026-01-01T00:00:00Z","host":"h","user":"boss","verb":"exec","image":"x"},{"id":"2","start":"` + time.Now().UTC().Format(time.RFC3339) + `","host":"h","user":"boss","verb":"exec","image":"x"}]}`}, {"GET", "/v1/runs", ""}, {"DELETE", "/v1/users/boss/tokens/" + info.ID, ""},
 	} {
 		req, err := http.NewRequest(call.method, r.config.URL+call.path, strings.NewReader(call.body))
 		if err != nil {

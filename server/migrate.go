@@ -85,13 +85,13 @@ type definition struct {
 	index  func([]byte) (map[string][]string, error)
 }
 
-// catalog notes the collections that the services open.
-type catalog struct {
+// defined notes the collections that the services open.
+type defined struct {
 	store.Records
 	list []definition
 }
 
-func (c *catalog) Define(ctx context.Context, s store.Schema, index func([]byte) (map[string][]string, error)) error {
+func (c *defined) Define(ctx context.Context, s store.Schema, index func([]byte) (map[string][]string, error)) error {
 	c.list = append(c.list, definition{s, index})
 	return c.Records.Define(ctx, s, index)
 }
@@ -172,7 +172,7 @@ func (m *migration) open(ctx context.Context) error {
 		m.src.Close()
 		return fmt.Errorf("cannot open the storage to come: %w", err)
 	}
-	c := &catalog{Records: m.src.Records}
+	c := &defined{Records: m.src.Records}
 	s := &Server{config: m.from, store: &storage{Records: c, Blobs: m.src.Blobs, gate: &gate{}}, log: slog.New(slog.DiscardHandler), recordsOnly: true}
 	if s.config.URL == "" {
 		s.config.URL = "https://localhost"
@@ -522,7 +522,7 @@ func (m *migration) catchUp(ctx context.Context) error {
 // counted.
 func expiring(name string) bool {
 	switch name {
-	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads", "build_workers":
+	case "sessions", "links", "devices", "flows", "tokens", "grants", "audit", "library_uploads", "library_condemned", "registry_uploads", "build_workers", "watch_runs":
 		return true
 	}
 	return false

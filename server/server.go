@@ -16,7 +16,7 @@
 //   - command.go, admin.go: the verbs; config.go: the file
 //   - server.go: from start to stop; handler.go, limit.go: before every route
 //   - tls.go: certificates; internal.go, metrics.go: the internal listener
-//   - build.go: the remote builder and its workers
+//   - build.go: the remote builder and its workers; watch.go: what is in images
 //   - discovery.go: where clients find what; first.go: what a first start says
 //   - storage.go: where records and blobs are; shared.go: allowances of several
 //     servers; gate.go, migrate.go: how an installation moves to another storage
@@ -51,6 +51,7 @@ import (
 	"singularity/server/route"
 	"singularity/server/store"
 	"singularity/server/translog"
+	"singularity/server/watch"
 	"singularity/server/web"
 )
 
@@ -68,6 +69,7 @@ type Server struct {
 	// queue is opened, which a server that runs has.
 	recordsOnly bool
 	builds      *builder.Service
+	watch       *watch.Service
 	front       *front
 	ready       atomic.Bool
 	log         *slog.Logger
@@ -105,9 +107,12 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 	if s.builds, err = s.openBuilder(ctx); err != nil {
 		return nil, err
 	}
+	if s.watch, err = s.openWatch(ctx); err != nil {
+		return nil, err
+	}
 	after := &jobs{s: s, started: time.Now().UTC()}
-	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, changes, s.builds, after, found{s.discovery()})
-	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, after, pages}, nil
+	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, s.watch, changes, s.builds, after, found{s.discovery()})
+	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, s.watch, after, pages}, nil
 }
 
 // openLibrary opens the library as the configuration says.
@@ -200,6 +205,7 @@ func (s *Server) mount(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.front.metrics.registry.MustRegister(newWatchFigures(s))
 	for _, r := range s.discovery() {
 		s.front.add(r)
 	}
@@ -246,6 +252,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.lib.Rejudge(sweeping, func(err error) { s.log.Error("cannot look at the images of a changed key", "error", err.Error()) })
 	})
 	tidying.Go(func() { s.builds.Run(sweeping) })
+	tidying.Go(func() { s.watch.Run(sweeping) })
 	defer func() { stopSweeping(); tidying.Wait() }()
 	stopWorkers, err := s.startWorkers()
 	if err != nil {

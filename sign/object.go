@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"singularity/pgp"
 	"singularity/sif"
@@ -135,6 +136,7 @@ type signedText struct {
 	key    *pgp.Key // of an OpenPGP signature
 	origin Origin   // where key was found
 	public *PublicKey
+	time   time.Time // of an OpenPGP signature
 }
 
 // verify checks the signature itself, and returns the text that was signed.
@@ -166,5 +168,5 @@ func (s *signatureObject) verify(o Options) (*signedText, error) {
 	if !ok || pgp.Fingerprint(meta.Entity) != signed.Key.Fingerprint() {
 		return nil, errFingerprint
 	}
-	return &signedText{text: signed.Text, key: signed.Key, origin: r.found}, nil
+	return &signedText{text: signed.Text, key: signed.Key, origin: r.found, time: signed.Time}, nil
 }

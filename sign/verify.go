@@ -66,6 +66,7 @@ type Signature struct {
 	Key    *pgp.Key   // the signer; nil without a valid OpenPGP signature
 	Origin Origin     // where Key was found
 	Public *PublicKey // the signer; nil without a valid DSSE signature
+	Time   time.Time  // when Key says that it signed
 	// Verified are the objects found as they were signed, Damaged those whose
 	// data are not.
 	Verified, Damaged []sif.Object
@@ -217,7 +218,7 @@ func (c *candidate) check(f *sif.File, s *signatureObject, o Options) error {
 	if err != nil {
 		return err
 	}
-	c.Key, c.Origin, c.Public = signed.key, signed.origin, signed.public
+	c.Key, c.Origin, c.Public, c.Time = signed.key, signed.origin, signed.public, signed.time
 	if o.Legacy {
 		return c.checkLegacy(s, signed.text)
 	}

@@ -85,7 +85,7 @@ func start(t *testing.T) *site {
 
 func (v *site) serve() {
 	t := v.t
-	cmd := exec.Command(v.program, "serve", "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", v.data, "--rate-search", "100000", "--rate-push", "100000", "--rate-key-add", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
+	cmd := exec.Command(v.program, "serve", "--watch-advisories", v.advisories(filepath.Dir(v.data)), "--insecure-http", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--data", v.data, "--rate-search", "100000", "--rate-push", "100000", "--rate-key-add", "100000", "--rate-user", "100000", "--rate-anonymous", "100000", "--rate-login", "100000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -372,7 +372,7 @@ func (v *site) logIn() {
 func (v *site) makeToken() {
 	v.open("/auth/tokens")
 	v.fill("section input[name=name]", "laptop <b>")
-	v.do(chromedp.Click(chromedp.CSS("input[value='library:delete']")), chromedp.Click(chromedp.CSS("input[value='account:write']")), chromedp.Click(chromedp.CSS("input[value='admin']")))
+	v.do(chromedp.Click(chromedp.CSS("input[value='library:delete']")), chromedp.Click(chromedp.CSS("input[value='account:write']")), chromedp.Click(chromedp.CSS("input[value='runs:write']")), chromedp.Click(chromedp.CSS("input[value='admin']")))
 	v.click("section[aria-labelledby=make] button.main")
 	v.token = strings.TrimSpace(eval[string](v, "document.querySelector('textarea').value"))
 	v.look("token")
@@ -439,8 +439,8 @@ func (v *site) images() {
 		v.t.Errorf("%d elements that Markdown must not make", n)
 	}
 	v.click("main table a[href$='arch=amd64']")
-	v.press("section[aria-label='Who signed it'] summary")
-	v.want(v.text(), "Signed, but by no key that this site has checked", "AB01", "signature of objects 1, 2, 3", "in signature 4", "not signed", "Bootstrap: library", "<script>document.title='owned'</script>", "singularity pull library://admin/tools/python:latest")
+	v.press("section[aria-label='What is known about it'] summary")
+	v.want(v.text(), "Signed, which was not checked, not compared with advisories.", "AB01", "signature of objects 1, 2, 3", "in signature 4", "not signed", "Bootstrap: library", "<script>document.title='owned'</script>", "singularity pull library://admin/tools/python:latest")
 	if n := eval[int](v, "document.querySelectorAll('.anatomy rect').length"); n != 14 {
 		v.t.Errorf("the drawing has %d boxes, want that of the file, two for each of 5 objects, and a mark for each of 3 that are signed", n)
 	}
@@ -451,7 +451,7 @@ func (v *site) images() {
 	}
 	v.look("image-phone")
 	v.do(chromedp.EmulateViewport(1280, 900))
-	v.want(v.open("/library/admin/tools/python:"+hash), "Nobody has signed this image", "arm64")
+	v.want(v.open("/library/admin/tools/python:"+hash), "Signed by nobody, not compared with advisories.", "arm64")
 	v.click("a[href^='/delete/']")
 	v.want(v.text(), "1 image", "latest", "can be pulled no more")
 	v.look("delete")
@@ -560,7 +560,7 @@ func (v *site) mine() {
 // phone looks at pages as wide as a phone: nothing sticks out.
 func (v *site) phone() {
 	v.do(chromedp.EmulateViewport(390, 844))
-	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/admin/builds", "/builder", "/builder/builds", "/docs", "/docs/api", "/status", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
+	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/admin/builds", "/builder", "/builder/builds", "/docs", "/docs/api", "/status", "/security", "/security/running", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
 		v.open(p)
 		if over := eval[int](v, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 			v.t.Errorf("on a phone %s is %d pixels too wide", p, over)
@@ -590,11 +590,11 @@ func (v *site) keys() {
 	v.form("/pks/add", url.Values{"keytext": {string(armored)}})
 	print := key.Fingerprint().String()
 	v.push("admin/tools/python", signed(v.t, key), "amd64", "signed")
-	v.want(v.open("/library/admin/tools/python:signed"), "whose name nobody has proven", "the signature was checked here", "all 3 objects are in it", "in signature")
+	v.want(v.open("/library/admin/tools/python:signed"), "Signed by somebody whose name is not known (fingerprint "+print+"), unchanged since", "in signature")
 	v.call("PUT", "/v1/keys/"+print+"/addresses/alice@example.org", nil)
-	v.want(v.open("/library/admin/tools/python:signed"), "Signed by Alice", "alice@example.org", "the signature was checked here")
+	v.want(v.open("/library/admin/tools/python:signed"), "Signed by \"Alice", "unchanged since")
 	v.look("image-signed")
-	v.click("main section a[href^='/keystore/']")
+	v.click("section[aria-label='What is known about it'] p a[href^='/keystore/']")
 	v.want(v.text(), "In use", "python:signed", "singularity key pull "+print, "address known to be theirs")
 	v.look("key")
 	v.want(v.open("/keystore?q=0x"+print), "Found 1 key.")

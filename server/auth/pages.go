@@ -242,7 +242,7 @@ func (s *Service) passwordForm(w http.ResponseWriter, r *http.Request) error {
 
 var scopeTexts = map[Scope]string{
 	LibraryRead: "pull private images", LibraryCreate: "push new images, without moving tags", LibraryWrite: "push images and move tags", LibraryDelete: "delete images and tags",
-	LibraryManage: "change settings and members of collections", KeysWrite: "publish keys", Build: "build remotely", AccountRead: "see the account", AccountWrite: "make tokens, groups and robots",
+	LibraryManage: "change settings and members of collections", KeysWrite: "publish keys", Build: "build remotely", RunsWrite: "tell where images run", AccountRead: "see the account", AccountWrite: "make tokens, groups and robots",
 	AccountAdmin: "administer this server",
 }
 

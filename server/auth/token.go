@@ -29,6 +29,7 @@ const (
 	LibraryManage Scope = "library:manage"
 	KeysWrite     Scope = "keys:write"
 	Build         Scope = "build"
+	RunsWrite     Scope = "runs:write" // tell where images run
 	AccountRead   Scope = "account:read"
 	AccountWrite  Scope = "account:write"
 	AccountAdmin  Scope = "admin"
@@ -36,7 +37,7 @@ const (
 )
 
 // Scopes are all that somebody may choose for a token, in the order to show.
-var Scopes = []Scope{LibraryRead, LibraryCreate, LibraryWrite, LibraryDelete, LibraryManage, KeysWrite, Build, AccountRead, AccountWrite, AccountAdmin}
+var Scopes = []Scope{LibraryRead, LibraryCreate, LibraryWrite, LibraryDelete, LibraryManage, KeysWrite, Build, RunsWrite, AccountRead, AccountWrite, AccountAdmin}
 
 // CommandLine is what the command line needs: the choice of a new token.
 var CommandLine = []Scope{LibraryRead, LibraryCreate, LibraryWrite, KeysWrite, Build, AccountRead}

@@ -56,6 +56,11 @@ func (s *Service) free(ctx context.Context, hash string) (bool, error) {
 	if err := s.blobs.Delete(ctx, BlobName(hash)); err != nil && !missing(err) {
 		return false, err
 	}
+	for _, f := range s.freed {
+		if err := f(ctx, hash); err != nil {
+			return true, err
+		}
+	}
 	return true, nil
 }
 

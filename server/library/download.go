@@ -29,6 +29,11 @@ func (s *Service) download(w http.ResponseWriter, r *http.Request) error {
 	if !i.Value.there() {
 		return auth.From(ctx).NotFound()
 	}
+	if s.guard != nil {
+		if err := s.guard(ctx, s.stored(&i.Value, &k.Value)); err != nil {
+			return err
+		}
+	}
 	if r.Method == http.MethodGet {
 		s.countDownload(k.Key)
 	}

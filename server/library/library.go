@@ -28,7 +28,8 @@
 //   - upload.go, presign.go, download.go: bytes in and out
 //   - explore.go, inspect.go: what pages show beside
 //   - search.go; remove.go, retention.go, collect.go: what goes, and when
-//   - quota.go: what an entity has in use; oci.go: for the registry
+//   - quota.go: what an entity has in use; oci.go: for the registry; watch.go: for
+//     who looks into images
 package library
 
 import (
@@ -83,7 +84,11 @@ type Service struct {
 	holders  []Holder
 	counters []func(context.Context, string) (int64, error)
 	removed  []func(context.Context, string, string) error
-	now      func() time.Time
+	// Whoever looks into contents hears of their coming and going.
+	published []func(context.Context, string)
+	freed     []func(context.Context, string) error
+	guard     func(context.Context, Stored) error // nil: every image is sent
+	now       func() time.Time
 
 	mu        sync.Mutex
 	downloads map[string]int64 // not yet in the records, by container

@@ -326,6 +326,9 @@ func (s *Service) publish(ctx context.Context, id string, c content, j judgement
 	if err := s.secure(ctx, i); err != nil {
 		return i, err
 	}
+	for _, f := range s.published {
+		f(ctx, i.Value.Hash)
+	}
 	if c.Signed && j.after != s.keyChanges() {
 		// A key changed while nobody could find this image by it.
 		err = s.reverify(ctx, i)

@@ -9,7 +9,7 @@
 // conformance uses it on any server.
 //
 //   - openapi.go: rows and the document; schema.go: types to schemas, and Check
-//   - table.go, table_builder.go, table_library.go, table_pages.go: the rows
+//   - table.go, table_builder.go, table_library.go, table_pages.go, table_watch.go: the rows
 package openapi
 
 import (
@@ -92,6 +92,7 @@ var Tags = [][2]string{
 	{"log", "The transparency log of keys"},
 	{"registry", "The distribution API of the OCI on the same content"},
 	{"builder", "Images built here from definitions"},
+	{"watch", "What is in images, what is wrong with it, and where they run"},
 	{"administration", "For administrators of the server"},
 	{"internal", "On the internal listener alone"},
 	{"pages", "What browsers see"},
@@ -99,7 +100,7 @@ var Tags = [][2]string{
 
 // Operations returns the table.
 func Operations() []Operation {
-	return slices.Concat(discovery, account, library, push, keys, translog, registry, builder, administration, internal, pages)
+	return slices.Concat(discovery, account, library, push, keys, translog, registry, builder, watching, administration, internal, pages)
 }
 
 // Missing compares the table with the patterns that are registered.

@@ -47,6 +47,7 @@ var navigation = []Entry{
 	{Path: "/library", Text: "Library", Section: "library"},
 	{Path: "/keystore", Text: "Keys", Section: "keys"},
 	{Path: "/builder", Text: "Builder", Section: "builder"},
+	{Path: "/security", Text: "Security", Section: "security"},
 	{Path: "/docs", Text: "Docs", Section: "docs"},
 	{Path: "/admin", Text: "Admin", Section: "admin", Admin: true},
 }

@@ -75,6 +75,9 @@ func (s *Service) getBlob(r *request) error {
 	if _, err := s.sizeOf(ctx, k, sha); err != nil {
 		return err
 	}
+	if err := s.lib.Serves(ctx, k.ID, sha); err != nil {
+		return err
+	}
 	var content io.ReadSeeker = strings.NewReader(emptyConfig)
 	if sha != emptySHA256 {
 		b, err := s.blobs.Open(ctx, library.BlobName(sha))

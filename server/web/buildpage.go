@@ -107,7 +107,7 @@ func (s *Service) contents(ctx context.Context, i api.BuildInfo) (*contents, err
 		switch {
 		case o.Type == "SBOM":
 			if c.Bills = append(c.Bills, f); len(c.Bills) == 1 {
-				err = s.packages(ctx, c, f)
+				err = s.readBill(ctx, c, f)
 			}
 		case o.Name == provenance.Envelope:
 			c.Envelope = f
@@ -124,8 +124,8 @@ func (s *Service) contents(ctx context.Context, i api.BuildInfo) (*contents, err
 	return c, nil
 }
 
-// packages reads the list of packages that a build left in its image.
-func (s *Service) packages(ctx context.Context, c *contents, f file) error {
+// readBill reads the list of packages that a build left in its image.
+func (s *Service) readBill(ctx context.Context, c *contents, f file) error {
 	a, err := s.send(ctx, http.MethodGet, f.Address, nil)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"singularity/api"
 	"singularity/server/auth"
 	"singularity/server/page"
+	"singularity/trustline"
 )
 
 // rights are what the caller may do with what a page is about.
@@ -104,6 +105,10 @@ type imageView struct {
 	Image     api.Inspection
 	Anatomy   anatomy
 	Trust     trust
+	Line      trustline.Line
+	Sound     bool // all that the line says of signatures is good
+	Findings  *api.ImageFindings
+	Counts    []severityCount
 	Ref       string
 	Reference string // as a client writes it
 	Pinned    string
@@ -141,6 +146,11 @@ func (s *Service) image(w http.ResponseWriter, r *http.Request, k api.Container,
 	if v.Trust, err = s.trustOf(ctx, v.Image, v.Anatomy); err != nil {
 		return err
 	}
+	if v.Findings, err = s.findings(ctx, k, ref, v.Arch); err != nil {
+		return err
+	}
+	f := facts(v.Trust, v.Image.Image, v.Findings)
+	v.Line, v.Sound, v.Counts = f.Line(), f.Sound(), counts(v.Findings.Counts)
 	v.Plain, v.Host = full+":"+ref, s.host()
 	v.Reference, v.Pinned = "library://"+v.Plain, "library://"+full+":"+v.Image.Image.Hash
 	return show(w, "image.html", v)

@@ -15,6 +15,7 @@
 //   - explore.go: home, search, entities, collections
 //   - image.go: containers and images; anatomy.go: the drawing of a SIF; trust.go:
 //     who made an image, in a sentence
+//   - security.go: what is wrong with images, and what runs
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
 //   - build.go, buildpage.go: building, and one build; ansi.go: its log
 //   - account.go, groups.go, robots.go: what is somebody's
@@ -43,7 +44,7 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "clock": clock})
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "clock": clock, "counts": counts, "badge": badge})
 
 // Service is the pages.
 type Service struct {
@@ -107,6 +108,12 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /builder/builds/{id}", Handler: f(s.build)},
 		{Pattern: "POST /builder/builds/{id}", Handler: f(s.buildForm), Body: maxForm},
 		{Pattern: "GET /builder/builds/{id}/live", Handler: f(s.live), Class: route.Transfer},
+
+		{Pattern: "GET /security", Handler: f(s.security), Class: route.Search},
+		{Pattern: "GET /security/fault", Handler: f(s.fault), Class: route.Search},
+		{Pattern: "GET /security/running", Handler: f(s.running), Class: route.Search},
+		{Pattern: "GET /security/images/{path...}", Handler: f(s.imageSecurity)},
+		{Pattern: "POST /security/images/{path...}", Handler: f(s.imageSecurityForm), Body: maxForm},
 
 		{Pattern: "GET /docs", Handler: f(s.docs)},
 		{Pattern: "GET /docs/api", Handler: f(s.apiDocs)},
