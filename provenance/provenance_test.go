@@ -74,11 +74,11 @@ func TestIssue(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 11, 26, 1, 2, 3, 0, time.UTC)
-	issued, err := v.Issue(Run{"https://images.example.org/", "abc", at, at.Add(time.Minute)})
+	issued, err := v.Issue(Run{Builder: "https://images.example.org/", Invocation: "abc", Started: at, Finished: at.Add(time.Minute), Submitted: strings.Repeat("ef", 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"id": "https://images.example.org/"`, `"invocationId": "abc"`, `"startedOn": "2026-11-26T01:02:03Z"`, `"finishedOn": "2026-11-26T01:03:03Z"`, `"uri": "docker://alpine"`} {
+	for _, want := range []string{`"id": "https://images.example.org/"`, `"invocationId": "abc"`, `"sha256": "efef`, `"startedOn": "2026-11-26T01:02:03Z"`, `"finishedOn": "2026-11-26T01:03:03Z"`, `"uri": "docker://alpine"`} {
 		if !bytes.Contains(issued, []byte(want)) {
 			t.Errorf("no %s in %s", want, issued)
 		}
