@@ -117,7 +117,47 @@ type BuildQueue struct {
 	Banned   []string         `json:"banned"` // names of users
 }
 
-// BuildSettings changes it; a nil field changes nothing.
+// BuildOptions is what can be built, and within which limits.
+type BuildOptions struct {
+	Archs    []string      `json:"archs"`
+	Limits   BuildLimits   `json:"limits"`
+	Parallel int           `json:"parallel"` // builds of a user at a time
+	Queued   int           `json:"queued"`   // builds of a user that are not over
+	Active   int           `json:"active"`   // how many there are of the caller
+	Keep     time.Duration `json:"keep"`     // of images without a place of their own
+	Draining bool          `json:"draining,omitempty"`
+	Banned   bool          `json:"banned,omitempty"` // the caller may not build
+	// Signer is the key by which the service signs what was built, and SignerKey
+	// that key to check by; empty if it does not.
+	Signer    string `json:"signer,omitempty"`
+	SignerKey string `json:"signerKey,omitempty"`
+}
+
+// RegistrySecret is what builds log in to a registry with. The password goes to
+// the server and from there to workers; no list has it.
+type RegistrySecret struct {
+	Registry string    `json:"registry"` // HOST or HOST:PORT
+	Username string    `json:"username"`
+	Password string    `json:"password,omitempty"`
+	Changed  time.Time `json:"changed,omitzero"`
+}
+
+// BuildUsage is what was built, by days and by users.
+type BuildUsage struct {
+	Days  []BuildCount `json:"days"`  // the oldest first
+	Users []BuildCount `json:"users"` // who used most first
+}
+
+// BuildCount is what was built on a day, or for a user.
+type BuildCount struct {
+	Name      string        `json:"name"`
+	Builds    int64         `json:"builds"`
+	Succeeded int64         `json:"succeeded"`
+	Time      time.Duration `json:"time"`  // with a worker
+	Bytes     int64         `json:"bytes"` // of images
+}
+
+// BuildSettings changes the queue; a nil field changes nothing.
 type BuildSettings struct {
 	Draining *bool  `json:"draining,omitempty"`
 	Ban      string `json:"ban,omitempty"`
@@ -134,16 +174,17 @@ type WorkerClaim struct {
 // BuildTask is a build for a worker. Fence is in every call about it: a worker
 // that was given up has an old one.
 type BuildTask struct {
-	ID         string        `json:"id"`
-	Fence      int64         `json:"fence"`
-	Arch       string        `json:"arch"`
-	Definition []byte        `json:"definition"`
-	WorkingDir string        `json:"workingDir,omitempty"`
-	Context    bool          `json:"context,omitempty"` // files come with it
-	LibraryURL string        `json:"libraryURL"`
-	Token      string        `json:"token,omitempty"` // reads what the user may read
-	Limits     BuildLimits   `json:"limits"`
-	Every      time.Duration `json:"every"` // between signs of life
+	ID         string           `json:"id"`
+	Fence      int64            `json:"fence"`
+	Arch       string           `json:"arch"`
+	Definition []byte           `json:"definition"`
+	WorkingDir string           `json:"workingDir,omitempty"`
+	Context    bool             `json:"context,omitempty"` // files come with it
+	LibraryURL string           `json:"libraryURL"`
+	Token      string           `json:"token,omitempty"` // reads what the user may read
+	Registries []RegistrySecret `json:"registries,omitempty"`
+	Limits     BuildLimits      `json:"limits"`
+	Every      time.Duration    `json:"every"` // between signs of life
 }
 
 // BuildLimits are the limits of one build.

@@ -28,7 +28,7 @@
 // Files: main.go (flags, order), measure.go (runs and statistics), session.go
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
 // (how each peer is called), start.go, shared.go, site.go, hot.go, read.go, pack.go,
-// layers.go, trust.go, protected.go, soak.go, flip.go (the rows), services.go,
+// layers.go, trust.go, protected.go, soak.go, flip.go, builder.go (the rows), services.go,
 // services_site.go and services_seed.go (those of the server), report.go (the
 // table).
 package main

@@ -47,7 +47,7 @@ func ordinaryUser(name string) (account, error) {
 }
 
 // peerNames are the programs of others that rows need.
-var peerNames = []string{"bwrap", "squashfuse_ll", "unshare", "mksquashfs", "tar2sqfs", "openssl", "mmdebstrap", "tar", "mount", "setpriv", "curl", "nginx"}
+var peerNames = []string{"bwrap", "squashfuse_ll", "unshare", "mksquashfs", "tar2sqfs", "openssl", "mmdebstrap", "tar", "mount", "setpriv", "curl", "nginx", "busybox"}
 
 func (b *bench) findPeers() {
 	b.peers = map[string]string{}

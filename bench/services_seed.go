@@ -96,19 +96,8 @@ func (s *site) open(ctx context.Context, fresh bool) error {
 		return err
 	}
 	defer st.Close()
-	a, err := auth.Open(ctx, st.Records, auth.Options{URL: "https://127.0.0.1", AuditLog: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	who, err := a.Account(ctx, "bench")
-	if errors.Is(err, store.ErrNotFound) {
-		who, err = a.AddAccount(ctx, auth.Account{Kind: auth.User, Name: "bench", Email: "bench@example.org", Admin: true})
-	}
-	if err != nil {
-		return err
-	}
-	caller := auth.Caller{ID: who.ID, Name: who.Name, Kind: auth.User, Admin: true, Scopes: auth.Scopes}
-	if s.token, _, err = a.AddToken(ctx, caller, who.ID, auth.NewToken{Name: "bench", Scopes: auth.Scopes}); err != nil || !fresh {
+	a, caller, err := s.enroll(ctx, st)
+	if err != nil || !fresh {
 		return err
 	}
 	l, err := translog.Open(ctx, st.Records, "bench")
@@ -120,6 +109,25 @@ func (s *site) open(ctx context.Context, fresh bool) error {
 		return err
 	}
 	return s.addImages(auth.With(ctx, caller), st.Blobs, lib)
+}
+
+// enroll makes an account and a token of it.
+func (s *site) enroll(ctx context.Context, st *embedded.Store) (*auth.Service, auth.Caller, error) {
+	none := auth.Caller{}
+	a, err := auth.Open(ctx, st.Records, auth.Options{URL: "https://127.0.0.1", AuditLog: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, none, err
+	}
+	who, err := a.Account(ctx, "bench")
+	if errors.Is(err, store.ErrNotFound) {
+		who, err = a.AddAccount(ctx, auth.Account{Kind: auth.User, Name: "bench", Email: "bench@example.org", Admin: true})
+	}
+	if err != nil {
+		return nil, none, err
+	}
+	caller := auth.Caller{ID: who.ID, Name: who.Name, Kind: auth.User, Admin: true, Scopes: auth.Scopes}
+	s.token, _, err = a.AddToken(ctx, caller, who.ID, auth.NewToken{Name: "bench", Scopes: auth.Scopes})
+	return a, caller, err
 }
 
 // addImages gives each of some containers all of some contents.

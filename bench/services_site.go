@@ -106,7 +106,7 @@ func freeAddr() (string, error) {
 
 // start starts the server and waits until it is ready, which the internal
 // listener tells; its authority is made by the first start.
-func (s *site) start(ctx context.Context) (*process, error) {
+func (s *site) start(ctx context.Context, flags ...string) (*process, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -116,8 +116,9 @@ func (s *site) start(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	s.url = "https://" + addr
-	c := s.b.command(ctx, s.b.program("singularity-server"), "serve", "--data", s.path("data"), "--listen", addr, "--internal", internal, "--url", s.url,
-		"--tls-cert", s.path("cert.pem"), "--tls-key", s.path("key.pem"), "--rate-free", "127.0.0.0/8", "--rate-key-add", "1000000")
+	c := s.b.command(ctx, append([]string{s.b.program("singularity-server"), "serve", "--data", s.path("data"), "--listen", addr, "--internal", internal, "--url", s.url,
+		"--tls-cert", s.path("cert.pem"), "--tls-key", s.path("key.pem"), "--rate-free", "127.0.0.0/8", "--rate-key-add", "1000000"}, flags...)...)
+	c.Env = append(c.Env, "SSL_CERT_FILE="+s.path("cert.pem")) // builds trust the listener
 	log, err := os.Create(s.path("server.log"))
 	if err != nil {
 		return nil, err

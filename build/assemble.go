@@ -55,10 +55,6 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 	if t, ok := b.o.sourceDate(); ok {
 		o.Time, o.IDFrom = time.Unix(t, 0), contentID
 	}
-	origin, err := b.provenanceJSON()
-	if err != nil {
-		return err
-	}
 	part := sif.Partition{FS: sif.FSSquashfs, Type: sif.PartPrimary, Arch: b.arch}
 	write := b.pack
 	if b.o.Seal != nil {
@@ -79,15 +75,10 @@ func (b *builder) writeSIF(ctx context.Context, f *os.File) error {
 		m := sif.CryptoMessage{Format: sif.FormatPEM, Message: sif.MessageRSAOAEP}
 		objects = append(objects, sif.Input{Type: sif.DataCryptoMessage, Group: sif.DefaultGroup, Link: uint32(len(objects)), Extra: m.Extra(), Data: bytes.NewReader(b.o.Message)})
 	}
-	if !b.o.StripMetadata {
-		// Last, so that the objects before it have the ids that they have with
-		// other builders, which scripts rely on.
-		objects = append(objects, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: ProvenanceName, Data: bytes.NewReader(origin)})
-	}
-	if _, err = sif.Create(f, o, objects...); err != nil {
+	if _, err := sif.Create(f, o, objects...); err != nil {
 		return err
 	}
-	return b.addBills(ctx, f, o.Time)
+	return b.addRecords(ctx, f, o.Time)
 }
 
 // packSealed writes the root file system encrypted: what is plain stays in

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"singularity/provenance"
 	"singularity/sbom"
 	"singularity/sif"
 )
@@ -48,13 +49,10 @@ func (b *builder) keepPlain(w io.WriterAt) (io.WriterAt, error) {
 	return twoWriters{w, b.plain}, nil
 }
 
-// addBills lists the packages of the image that was just written to f and adds
-// the list to it, behind everything else. An image whose packages cannot be
-// listed is still one: people are told, and the build goes on.
-func (b *builder) addBills(ctx context.Context, f *os.File, at time.Time) error {
-	if b.o.Catalog == nil {
-		return nil
-	}
+// addRecords adds to the image that was just written to f what it is made of, and
+// the list of its packages, behind everything else: the objects before them have
+// the ids that they have with other builders, which scripts rely on.
+func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) error {
 	if b.plain != nil {
 		defer b.plain.Close()
 	}
@@ -66,38 +64,60 @@ func (b *builder) addBills(ctx context.Context, f *os.File, at time.Time) error 
 	if err != nil {
 		return err
 	}
-	b.o.progress("Listing packages", 0, 0)
-	listed := f
-	if b.plain != nil {
-		listed = b.plain
-	}
-	inv, err := b.o.Catalog(ctx, listed)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		b.o.Log.Warning(fmt.Sprintf("The image has no bill of materials: %v", err))
-		return nil
-	}
 	if e.Time = at; at.IsZero() {
 		e.Time = time.Unix(e.File().Header().Created, 0)
 	}
-	// Not its file name: equal images are equal bytes.
-	subject := sbom.Subject{Name: "image", Tool: b.o.Version, Created: e.Time}
-	_, err = e.AddAll(func(added []sif.Object) []sif.Input {
-		if len(added) > 0 || err != nil {
-			return nil
+	var list []sif.Input
+	if !b.o.StripMetadata {
+		origin, err := b.provenance(e.File())
+		if err != nil {
+			return err
 		}
-		var list []sif.Input
-		for _, x := range Bills {
-			var out bytes.Buffer
-			if err = sbom.Encode(&out, inv, subject, x.Format); err != nil {
-				return nil
-			}
-			s := sif.SBOM{Format: x.Format}
-			list = append(list, sif.Input{Type: sif.DataSBOM, Group: sif.DefaultGroup, Name: x.Name, Extra: s.Extra(), Data: &out})
+		list = append(list, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: provenance.Object, Data: bytes.NewReader(origin)})
+	}
+	bills, err := b.bills(ctx, f, e.Time)
+	if err != nil {
+		return err
+	}
+	if list = append(list, bills...); len(list) == 0 {
+		return nil
+	}
+	_, err = e.AddAll(func(added []sif.Object) []sif.Input {
+		if len(added) > 0 {
+			return nil
 		}
 		return list
 	})
 	return err
+}
+
+// bills lists the packages of the image. An image whose packages cannot be
+// listed is still one: people are told, and the build goes on.
+func (b *builder) bills(ctx context.Context, f *os.File, at time.Time) (list []sif.Input, err error) {
+	if b.o.Catalog == nil {
+		return nil, nil
+	}
+	b.o.progress("Listing packages", 0, 0)
+	if b.plain != nil {
+		f = b.plain
+	}
+	inv, err := b.o.Catalog(ctx, f)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		b.o.Log.Warning(fmt.Sprintf("The image has no bill of materials: %v", err))
+		return nil, nil
+	}
+	// Not its file name: equal images are equal bytes.
+	subject := sbom.Subject{Name: "image", Tool: b.o.Version, Created: at}
+	for _, x := range Bills {
+		var out bytes.Buffer
+		if err := sbom.Encode(&out, inv, subject, x.Format); err != nil {
+			return nil, err
+		}
+		s := sif.SBOM{Format: x.Format}
+		list = append(list, sif.Input{Type: sif.DataSBOM, Group: sif.DefaultGroup, Name: x.Name, Extra: s.Extra(), Data: &out})
+	}
+	return list, nil
 }

@@ -1,64 +1,68 @@
 package build
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"singularity/build/source"
+	"singularity/provenance"
+	"singularity/sif"
 )
-
-// ProvenanceName is the object of a SIF that tells what the image was made of.
-const ProvenanceName = "provenance.json"
-
-// provenance is what that object holds. It tells nothing of when and where the
-// image was built, so that the same input gives the same bytes.
-type provenance struct {
-	Version    int           `json:"version"`
-	Builder    string        `json:"builder"`
-	Arch       string        `json:"arch"`
-	Definition string        `json:"definition"` // digest of the text with its variables replaced
-	Stages     []stageOrigin `json:"stages"`
-}
 
 // stageOrigin tells what a stage was made of.
 type stageOrigin struct {
-	Name   string        `json:"name,omitempty"`
-	Source source.Origin `json:"source"`
-	Files  []fileOrigin  `json:"files,omitempty"`
+	Name   string
+	Source source.Origin
+	Files  []fileOrigin
 }
 
 // fileOrigin is something that %files or %appfiles copied.
 type fileOrigin struct {
-	Stage       string `json:"stage,omitempty"` // "" is the host
-	Source      string `json:"source"`
-	Destination string `json:"destination"`
-	Digest      string `json:"digest"` // sha256: of a file, tree-sha256: of a directory
+	Stage       string // "" is the host
+	Source      string
+	Destination string
+	Digest      string // sha256: of a file, tree-sha256: of a directory
 
 	key string // modes and, from a stage, owners too
 }
 
-// provenanceJSON tells what the image is made of.
-func (b *builder) provenanceJSON() ([]byte, error) {
-	p := provenance{
-		Version: 1, Builder: "singularity " + b.o.Version, Arch: b.arch,
-		Definition: fmt.Sprintf("sha256:%x", sha256.Sum256(b.def.Text)),
+// provenance states what the image f is made of. It tells nothing of when and
+// where it was built, so that the same input gives the same bytes.
+func (b *builder) provenance(f *sif.File) ([]byte, error) {
+	p := provenance.Build{Version: b.o.Version, Parameters: map[string]any{"arch": b.arch, "definition": map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(b.def.Text))}}}
+	for n, s := range b.stages {
+		stage := cmp.Or(s.origin.Name, strconv.Itoa(n+1))
+		o := s.origin.Source
+		more := map[string]any{"stage": stage, "agent": o.Agent}
+		if o.Release != "" {
+			more["release"] = o.Release
+		}
+		if o.Packages != nil {
+			more["packages"] = o.Packages
+		}
+		if len(o.Signers) > 0 {
+			more["signers"] = o.Signers
+		}
+		if len(o.Base) > 0 {
+			more["provenance"] = o.Base
+		}
+		p.Dependencies = append(p.Dependencies, provenance.Dependency{Name: "base of stage " + stage, URI: o.URI, Digest: o.Digest, More: more})
+		for _, c := range s.origin.Files {
+			from := map[string]any{"stage": stage, "source": c.Source, "destination": c.Destination}
+			if c.Stage != "" {
+				from["from"] = c.Stage
+			}
+			p.Dependencies = append(p.Dependencies, provenance.Dependency{Name: c.Destination, Digest: c.Digest, More: from})
+		}
 	}
-	for _, s := range b.stages {
-		p.Stages = append(p.Stages, s.origin)
-	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "\t")
-	err := enc.Encode(p)
-	return out.Bytes(), err
+	return provenance.New(f, p)
 }
 
 // verify checks the signatures of an image that a stage begins with.

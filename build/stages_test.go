@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"singularity/provenance"
+	"singularity/sif"
 )
 
 // TestStages copies between stages by the rules for links.
@@ -366,23 +370,56 @@ func TestProvenance(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, _ := h.image("out.sif")
-	var p provenance
-	for _, o := range s.Objects() {
-		if o.Name == ProvenanceName {
-			data, err := s.ReadAll(o)
-			if err != nil || json.Unmarshal(data, &p) != nil {
-				t.Fatalf("got %s, %v", data, err)
-			}
+	o, ok := s.Named(sif.DataJSON, provenance.Object)
+	if !ok {
+		t.Fatal("no provenance")
+	}
+	data, err := s.ReadAll(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := provenance.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Check(s); err != nil {
+		t.Error(err)
+	}
+	base, _ := h.image("base.sif")
+	if err := v.Check(base); !errors.Is(err, provenance.ErrOther) {
+		t.Errorf("the statement is about another image too: %v", err)
+	}
+	type dependency struct {
+		Name        string
+		Digest      map[string]string
+		Annotations struct {
+			Agent, Source string
+			Signers       []string
+			Provenance    struct{ PredicateType string }
 		}
 	}
+	var p struct {
+		Predicate struct {
+			BuildDefinition struct {
+				ExternalParameters   struct{ Arch string }
+				ResolvedDependencies []dependency
+			}
+			RunDetails struct{ Builder struct{ ID string } }
+		}
+	}
+	if err := json.Unmarshal(data, &p); err != nil {
+		t.Fatal(err)
+	}
 	sum := strings.Fields(runShell(t, h.dir, "sha256sum base.sif"))[0]
-	src := p.Stages[0].Source
-	if src.Digest != "sha256:"+sum || src.Agent != "localimage" || len(src.Signers) != 1 || !bytes.Contains(src.Base, []byte(`"agent": "scratch"`)) {
+	d := p.Predicate.BuildDefinition
+	if len(d.ResolvedDependencies) != 2 || d.ExternalParameters.Arch == "" || p.Predicate.RunDetails.Builder.ID != provenance.LocalBuilder {
+		t.Fatalf("got %s", data)
+	}
+	if src := d.ResolvedDependencies[0]; src.Digest["sha256"] != sum || src.Annotations.Agent != "localimage" || len(src.Annotations.Signers) != 1 || src.Annotations.Provenance.PredicateType != provenance.PredicateType {
 		t.Errorf("got source %+v", src)
 	}
-	files := p.Stages[0].Files
-	if len(files) != 1 || files[0].Destination != "/in" || files[0].Digest != "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" {
-		t.Errorf("got files %+v", files)
+	if file := d.ResolvedDependencies[1]; file.Name != "/in" || file.Annotations.Source != h.dir+"/input" || file.Digest["sha256"] != "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" {
+		t.Errorf("got file %+v", file)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
-	"singularity/build"
 	"singularity/image"
 	"singularity/sif"
 )
@@ -21,7 +20,9 @@ type inspectOptions struct {
 	labels, deffile, runscript, startscript, test, environment, helpfile bool
 
 	listApps, json, all, provenance, sbom, trust bool
-	app                                          string
+	app, key                                     string
+
+	log *action.Log // for people
 }
 
 func newInspectCommand(log *action.Log) *cobra.Command {
@@ -36,6 +37,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 			"  $ singularity inspect --all debian.sif",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			o.log = log
 			if o.trust {
 				return inspectTrust(c, log, args[0], o.json)
 			}
@@ -49,6 +51,7 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 	f.BoolVarP(&o.environment, "environment", "e", false, "show the environment scripts")
 	f.BoolVarP(&o.helpfile, "helpfile", "H", false, "show the help text")
 	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
+	f.StringVar(&o.key, "key", "", "check the signature of the provenance by this PEM `file`")
 	f.BoolVarP(&o.labels, "labels", "l", false, "show the labels (default)")
 	f.BoolVar(&o.listApps, "list-apps", false, "list the apps")
 	f.BoolVar(&o.provenance, "provenance", false, "show what a SIF was made of, as JSON")
@@ -69,7 +72,7 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 	}
 	defer im.Close()
 	if o.provenance {
-		return writeProvenance(w, im, path)
+		return writeProvenance(w, o.log, im, path, o.key)
 	}
 	if o.sbom {
 		return writeBill(w, im, path)
@@ -90,33 +93,22 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 	return writeText(w, o.part(meta), terminal)
 }
 
-// writeProvenance writes what the image tells of its sources.
-//
-// Security: its author wrote that, so it is checked to be JSON and made safe for
-// a terminal. Who vouches for it, a signature tells.
-func writeProvenance(w io.Writer, im *image.Image, path string) error {
-	none := action.Fatal(fmt.Errorf("cannot inspect %q: it has no provenance", path), "only SIF files built by this version or a later one have")
-	if im.SIF == nil {
-		return none
-	}
-	o, ok := im.SIF.Named(sif.DataJSON, build.ProvenanceName)
-	if !ok {
-		return none
-	}
-	return writeObject(w, im.SIF, o, path, "its provenance")
-}
-
 // writeObject writes an object that must be JSON, safe for a terminal.
 func writeObject(w io.Writer, f *sif.File, o sif.Object, path, what string) error {
 	data, err := f.ReadAll(o)
 	if err != nil {
 		return fmt.Errorf("cannot inspect %q: %w", path, err)
 	}
+	return writeJSONText(w, data, path, what)
+}
+
+// writeJSONText writes what must be JSON, safe for a terminal.
+func writeJSONText(w io.Writer, data []byte, path, what string) error {
 	var out bytes.Buffer
 	if err := json.Indent(&out, data, "", "\t"); err != nil {
 		return fmt.Errorf("cannot inspect %q: %s is not JSON: %w", path, what, err)
 	}
-	_, err = io.WriteString(w, strings.TrimRight(escapeJSON(out.String()), "\n")+"\n")
+	_, err := io.WriteString(w, strings.TrimRight(escapeJSON(out.String()), "\n")+"\n")
 	return err
 }
 

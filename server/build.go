@@ -38,10 +38,18 @@ func (s *Server) openBuilder(ctx context.Context) (*builder.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	seal, err := c.seal()
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := c.secretsKey()
+	if err != nil {
+		return nil, err
+	}
 	limits := api.BuildLimits{Time: duration(c.BuildTime), Memory: int64(c.BuildMemory), Disk: int64(c.BuildDisk), CPUs: c.BuildCPUs, PIDs: c.BuildPIDs, Output: int64(c.BuildOutput),
 		Context: int64(c.BuildContext)}
 	return builder.Open(ctx, s.store.Records, s.store.Blobs, s.auth, s.queue, s.lib, builder.Options{URL: c.URL, Limits: limits, Parallel: c.BuildParallel, Queued: c.BuildQueued, Attempts: c.BuildAttempts, Lease: lease,
-		Keep: duration(c.BuildKeep), History: duration(c.BuildHistory), MaxContext: int64(c.BuildContext), Log: s.log})
+		Keep: duration(c.BuildKeep), History: duration(c.BuildHistory), MaxContext: int64(c.BuildContext), Seal: seal, SecretKey: secrets, Log: s.log})
 }
 
 // startWorkers starts the workers of this process. They come by the internal

@@ -76,6 +76,8 @@ type Config struct {
 	BuildParallel int    `toml:"build_parallel" help:"builds of a user at a time"`
 	BuildQueued   int    `toml:"build_queued" help:"builds of a user that are not over"`
 	BuildAttempts int    `toml:"build_attempts" help:"how many workers a build may lose before it is given up"`
+	BuildSignKey  string `toml:"build_sign_key" help:"file of the private key by which the service signs what was built, PEM or OpenPGP without a passphrase; by default nothing is signed"`
+	BuildSecrets  string `toml:"build_secrets_key" help:"file of 32 bytes that stored passwords of registries are sealed by; by default one is made in the data directory, and several servers need the same"`
 	BuildLease    string `toml:"build_lease" help:"after how long without a sign of life a worker is taken for lost"`
 	BuildKeep     string `toml:"build_keep" help:"how long an image that was built for a file of the client is kept"`
 	BuildHistory  string `toml:"build_history" help:"how long builds that are over are kept, with their logs"`

@@ -111,7 +111,7 @@ func (s *Server) services(ctx context.Context) ([]Service, error) {
 		return nil, err
 	}
 	after := &jobs{s: s, started: time.Now().UTC()}
-	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, s.watch, changes, after, found{s.discovery()})
+	pages := web.New(s.auth, s.config.URL, s.auth, s.lib, s.keys, s.watch, changes, s.builds, after, found{s.discovery()})
 	return []Service{s.auth, s.lib, s.oci, changes, s.keys, s.builds, s.watch, after, pages}, nil
 }
 

@@ -128,13 +128,51 @@ type dsse struct {
 func (s *dsse) Unlock() error { return nil }
 
 func (s *dsse) Sign(statement []byte) ([]byte, sif.Signature, error) {
-	sig, err := signMessage(s.key, s.public, preAuth(payloadType, statement))
-	if err != nil {
-		return nil, sif.Signature{}, err
-	}
-	data, err := json.Marshal(envelope{payloadType, base64.StdEncoding.EncodeToString(statement),
-		[]envelopeSignature{{s.public.ID, base64.StdEncoding.EncodeToString(sig)}}})
+	data, err := s.seal(payloadType, statement)
 	return data, sif.Signature{Hash: sif.HashSHA256}, err
+}
+
+func (s *dsse) seal(kind string, payload []byte) ([]byte, error) {
+	sig, err := signMessage(s.key, s.public, preAuth(kind, payload))
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(envelope{kind, base64.StdEncoding.EncodeToString(payload), []envelopeSignature{{s.public.ID, base64.StdEncoding.EncodeToString(sig)}}})
+}
+
+// Attest returns an envelope of a payload that is no statement of this package,
+// such as one of provenance, signed with key.
+func Attest(key crypto.Signer, kind string, payload []byte) ([]byte, error) {
+	public, err := NewPublicKey(key.Public(), "")
+	if err != nil {
+		return nil, err
+	}
+	return (&dsse{key, public}).seal(kind, payload)
+}
+
+// Attestation is an envelope that holds a payload of a kind.
+type Attestation struct {
+	Payload []byte
+	KeyIDs  []string   // what the envelope says of its signers, checked by nobody
+	By      *PublicKey // whose signature is good; nil for none of the keys
+}
+
+// OpenAttestation opens an envelope of a payload of a kind, and tells which of the
+// keys signed it, if any did.
+func OpenAttestation(data []byte, kind string, keys []*PublicKey) (*Attestation, error) {
+	e, err := decodeEnvelope(data, kind)
+	if err != nil {
+		return nil, err
+	}
+	a := &Attestation{}
+	for _, s := range e.Signatures {
+		a.KeyIDs = append(a.KeyIDs, s.KeyID)
+	}
+	a.Payload, a.By, err = e.open(keys)
+	if errors.Is(err, errDSSE) {
+		err = nil
+	}
+	return a, err
 }
 
 // signMessage signs text with key, whose public part is public.
@@ -177,10 +215,19 @@ var errDSSE = errors.New("no signature of the given keys")
 // differently from one program to the next, so they are refused; the key id is
 // a hint, and no more.
 func openEnvelope(data []byte, keys []*PublicKey) ([]byte, *PublicKey, error) {
-	e, err := decodeEnvelope(data)
+	e, err := decodeEnvelope(data, payloadType)
 	if err != nil {
 		return nil, nil, err
 	}
+	payload, by, err := e.open(keys)
+	if err != nil {
+		payload = nil // nobody vouches for it
+	}
+	return payload, by, err
+}
+
+// open returns the payload, and the key that signed it or errDSSE.
+func (e *envelope) open(keys []*PublicKey) ([]byte, *PublicKey, error) {
 	payload, err := decodeBase64(e.Payload)
 	if err != nil {
 		return nil, nil, fmt.Errorf("envelope not valid: payload: %w", err)
@@ -197,10 +244,10 @@ func openEnvelope(data []byte, keys []*PublicKey) ([]byte, *PublicKey, error) {
 			}
 		}
 	}
-	return nil, nil, errDSSE
+	return payload, nil, errDSSE
 }
 
-func decodeEnvelope(data []byte) (*envelope, error) {
+func decodeEnvelope(data []byte, kind string) (*envelope, error) {
 	var e envelope
 	d := decoder{json.NewDecoder(bytes.NewReader(data))}
 	err := d.object(map[string]func() error{
@@ -226,7 +273,7 @@ func decodeEnvelope(data []byte) (*envelope, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("envelope not valid: %w", err)
-	case e.PayloadType != payloadType:
+	case e.PayloadType != kind:
 		return nil, fmt.Errorf("envelope holds %q, not a statement about an image", e.PayloadType)
 	case len(e.Signatures) == 0:
 		return nil, errors.New("envelope not valid: it has no signatures")

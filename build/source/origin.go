@@ -11,6 +11,7 @@ import (
 
 	"singularity/build/deffile"
 	"singularity/image"
+	"singularity/provenance"
 	"singularity/sif"
 )
 
@@ -56,7 +57,7 @@ func baseProvenance(path string) json.RawMessage {
 	if im.SIF == nil {
 		return nil
 	}
-	o, ok := im.SIF.Named(sif.DataJSON, "provenance.json")
+	o, ok := im.SIF.Named(sif.DataJSON, provenance.Object)
 	if !ok || o.Size > maxProvenance {
 		return nil
 	}

@@ -20,8 +20,9 @@
 //
 //   - job.go: the record and its changes; submit.go: taking one
 //   - context.go: archives of files; convert.go: definitions in parts
-//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends
-//   - target.go: what is asked of the library; admin.go: for administrators
+//   - watch.go: logs; dispatch.go: calls of workers; finish.go: ends; seal.go: signing;
+//     secret.go: passwords of registries
+//   - target.go: what is asked of the library; admin.go, usage.go: for administrators
 package builder
 
 import (
@@ -52,6 +53,8 @@ type Options struct {
 	Keep       time.Duration // of images without a place of their own
 	History    time.Duration // of jobs that are over, with their logs
 	MaxContext int64         // bytes of an archive of files
+	SecretKey  []byte        // 32 bytes that passwords of registries are sealed by; nil for none
+	Seal       *Seal         // the key by which results are signed; nil for none
 	Log        *slog.Logger
 }
 
@@ -69,9 +72,12 @@ type Service struct {
 	contexts *store.Collection[buildContext]
 	workers  *store.Collection[worker]
 	settings *store.Collection[settings]
+	usage    *store.Collection[usage]
+	secrets  *store.Collection[registrySecret]
 
 	host     string
 	claiming sync.Mutex
+	sealing  sync.Mutex
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -106,6 +112,12 @@ func (s *Service) openRecords(ctx context.Context, r store.Records) (err error) 
 	if s.workers, err = store.Open(ctx, r, "build_workers", store.Options[worker]{Expires: func(w *worker) time.Time { return w.Forget }}); err != nil {
 		return err
 	}
+	if s.usage, err = store.Open(ctx, r, "build_usage", store.Options[usage]{Expires: func(u *usage) time.Time { return u.Forget }}); err != nil {
+		return err
+	}
+	if s.secrets, err = store.Open(ctx, r, "build_secrets", store.Options[registrySecret]{Indexes: secretIndexes}); err != nil {
+		return err
+	}
 	s.settings, err = store.Open(ctx, r, "build_settings", store.Options[settings]{})
 	return err
 }
@@ -125,7 +137,12 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "PUT /v1/build/{id}/_cancel", Handler: f(s.cancel)},
 		{Pattern: "POST /v1/convert-def-file", Handler: f(s.convert)},
 		{Pattern: "GET /v1/builds", Handler: f(s.list)},
+		{Pattern: "GET /v1/build-options", Handler: f(s.options)},
+		{Pattern: "GET /v1/build-secrets", Handler: f(s.listSecrets)},
+		{Pattern: "PUT /v1/build-secrets", Handler: f(s.setSecret), Class: route.Push, Body: 16 << 10},
+		{Pattern: "DELETE /v1/build-secrets/{registry}", Handler: f(s.deleteSecret)},
 		{Pattern: "GET /v1/admin/builds", Handler: f(s.state)},
+		{Pattern: "GET /v1/admin/builds/usage", Handler: f(s.used), Class: route.Search},
 		{Pattern: "PATCH /v1/admin/builds", Handler: f(s.change)},
 		{Pattern: "PATCH /v1/admin/builds/{id}", Handler: f(s.prioritize)},
 	}

@@ -177,7 +177,7 @@ func (s *Service) lost(ctx context.Context, j *job, l *queue.Lease) (bool, error
 	s.log.Warn("a worker of a build is lost", "build", j.ID, "worker", j.Worker, "attempt", j.Attempts)
 	if got, ok, err := s.arrived(ctx, j); err != nil || ok {
 		if err == nil {
-			err = s.end(ctx, j.ID, j.Fence, Succeeded, "", func(j *job) { j.ImageSize = got })
+			err = s.succeed(ctx, j, got)
 		}
 		return true, ignoreLost(err)
 	}
@@ -214,6 +214,10 @@ func (s *Service) task(ctx context.Context, before, j *job) (*api.BuildTask, err
 		if _, err := s.alter(ctx, j.ID, j.Fence, func(j *job) error { j.ReadToken = id; return nil }); err != nil {
 			return nil, err
 		}
+	}
+	var err error
+	if t.Registries, err = s.registries(ctx, j.User); err != nil {
+		return nil, err
 	}
 	line := "Started\n"
 	if before.State != Queued || j.Attempts > 1 {
@@ -301,17 +305,23 @@ func (s *Service) upload(w http.ResponseWriter, r *http.Request) error {
 	if c.Invalid {
 		return route.Errorf(http.StatusForbidden, "the account is closed")
 	}
-	k, err := s.container(ctx, c, j)
+	staged := *j
+	staged.Path, staged.Tag = s.stage(j)
+	staged.Temporary = j.Temporary || staged.Path != j.Path
+	k, err := s.container(ctx, c, &staged)
 	if err != nil {
 		return err
 	}
-	text, id, err := s.auth.Delegate(ctx, j.User, j.Origin, auth.Only{Build: j.ID, Container: k.ID, Tag: j.Tag}, []auth.Scope{auth.LibraryRead, auth.LibraryWrite}, s.tokenLife())
+	text, id, err := s.auth.Delegate(ctx, j.User, j.Origin, auth.Only{Build: j.ID, Container: k.ID, Tag: staged.Tag}, []auth.Scope{auth.LibraryRead, auth.LibraryWrite}, s.tokenLife())
 	if err != nil {
 		return err
 	}
 	old := j.WriteToken
 	_, err = s.alter(ctx, j.ID, in.Fence, func(j *job) error {
 		j.State, j.ImageHash, j.WriteToken = Uploading, in.SHA256, id
+		if j.Built, j.Stage = s.now().UTC().Truncate(time.Second), ""; s.o.Seal != nil {
+			j.Stage = staged.Path + ":" + staged.Tag
+		}
 		return nil
 	})
 	if err != nil {
@@ -320,7 +330,7 @@ func (s *Service) upload(w http.ResponseWriter, r *http.Request) error {
 	if err := s.auth.EndDelegation(ctx, j.User, old); err != nil {
 		return err
 	}
-	route.Data(w, api.WorkerTarget{Ref: j.ref(), Token: text})
+	route.Data(w, api.WorkerTarget{Ref: staged.ref(), Token: text})
 	return nil
 }
 
@@ -347,7 +357,7 @@ func (s *Service) done(w http.ResponseWriter, r *http.Request) error {
 		case e != nil:
 			err = e
 		case ok:
-			err = s.end(ctx, j.ID, j.Fence, Succeeded, "", func(j *job) { j.ImageSize = got })
+			err = s.succeed(ctx, j, got)
 		default:
 			err = s.end(ctx, j.ID, j.Fence, Failed, "the image is not in the library", nil)
 		}
@@ -367,7 +377,7 @@ func (s *Service) done(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) giveBack(ctx context.Context, j *job, reason string) error {
 	if got, ok, err := s.arrived(ctx, j); err != nil || ok {
 		if err == nil { // all but the word of it was done
-			err = s.end(ctx, j.ID, j.Fence, Succeeded, "", func(j *job) { j.ImageSize = got })
+			err = s.succeed(ctx, j, got)
 		}
 		return err
 	}

@@ -27,6 +27,7 @@ func (s *Service) end(ctx context.Context, id string, fence int64, state State, 
 		return err
 	}
 	s.audit(ctx, &i.Value)
+	s.note(context.WithoutCancel(ctx), &i.Value)
 	// It is over now, whatever happens to the rest: settle does that again.
 	if err := s.tidy(context.WithoutCancel(ctx), &i.Value); err != nil {
 		s.log.Warn("a build that is over is not settled yet", "build", id, "error", err.Error())
@@ -62,6 +63,9 @@ func (s *Service) tidy(ctx context.Context, j *job) error {
 		if err := s.auth.EndDelegation(ctx, j.User, id); err != nil {
 			return err
 		}
+	}
+	if err := s.unstage(ctx, j); err != nil {
+		s.log.Warn("cannot tidy after a build", "build", j.ID, "error", err.Error())
 	}
 	if err := s.keepLog(ctx, j); err != nil {
 		return err

@@ -65,11 +65,13 @@ type job struct {
 	Ticket   uint64 `json:"ticket,omitempty"` // in the queue
 	Hold     string `json:"hold,omitempty"`   // of the ticket
 
-	ReadToken  string `json:"readToken,omitempty"` // their ids
-	WriteToken string `json:"writeToken,omitempty"`
-	ImageHash  string `json:"imageHash,omitempty"`
-	ImageSize  int64  `json:"imageSize,omitempty"` // of the library; more than 0 if it succeeded
-	Settled    bool   `json:"settled,omitempty"`   // after the end: the log is a blob, and nothing is left
+	ReadToken  string    `json:"readToken,omitempty"` // their ids
+	WriteToken string    `json:"writeToken,omitempty"`
+	ImageHash  string    `json:"imageHash,omitempty"`
+	ImageSize  int64     `json:"imageSize,omitempty"` // of the library; more than 0 if it succeeded
+	Stage      string    `json:"stage,omitempty"`     // where the image is until it is signed
+	Built      time.Time `json:"built,omitzero"`      // when the worker had it
+	Settled    bool      `json:"settled,omitempty"`   // after the end: the log is a blob, and nothing is left
 }
 
 var jobIndexes = []store.Index[job]{

@@ -83,6 +83,9 @@ func (s *Service) newJob(ctx context.Context, c auth.Caller, in *api.BuildReques
 	} else if err := s.mayWrite(ctx, c, j.Path); err != nil {
 		return nil, err
 	}
+	if err := s.hasRoom(ctx, c, j.Path); err != nil {
+		return nil, err
+	}
 	if in.WorkingDir != "" && (!path.IsAbs(in.WorkingDir) || len(in.WorkingDir) > 4096 || strings.ContainsRune(in.WorkingDir, 0) || !utf8.ValidString(in.WorkingDir)) {
 		return nil, route.Errorf(http.StatusBadRequest, "workingDir is no absolute path")
 	}
@@ -135,17 +138,25 @@ func checkDefinition(text []byte) error {
 	return nil
 }
 
-// checkArch says which architectures there are workers for.
-func (s *Service) checkArch(ctx context.Context, arch string) error {
-	var archs []string
+// archs are the architectures that there are workers for.
+func (s *Service) archs(ctx context.Context) ([]string, error) {
+	archs := []string{}
 	for w, err := range s.workers.All(ctx, store.Query{}) {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		archs = append(archs, w.Value.Archs...)
 	}
 	slices.Sort(archs)
-	archs = slices.Compact(archs)
+	return slices.Compact(archs), nil
+}
+
+// checkArch says which architectures there are workers for.
+func (s *Service) checkArch(ctx context.Context, arch string) error {
+	archs, err := s.archs(ctx)
+	if err != nil {
+		return err
+	}
 	if len(archs) == 0 {
 		return route.Errorf(http.StatusServiceUnavailable, "no worker builds images here")
 	}
@@ -217,6 +228,23 @@ func (s *Service) mayWrite(ctx context.Context, c auth.Caller, name string) erro
 		err = route.Errorf(http.StatusForbidden, "not allowed")
 	}
 	return err
+}
+
+// hasRoom refuses a build whose image cannot be stored: who is to store it has
+// used up the quota already.
+func (s *Service) hasRoom(ctx context.Context, c auth.Caller, name string) error {
+	entity, _, _ := strings.Cut(name, "/")
+	var e api.Entity
+	err := s.ask(ctx, c, http.MethodGet, "/v1/entities/"+entity, nil, &e)
+	switch {
+	case isMissing(err):
+		return nil
+	case err != nil:
+		return err
+	case e.Quota > 0 && e.Size >= e.Quota:
+		return route.Errorf(http.StatusInsufficientStorage, "the image of this build could not be stored: %d of %d bytes of the quota of %s are in use", e.Size, e.Quota, entity)
+	}
+	return nil
 }
 
 // enqueue writes the record, which is the promise that it will be built, and

@@ -13,26 +13,6 @@ import (
 	"singularity/server/route"
 )
 
-// answer takes what the library writes.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header { return a.header }
-
-func (a *answer) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-	}
-}
-
-func (a *answer) Write(p []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	return a.body.Write(p)
-}
-
 // ask makes a call of the library in somebody's name: what a build may do is
 // what that person may do.
 func (s *Service) ask(ctx context.Context, c auth.Caller, method, target string, in, out any) error {
@@ -42,21 +22,13 @@ func (s *Service) ask(ctx context.Context, c auth.Caller, method, target string,
 			return err
 		}
 	}
-	r, err := http.NewRequestWithContext(auth.With(ctx, c), method, target, &body)
-	if err != nil {
+	a, err := route.Ask(auth.With(ctx, c), s.api, method, target, "", &body)
+	if err != nil || out == nil {
 		return err
 	}
-	a := &answer{header: http.Header{}}
-	s.api.ServeHTTP(a, r)
-	e := api.Envelope[json.RawMessage]{}
-	if err := json.Unmarshal(a.body.Bytes(), &e); err != nil && a.status != http.StatusNoContent {
-		return route.Errorf(http.StatusNotFound, "not found")
-	}
-	if e.Error != nil {
-		return route.Errorf(a.status, "%s", e.Error.Message)
-	}
-	if out == nil {
-		return nil
+	var e api.Envelope[json.RawMessage]
+	if err := json.Unmarshal(a.Body.Bytes(), &e); err != nil {
+		return err
 	}
 	return json.Unmarshal(e.Data, out)
 }
@@ -104,8 +76,12 @@ func (s *Service) arrived(ctx context.Context, j *job) (int64, bool, error) {
 	if err != nil || c.Invalid {
 		return 0, false, err
 	}
+	ref := j.Path + ":" + j.Tag
+	if j.Stage != "" {
+		ref = j.Stage
+	}
 	var i api.Image
-	err = s.ask(ctx, c, http.MethodGet, "/v1/images/"+escape(j.Path+":"+j.Tag)+"?arch="+j.Arch, nil, &i)
+	err = s.ask(ctx, c, http.MethodGet, "/v1/images/"+escape(ref)+"?arch="+j.Arch, nil, &i)
 	if isMissing(err) {
 		return 0, false, nil
 	}

@@ -1,10 +1,12 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -169,18 +171,31 @@ func (s *Service) ping(ctx context.Context, cancel func(), c *websocket.Conn) {
 	}
 }
 
-// readLog answers with the log as it is now.
+// readLog answers with the log as it is now, or as it is written until the build
+// is over.
 func (s *Service) readLog(w http.ResponseWriter, r *http.Request) error {
 	j, err := s.find(r)
 	if err != nil {
 		return err
 	}
+	form := r.URL.Query()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	ctx, id := r.Context(), j.ID
+	if form.Get("follow") == "true" {
+		out := http.NewResponseController(w)
+		s.follow(ctx, id, func(text []byte) error {
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
+			return out.Flush()
+		})
+		return nil // what was sent cannot be taken back
+	}
 	write := func(text []byte) error {
 		_, err := w.Write(text)
 		return err
 	}
-	ctx, id := r.Context(), j.ID
 	var seq uint64
 	var done int64
 	for {
@@ -197,7 +212,29 @@ func (s *Service) readLog(w http.ResponseWriter, r *http.Request) error {
 		seq, done = c.Seq, c.Offset+int64(len(c.Text))
 	}
 	if j.Settled || j.State.over() {
+		if tail, err := strconv.ParseInt(form.Get("tail"), 10, 64); err == nil && tail > 0 && done == 0 {
+			done = s.tail(ctx, id, tail)
+		}
 		s.rest(ctx, id, done, write)
 	}
 	return nil
+}
+
+// tail is where the last so many bytes of a whole log begin: after a line's end.
+func (s *Service) tail(ctx context.Context, id string, size int64) int64 {
+	b, err := s.blobs.Open(ctx, logBlob(id))
+	if err != nil {
+		return 0
+	}
+	defer b.Close()
+	at := b.Info().Size - size
+	if at <= 0 {
+		return 0
+	}
+	buf := make([]byte, min(size, 64<<10))
+	n, _ := b.ReadAt(buf, at-1)
+	if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
+		return at + int64(i)
+	}
+	return at
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +43,53 @@ func (s *Service) inspectImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	out.Image = s.shown(&i.Value, s.withDownloads(&k.Value))
 	route.Data(w, out)
+	return nil
+}
+
+// maxObject bounds what is read of one object. A list of packages is smaller.
+const maxObject = 64 << 20
+
+// readObject answers with a data object of an image, as it is: a list of its
+// packages, or the record of how it was built. File systems come with the image.
+func (s *Service) readObject(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	ref, err := parseReference(r)
+	if err != nil {
+		return err
+	}
+	i, _, err := s.imageFor(ctx, auth.Read, ref)
+	if err != nil {
+		return err
+	}
+	id, err := strconv.ParseUint(r.URL.Query().Get("id"), 10, 32)
+	if err != nil || !i.Value.there() {
+		return auth.From(ctx).NotFound()
+	}
+	b, err := s.blobs.Open(ctx, BlobName(i.Value.Hash))
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	f, err := sif.Open(b, i.Value.Content.Size)
+	if err != nil {
+		return err
+	}
+	n := slices.IndexFunc(f.Objects(), func(o sif.Object) bool { return uint64(o.ID) == id })
+	if n < 0 || f.Objects()[n].Type == sif.DataPartition {
+		return auth.From(ctx).NotFound()
+	}
+	o := f.Objects()[n]
+	if o.Size > maxObject {
+		return route.Errorf(http.StatusRequestEntityTooLarge, "the object has more than %d bytes: pull the image", maxObject)
+	}
+	// Security: no browser takes what strangers wrote for a page of this site.
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", "attachment")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
+	io.Copy(w, f.Reader(o)) // whoever went away does not need it
 	return nil
 }
 

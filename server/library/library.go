@@ -192,6 +192,7 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /v1/containers", Handler: f(s.createContainer), Class: route.Push},
 		{Pattern: "GET /v1/images/{ref...}", Handler: f(s.getImage)},
 		{Pattern: "GET /v1/inspect/{ref...}", Handler: f(s.inspectImage)},
+		{Pattern: "GET /v1/objects/{ref...}", Handler: f(s.readObject)},
 		{Pattern: "GET /v1/signers/{fingerprint}/images", Handler: f(s.signedBy), Class: route.Search},
 		{Pattern: "GET /v1/grants/{path...}", Handler: f(s.listGrants)},
 		{Pattern: "PUT /v1/grants/{path...}", Handler: f(s.setGrant)},

@@ -82,6 +82,7 @@ var library = []Operation{
 	{Pattern: "POST /v1/containers/{entity}/{collection}/{container}/retention", Tag: "library", Summary: "Delete what outlived a rule, or with dryRun list it", Scope: "library:delete", In: retain{}, Data: []api.Image{}, Refuse: []int{405}},
 	{Pattern: "POST /v1/containers", Tag: "library", Summary: "Make a container", Scope: "library:create", In: newContainer{}, Data: api.Container{}, Refuse: []int{404, 409}},
 	{Pattern: "GET /v1/images/{ref...}", Tag: "library", Summary: "An image", Query: arch, Data: api.Image{}},
+	{Pattern: "GET /v1/objects/{ref...}", Tag: "library", Summary: "A data object of an image, as it is", Query: append([]Param{{Name: "id", Text: "its number in the image", Required: true}}, arch...), Type: "application/octet-stream", Refuse: []int{413}},
 	{Pattern: "GET /v1/inspect/{ref...}", Tag: "library", Summary: "What an image says of itself", Query: arch, Data: api.Inspection{}},
 	{Pattern: "GET /v1/signers/{fingerprint}/images", Tag: "library", Summary: "Images with a good signature of a key", Query: paging, Data: []api.Image{}, Paged: true},
 	{Pattern: "GET /v1/grants/{path...}", Tag: "library", Summary: "Who has a role at an owner, a collection or a container, for its owners", Scope: "library:manage", Data: []api.Grant{}},

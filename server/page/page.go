@@ -46,6 +46,7 @@ type Entry struct {
 var navigation = []Entry{
 	{Path: "/library", Text: "Library", Section: "library"},
 	{Path: "/keystore", Text: "Keys", Section: "keys"},
+	{Path: "/builder", Text: "Builder", Section: "builder"},
 	{Path: "/security", Text: "Security", Section: "security"},
 	{Path: "/docs", Text: "Docs", Section: "docs"},
 	{Path: "/admin", Text: "Admin", Section: "admin", Admin: true},
@@ -107,7 +108,7 @@ func static(name string) (string, error) {
 	return "/static/" + name + "?v=" + hex.EncodeToString(sum[:6]), nil
 }
 
-const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // Write sends a page.
 func Write(w http.ResponseWriter, t *template.Template, status int, name string, data any) error {

@@ -15,26 +15,6 @@ import (
 	"singularity/server/route"
 )
 
-// answer takes what a service writes.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header { return a.header }
-
-func (a *answer) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-	}
-}
-
-func (a *answer) Write(p []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	return a.body.Write(p)
-}
-
 // call asks a service, as the caller of ctx. The path is made by path, or holds
 // nothing from outside. What the service refuses is a *route.Error.
 func (s *Service) call(ctx context.Context, method, target string, in, out any) error {
@@ -42,10 +22,10 @@ func (s *Service) call(ctx context.Context, method, target string, in, out any) 
 	if err != nil || out == nil {
 		return err
 	}
-	return json.Unmarshal(a.body.Bytes(), out)
+	return json.Unmarshal(a.Body.Bytes(), out)
 }
 
-func (s *Service) send(ctx context.Context, method, target string, in any) (*answer, error) {
+func (s *Service) send(ctx context.Context, method, target string, in any) (*route.Answer, error) {
 	var body bytes.Buffer
 	if in != nil {
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
@@ -55,33 +35,26 @@ func (s *Service) send(ctx context.Context, method, target string, in any) (*ans
 	return s.sendBody(ctx, method, target, "", &body)
 }
 
-func (s *Service) sendBody(ctx context.Context, method, target, kind string, body io.Reader) (*answer, error) {
-	r, err := http.NewRequestWithContext(ctx, method, target, body)
-	if err != nil {
-		return nil, route.Errorf(http.StatusNotFound, "not found")
-	}
-	if kind != "" {
-		r.Header.Set("Content-Type", kind)
-	}
-	a := &answer{header: http.Header{}}
-	s.api.ServeHTTP(a, r)
-	if a.status < 300 {
-		return a, nil
-	}
-	var e api.Envelope[json.RawMessage]
-	if json.Unmarshal(a.body.Bytes(), &e) != nil || e.Error == nil {
-		return nil, route.Errorf(http.StatusNotFound, "not found") // no such service, or a path that leads elsewhere
-	}
-	if a.status == http.StatusUnauthorized && !auth.From(ctx).Known() {
+func (s *Service) sendBody(ctx context.Context, method, target, kind string, body io.Reader) (*route.Answer, error) {
+	a, err := route.Ask(ctx, s.api, method, target, kind, body)
+	var e *route.Error
+	if errors.As(err, &e) && e.Status == http.StatusUnauthorized && !auth.From(ctx).Known() {
 		return nil, errLogIn
 	}
-	return nil, route.Errorf(a.status, "%s", e.Error.Message)
+	return a, err
 }
 
 // get reads the data of an answer.
 func get[T any](s *Service, ctx context.Context, target string) (T, error) {
 	var e api.Envelope[T]
 	err := s.call(ctx, http.MethodGet, target, nil, &e)
+	return e.Data, err
+}
+
+// decode reads the data of an answer that was sent for.
+func decode[T any](a *route.Answer) (T, error) {
+	var e api.Envelope[T]
+	err := json.Unmarshal(a.Body.Bytes(), &e)
 	return e.Data, err
 }
 

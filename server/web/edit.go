@@ -288,11 +288,11 @@ func (s *Service) deletePage(w http.ResponseWriter, r *http.Request) error {
 }
 
 // gone counts what goes with a thing that is to be deleted.
-func (s *Service) gone(ctx context.Context, v formView, address string, a *answer) (gone, error) {
+func (s *Service) gone(ctx context.Context, v formView, address string, a *route.Answer) (gone, error) {
 	switch v.Kind {
 	case "image":
 		var i api.Envelope[api.Image]
-		err := json.Unmarshal(a.body.Bytes(), &i)
+		err := json.Unmarshal(a.Body.Bytes(), &i)
 		return gone{1, i.Data.Size, i.Data.Tags}, err
 	case "container":
 		l, err := list[api.Image](s, ctx, address+"/images?limit=1000")

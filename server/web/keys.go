@@ -38,7 +38,7 @@ func (s *Service) keys(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return err
 	default:
-		v.Found = parseIndex(a.body.String())
+		v.Found = parseIndex(a.Body.String())
 	}
 	return show(w, "keys.html", v)
 }

@@ -156,7 +156,7 @@ func (s *Service) packages(ctx context.Context, v securityView) ([]sbom.Package,
 	if err != nil {
 		return nil, err
 	}
-	inv, err := sbom.Decode(&a.body)
+	inv, err := sbom.Decode(&a.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type state struct {
 var parts = []struct{ name, call, version, text string }{
 	{"Library", "/v1/entities?limit=1", "/version", "images: push, pull, search"},
 	{"Keys", "/v1/log/checkpoint", "/version", "keys, and the log of their changes"},
+	{"Builder", "/v1/build-options", "/version", "images made here from definitions"},
 	{"Accounts", "/token/version", "/token/version", "log-in and tokens"},
 	{"Discovery", "/assets/config/config.prod.json", "/version", "how clients find the rest"},
 }
@@ -38,13 +40,13 @@ func (s *Service) status(w http.ResponseWriter, r *http.Request) error {
 	for _, p := range parts {
 		begun := time.Now()
 		a, err := s.send(ctx, http.MethodGet, p.call, nil)
-		one := state{Name: p.name, Text: p.text, Answers: err == nil, Took: time.Since(begun).Round(10 * time.Microsecond)}
+		one := state{Name: p.name, Text: p.text, Answers: err == nil || errors.Is(err, errLogIn), Took: time.Since(begun).Round(10 * time.Microsecond)}
 		if version, err := get[api.Version](s, ctx, p.version); err == nil {
 			one.Version = version.Version
 		}
 		v.All = v.All && one.Answers
 		if p.call == "/v1/log/checkpoint" && err == nil {
-			if lines := strings.Split(a.body.String(), "\n"); len(lines) > 1 {
+			if lines := strings.Split(a.Body.String(), "\n"); len(lines) > 1 {
 				v.Lines = lines[1]
 			}
 		}

@@ -17,8 +17,9 @@
 //     who made an image, in a sentence
 //   - security.go: what is wrong with images, and what runs
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
+//   - build.go, buildpage.go: building, and one build; ansi.go: its log
 //   - account.go, groups.go, robots.go: what is somebody's
-//   - admin.go, users.go, storage.go, audit.go: for administrators
+//   - admin.go, users.go, storage.go, audit.go, buildadmin.go: for administrators
 //   - docs.go, status.go: set-up, API, whether all works
 //
 // A new page is a file here with its handler, a template in pages, a line in
@@ -43,7 +44,7 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "counts": counts, "badge": badge})
+var templates = page.Parse(pageFiles, "pages/*.html", template.FuncMap{"is": func(b *bool) bool { return b != nil && *b }, "groups": groups, "clock": clock, "counts": counts, "badge": badge})
 
 // Service is the pages.
 type Service struct {
@@ -100,6 +101,14 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "POST /keystore/mine", Handler: f(s.myKeysForm), Class: route.KeyAdd, Body: 2 << 20},
 		{Pattern: "GET /keystore/{fingerprint}", Handler: f(s.key)},
 
+		{Pattern: "GET /builder", Handler: f(s.editor)},
+		{Pattern: "POST /builder", Handler: f(s.editorForm), Class: route.Push, Body: maxDefinitionForm},
+		{Pattern: "POST /builder/check", Handler: f(s.checkForm), Body: maxDefinitionForm},
+		{Pattern: "GET /builder/builds", Handler: f(s.buildList)},
+		{Pattern: "GET /builder/builds/{id}", Handler: f(s.build)},
+		{Pattern: "POST /builder/builds/{id}", Handler: f(s.buildForm), Body: maxForm},
+		{Pattern: "GET /builder/builds/{id}/live", Handler: f(s.live), Class: route.Transfer},
+
 		{Pattern: "GET /security", Handler: f(s.security), Class: route.Search},
 		{Pattern: "GET /security/fault", Handler: f(s.fault), Class: route.Search},
 		{Pattern: "GET /security/running", Handler: f(s.running), Class: route.Search},
@@ -113,6 +122,8 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /admin", Handler: f(s.admin)},
 		{Pattern: "GET /admin/users", Handler: f(s.users)},
 		{Pattern: "POST /admin/users", Handler: f(s.usersForm), Body: maxForm},
+		{Pattern: "GET /admin/builds", Handler: f(s.adminBuilds)},
+		{Pattern: "POST /admin/builds", Handler: f(s.adminBuildsForm), Body: maxForm},
 		{Pattern: "GET /admin/storage", Handler: f(s.storage)},
 		{Pattern: "POST /admin/storage", Handler: f(s.storageForm), Body: maxForm},
 		{Pattern: "GET /admin/audit", Handler: f(s.audit), Class: route.Search},

@@ -345,6 +345,14 @@ func (in *inside) files() error {
 			return fmt.Errorf("cannot write %q: %w", name, err)
 		}
 	}
+	if len(in.spec.Registries) > 0 {
+		if err := writeInside(registriesFile, string(in.spec.Registries)); err != nil {
+			return err
+		}
+		if err := os.Chmod(registriesFile, 0o600); err != nil {
+			return err
+		}
+	}
 	if err := os.Chmod(insideHome+"/.singularity/remote.yaml", 0o600); err != nil {
 		return err
 	}

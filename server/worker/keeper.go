@@ -35,8 +35,9 @@ const (
 type spec struct {
 	Dir         string          `json:"dir"` // of the build on this host
 	IDs         idRange         `json:"ids"`
-	Library     string          `json:"library"` // its address
-	Login       []byte          `json:"login"`   // remote.yaml
+	Library     string          `json:"library"`    // its address
+	Login       []byte          `json:"login"`      // remote.yaml
+	Registries  []byte          `json:"registries"` // docker-config.json
 	CA          []byte          `json:"ca"`
 	Definition  []byte          `json:"definition"`
 	Limits      api.BuildLimits `json:"limits"`

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ const (
 	insideDir  = "/build"
 	insideHome = insideDir + "/home"
 	imageName  = "image.sif"
+
+	registriesFile = insideHome + "/.singularity/docker-config.json"
 )
 
 // do builds one task and tells the server what came of it.
@@ -149,7 +152,7 @@ func (w *Worker) push(ctx context.Context, t *api.BuildTask, s *spec, target api
 	if err := w.login(s, t.LibraryURL, target.Token); err != nil {
 		return failed("the worker cannot push it")
 	}
-	s.Unpack, s.Emulate = false, false
+	s.Unpack, s.Emulate, s.Registries = false, false, nil
 	s.Args = []string{w.o.Program, "--quiet", "push", "--allow-unsigned", insideDir + "/" + imageName, target.Ref}
 	s.Time = 30 * time.Minute
 	r, err := w.keep(ctx, s, out)
@@ -196,7 +199,31 @@ func (w *Worker) prepare(ctx context.Context, t *api.BuildTask, slot int, dir st
 	if err := give(dir, s.IDs); err != nil {
 		return nil, err
 	}
+	if s.Registries, err = registries(t); err != nil {
+		return nil, err
+	}
 	return s, w.login(s, t.LibraryURL, t.Token)
+}
+
+// registries is the file of credentials that singularity reads in the sandbox.
+func registries(t *api.BuildTask) ([]byte, error) {
+	if len(t.Registries) == 0 {
+		return nil, nil
+	}
+	auths := map[string]map[string]string{}
+	for _, r := range t.Registries {
+		host := r.Registry
+		if host == "docker.io" {
+			host = "https://index.docker.io/v1/" // as the file calls Docker Hub
+		}
+		auths[host] = map[string]string{"auth": basic(r)}
+	}
+	return json.Marshal(map[string]any{"auths": auths})
+}
+
+// basic is a name with its password as HTTP has them.
+func basic(r api.RegistrySecret) string {
+	return base64.StdEncoding.EncodeToString([]byte(r.Username + ":" + r.Password))
 }
 
 // login lets singularity in the sandbox be who the token says. The file is written
@@ -261,6 +288,9 @@ var passwords = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:]*:([^\s/@]
 
 func secretsOf(t *api.BuildTask) []string {
 	list := []string{t.Token}
+	for _, r := range t.Registries {
+		list = append(list, basic(r), r.Password)
+	}
 	for _, m := range passwords.FindAllSubmatch(t.Definition, 100) {
 		list = append(list, string(m[1]))
 	}

@@ -6,11 +6,13 @@ import (
 	"compress/gzip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"singularity/api"
+	"singularity/oci/registry"
 )
 
 func archive(t testing.TB, headers ...tar.Header) []byte {
@@ -101,5 +103,29 @@ func TestSecretsOf(t *testing.T) {
 	list := secretsOf(&api.BuildTask{Token: "token", Definition: []byte("%post\n pip install -i https://me:hunter2@pypi.example.org/ x")})
 	if len(list) != 2 || list[1] != "hunter2" {
 		t.Errorf("got %q", list)
+	}
+}
+
+// TestRegistries: passwords of registries are in the form that singularity reads,
+// and are masked in the log in each form that they have there (SC-163).
+func TestRegistries(t *testing.T) {
+	task := &api.BuildTask{Registries: []api.RegistrySecret{{Registry: "r.example.org:5000", Username: "alice", Password: "hunter2-canary"}, {Registry: "docker.io", Username: "a", Password: "other-canary"}}}
+	text, err := registries(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "docker-config.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]string{"r.example.org:5000": "hunter2-canary", "docker.io": "other-canary", "example.org": ""} {
+		r := registry.Resolver{Own: path}
+		a, err := r.For(host+"/some/image", false)
+		if err != nil || a.Password != want {
+			t.Errorf("%s: %+v %v", host, a, err)
+		}
+	}
+	if got := secretsOf(task); !slices.Contains(got, "hunter2-canary") || !slices.Contains(got, basic(task.Registries[0])) {
+		t.Errorf("masked are %q", got)
 	}
 }

@@ -3,6 +3,7 @@
 //
 //	visit DIR setup LINK ADDRESS    choose a password, agree to a terminal's log-in
 //	visit DIR tour URL NAME PATH... look at pages, log in, and look at more
+//	visit DIR builder URL NAME      look at the builder and the newest build
 //
 // The password is in the variable PASSWORD, since other users see arguments.
 // The certificate of the server is checked by the authorities of SSL_CERT_FILE.
@@ -35,7 +36,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 4 {
-		return errors.New("usage: visit DIR setup LINK ADDRESS | visit DIR tour URL NAME PATH...")
+		return errors.New("usage: visit DIR setup LINK ADDRESS | visit DIR tour URL NAME PATH... | visit DIR builder URL NAME")
 	}
 	password := os.Getenv("PASSWORD")
 	v := visit{dir: args[0]}
@@ -44,8 +45,11 @@ func run(args []string) error {
 		return err
 	}
 	defer end()
-	if args[1] == "setup" {
+	switch args[1] {
+	case "setup":
 		return v.setup(args[2], password, args[3])
+	case "builder":
+		return v.builder(args[2], args[3], password)
 	}
 	return v.tour(args[2], args[3], password, args[4:])
 }
@@ -131,8 +135,7 @@ func (v *visit) tour(address, name, password string, paths []string) error {
 			return err
 		}
 	}
-	err := v.do(chromedp.Navigate(address+"/auth/login"), chromedp.SendKeys(chromedp.CSS("input[name=name]"), name), chromedp.SendKeys(chromedp.CSS("input[name=password]"), password))
-	if err = errors.Join(err, v.click("main button.main")); err != nil {
+	if err := v.logIn(address, name, password); err != nil {
 		return err
 	}
 	for _, p := range []string{"/auth/tokens", "/admin", "/admin/audit"} {
@@ -141,6 +144,42 @@ func (v *visit) tour(address, name, password string, paths []string) error {
 		}
 	}
 	return nil
+}
+
+func (v *visit) logIn(address, name, password string) error {
+	err := v.do(chromedp.Navigate(address+"/auth/login"), chromedp.SendKeys(chromedp.CSS("input[name=name]"), name), chromedp.SendKeys(chromedp.CSS("input[name=password]"), password))
+	return errors.Join(err, v.click("main button.main"))
+}
+
+// builder looks at the editor, at what is said about a faulty definition, at the
+// newest build, which must have gone well, and at who builds what.
+func (v *visit) builder(address, name, password string) error {
+	if err := v.logIn(address, name, password); err != nil {
+		return err
+	}
+	err := v.do(chromedp.Navigate(address+"/builder"), chromedp.SendKeys(chromedp.CSS("#definition"), "\n%pots\n"))
+	if err = errors.Join(err, v.click("button[value=check]"), v.keep("builder-check")); err != nil {
+		return err
+	}
+	for _, p := range []string{"/builder", "/builder/builds", "/admin/builds"} {
+		if err := v.look(address+p, p); err != nil {
+			return err
+		}
+	}
+	build, err := chromedp.Run(v.ctx, chromedp.Evaluate[string]("document.querySelector('a[href^=\"/builder/builds/\"]').pathname"))
+	if err != nil {
+		return err
+	}
+	if err := v.look(address+build, "build"); err != nil {
+		return err
+	}
+	text, err := chromedp.Run(v.ctx, chromedp.Evaluate[string]("document.querySelector('main').innerText"))
+	for _, want := range []string{"succeeded", "Build complete: library://", "From: admin/tools/demo", "Provenance", "singularity pull library://"} {
+		if err == nil && !strings.Contains(text, want) {
+			err = fmt.Errorf("the page %s does not say %q: %s", build, want, text)
+		}
+	}
+	return err
 }
 
 // look takes a picture of a page in light and dark.
