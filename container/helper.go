@@ -53,7 +53,7 @@ func CanHelp(p *plan.Plan) bool {
 
 // kernel tells whether the helper is asked for a kernel's mount of the root.
 func (b *builder) kernel() bool {
-	return b.helper && len(b.images) > 0 && b.images[0].Kernel && b.p.Root.Kind == plan.ServedRoot
+	return b.helper && len(b.images) > 0 && b.images[0].Kernel != 0 && b.p.Root.Kind == plan.ServedRoot
 }
 
 // kernelMount is the kernel's mount as the result of a step.
@@ -118,7 +118,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
 	}
 	if b.kernel() {
-		req.Kernel = &priv.Kernel{Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
+		req.Kernel = &priv.Kernel{FS: images[0].Kernel, Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
 	}
 	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
 }

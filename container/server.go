@@ -18,6 +18,7 @@ import (
 	"singularity/fusefs"
 	"singularity/linux/secret"
 	"singularity/plan"
+	"singularity/priv"
 	"singularity/squashfs"
 	"singularity/verity"
 )
@@ -58,9 +59,10 @@ type Served struct {
 	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
-	// Kernel lets the setuid helper have the kernel mount the image, which it may
-	// refuse. Policy is the format of the image's file, one of conf.Format...
-	Kernel bool
+	// Kernel, if not 0, lets the setuid helper have the kernel mount the image as
+	// that, which it may refuse. Policy is the format of the image's file, one of
+	// conf.Format...
+	Kernel priv.FS
 	Policy string
 	// Writable leaves the image to a program of the system, fuse2fs: File is
 	// open for writing, and the locks on it last as long as the program.

@@ -69,8 +69,18 @@ type Start struct {
 	Steps   *script.Listing
 }
 
-// Kernel asks for a mount by the kernel of the squashfs in the first image.
+// FS is what a partition holds that the kernel may mount.
+type FS uint8
+
+// The kinds of partitions; 0 is none of them.
+const (
+	SquashfsFS FS = iota + 1
+	Ext3FS
+)
+
+// Kernel asks for a mount by the kernel of a partition of the first image.
 type Kernel struct {
+	FS        FS
 	Off, Size uint64
 	Mount     int // the number that the mount gets
 	// Tree wants what is read checked by the hash tree, of root's images too.
@@ -130,6 +140,7 @@ func (c *codec) start(r *Request) {
 		c.text(&im.Format)
 	})
 	optional(c, &s.Kernel, func(k *Kernel) {
+		num(c, &k.FS)
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)

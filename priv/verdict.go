@@ -18,8 +18,9 @@ type Verdict struct {
 	OK     bool   // the image may be used, as far as it was asked
 	Listed bool   // an activated execution control list says so
 	Text   string // why it may not, or who signed
-	// Off and Size are where the squashfs of the root partition lies in the
-	// image, in bytes; 0 if it has none.
+	// FS, Off and Size are what the root partition of the image is, and where it
+	// lies, in bytes; 0 if the kernel could not mount it.
+	FS        FS
 	Off, Size uint64
 	// Tree is the hash tree of that partition, if a key of the site's ring signed
 	// both; else nil.
@@ -54,6 +55,7 @@ func (c *codec) verdict(v *Verdict) {
 	c.flag(&v.OK)
 	c.flag(&v.Listed)
 	c.text(&v.Text)
+	num(c, &v.FS)
 	num(c, &v.Off)
 	num(c, &v.Size)
 	optional(c, &v.Tree, func(t *Tree) {
@@ -87,7 +89,7 @@ func (v *Verdict) Encode() []byte {
 func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
 	c.verdict(v)
-	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && extent(v.Off, v.Size)
+	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= Ext3FS && extent(v.Off, v.Size)
 	for _, b := range c.data {
 		ok = ok && b == 0
 	}

@@ -12,15 +12,15 @@ func verdicts() []*Verdict {
 	}
 	return []*Verdict{
 		{Text: "no"},
-		{OK: true, Listed: true, Text: "trusted somebody", Off: 32768, Size: 4096},
-		{OK: true, Off: 32768, Size: 40960, Tree: tree()},
+		{OK: true, Listed: true, Text: "trusted somebody", FS: SquashfsFS, Off: 32768, Size: 4096},
+		{OK: true, FS: SquashfsFS, Off: 32768, Size: 40960, Tree: tree()},
 	}
 }
 
 func TestVerdict(t *testing.T) {
 	for _, v := range verdicts() {
 		got, err := decodeVerdict(v.Encode())
-		if err != nil || got.OK != v.OK || got.Listed != v.Listed || got.Text != v.Text || got.Off != v.Off || got.Size != v.Size || !reflect.DeepEqual(got.Tree, v.Tree) {
+		if err != nil || got.OK != v.OK || got.Listed != v.Listed || got.Text != v.Text || got.FS != v.FS || got.Off != v.Off || got.Size != v.Size || !reflect.DeepEqual(got.Tree, v.Tree) {
 			t.Errorf("%+v: %+v, %v", v, got, err)
 		}
 	}
@@ -50,6 +50,7 @@ func TestSC168_Verdicts(t *testing.T) {
 		"a refused tree": change(func(v *Verdict) { v.OK, v.Text = false, "no" }),
 		"a tree of none": change(func(v *Verdict) { v.Size = 0 }),
 		"half a block":   change(func(v *Verdict) { v.Size += 512 }),
+		"no kind":        change(func(v *Verdict) { v.FS = Ext3FS + 1 }),
 		"odd offset":     change(func(v *Verdict) { v.Off++ }),
 		"huge":           change(func(v *Verdict) { v.Size = 1 << 60 }),
 		"huge offset":    change(func(v *Verdict) { v.Tree.Off = 1 << 63 }),

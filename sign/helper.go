@@ -54,11 +54,11 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	v := &priv.Verdict{OK: true}
 	root, err := f.Primary()
 	p, ok := root.Partition()
-	if ok = ok && err == nil && p.FS == sif.FSSquashfs && root.Off%512 == 0; ok {
-		v.Off, v.Size = uint64(root.Off), uint64(root.Size)
+	if kind := kernelFS(p.FS); ok && err == nil && kind != 0 && root.Off%512 == 0 {
+		v.FS, v.Off, v.Size = kind, uint64(root.Off), uint64(root.Size)
 	}
 	trees, _ := Trees(f)
-	ok = ok && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
+	ok = v.FS != 0 && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
 	if ok && !s.Full {
 		o.How = Lazy
 	}
@@ -68,7 +68,7 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 		}
 	}
 	if !ok {
-		v.Text = "it has no hash tree of a squashfs"
+		v.Text = "it has no hash tree of its root partition"
 		return v, nil
 	}
 	if v.Listed {
@@ -84,6 +84,17 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 		return nil, errors.New("its hash tree cannot be used: " + v.Text)
 	}
 	return v, nil
+}
+
+// kernelFS is what the kernel mounts a partition as, 0 if it does not.
+func kernelFS(fs sif.FSType) priv.FS {
+	switch fs {
+	case sif.FSSquashfs:
+		return priv.SquashfsFS
+	case sif.FSExt3:
+		return priv.Ext3FS
+	}
+	return 0
 }
 
 // ask asks the list, as Site.ask does.
