@@ -78,6 +78,8 @@ func (s *starter) kernelFS() priv.FS {
 		return priv.SquashfsFS
 	case s.image.Format == image.FormatExt && s.conf.AllowKernelExtfs:
 		return priv.Ext3FS
+	case s.image.Format == image.FormatEncrypted && s.conf.AllowKernelSquashfs && exists("/dev/mapper/control"):
+		return priv.CryptFS
 	}
 	return 0
 }

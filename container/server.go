@@ -44,7 +44,8 @@ type Served struct {
 	File      *os.File
 	Format    int
 	Off, Size int64
-	// Secret is what else opening an encrypted partition needs. The processes
+	// Secret is what else opening an encrypted partition needs; that of LUKS2 ends
+	// with the volume key, in priv.KeySize bytes. The processes
 	// that have it are hidden from others of the same user.
 	Secret []byte
 	// Tree, if not nil, lets the server check what it reads of the partition.

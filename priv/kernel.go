@@ -47,12 +47,21 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	if !k.fits(format, size) || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
 		return errRequest
 	}
+	if k.FS == CryptFS {
+		if err := h.readKey(k.Key); err != nil {
+			return err
+		}
+		defer func() {
+			clear(h.key)
+			h.key = nil
+		}()
+	}
 	own, refused := rootsOwn(f, st)
 	if refused == nil {
 		defer own.Close()
 		f = own
 	}
-	mapper, how, which := openMapper(), "lazy", "no"
+	mapper, how, which := openMapper("verity"), "lazy", "no"
 	if mapper == nil {
 		how = "full" // what is read later is not checked
 	}
@@ -101,23 +110,32 @@ func (k *Kernel) fits(format string, size uint64) bool {
 		return format == conf.FormatSIF || format == conf.FormatSquashfs
 	case Ext3FS:
 		return format == conf.FormatSIF || format == conf.FormatExtfs && k.Off == 0 && k.Size == size
+	case CryptFS:
+		return format == conf.FormatEncrypted
 	}
 	return false
 }
 
-// mountImage makes the mount, over dm-verity or not, and gives it its number.
+// mountImage makes the mount, over dm-verity and dm-crypt or not, and gives it its
+// number.
 func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, v *Verdict, over bool) error {
 	var dev *os.File
 	var err error
+	share := h.conf.SharedLoopDevices && k.FS != CryptFS
 	switch {
 	case over:
 		dev, err = h.verity(mapper, f, v)
-	case h.conf.SharedLoopDevices:
+	case share:
 		dev = h.sharedLoop(f, k)
 	}
 	made := dev == nil && err == nil
 	if made {
 		dev, err = h.loop(f, k.Off, k.Size)
+	}
+	if err == nil && k.FS == CryptFS {
+		lower := dev
+		defer lower.Close()
+		dev, err = h.crypt(lower, v.Crypt)
 	}
 	if err != nil {
 		return err
@@ -128,7 +146,7 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 		return err
 	}
 	defer unix.Close(fd)
-	if h.conf.SharedLoopDevices && made {
+	if share && made {
 		h.linger(fd)
 	}
 	if fd, err = h.keep(fd); err == nil {

@@ -27,6 +27,9 @@ func TestFits(t *testing.T) {
 		{Ext3FS, 0, size - 4096, conf.FormatExtfs, false},
 		{Ext3FS, 0, size, conf.FormatSquashfs, false},
 		{Ext3FS, 4096, 8192, conf.FormatEncrypted, false},
+		{CryptFS, 4096, 8192, conf.FormatEncrypted, true},
+		{CryptFS, 4096, 8192, conf.FormatSIF, false}, // would pass by allow container encrypted
+		{CryptFS, 0, size, conf.FormatSquashfs, false},
 		{0, 0, size, conf.FormatSIF, false},
 		{99, 0, size, conf.FormatSIF, false},
 	} {

@@ -76,7 +76,11 @@ type FS uint8
 const (
 	SquashfsFS FS = iota + 1
 	Ext3FS
+	CryptFS // LUKS2 with a squashfs in it
 )
+
+// KeySize is how many bytes a key is passed on with; the first of them are it.
+const KeySize = 64
 
 // Kernel asks for a mount by the kernel of a partition of the first image.
 type Kernel struct {
@@ -85,6 +89,8 @@ type Kernel struct {
 	Mount     int // the number that the mount gets
 	// Tree wants what is read checked by the hash tree, of root's images too.
 	Tree bool
+	// Key is a pipe with the volume key of a CryptFS, in KeySize bytes.
+	Key int
 }
 
 var errRequest = errors.New("the request is not well formed")
@@ -145,6 +151,7 @@ func (c *codec) start(r *Request) {
 		num(c, &k.Size)
 		num(c, &k.Mount)
 		c.flag(&k.Tree)
+		num(c, &k.Key)
 	})
 	c.text(&s.Network)
 	c.listing(s.Steps)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf/ecl"
 	"singularity/pgp"
 	"singularity/priv"
@@ -24,6 +26,9 @@ type HelperSite struct {
 	List   *os.File // the execution control list; nil: it is not asked
 	Ring   *os.File // the site's keyring
 	Caller int      // the user id, for the system's log
+	// Unlock, if not nil, tells where the cipher text lies in an encrypted
+	// partition, or why the caller's key is not the one of its header.
+	Unlock func(r io.ReaderAt, size int64) (*priv.Crypt, error)
 }
 
 // JudgeForHelper judges an image for the setuid helper, by the site's keyring
@@ -69,21 +74,39 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	}
 	if !ok {
 		v.Text = "it has no hash tree of its root partition"
-		return v, nil
+		return v, s.unlock(v, image, f, root, nil)
 	}
 	if v.Listed {
 		o.How = Lazy // all that Full reads was read
 	}
 	judged := Judge(ctx, f, o)
 	v.Text = string(judged.State) + " " + judged.Text
-	switch t := judged.Tree(root.ID); {
+	t := judged.Tree(root.ID)
+	switch {
 	case t != nil && judged.State == verdict.Trusted:
 		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
+		return v, s.unlock(v, image, f, root, t)
 	case v.Listed && !s.Full:
 		// The list trusted a tree that is not used.
 		return nil, errors.New("its hash tree cannot be used: " + v.Text)
 	}
-	return v, nil
+	return v, s.unlock(v, image, f, root, nil)
+}
+
+// unlock finds the cipher text of an encrypted root partition.
+//
+// Security: the header is read as the kernel reads the cipher text, by the tree of
+// the verdict. Without one only an image of root's is used, which nobody else changes.
+func (s *HelperSite) unlock(v *priv.Verdict, image *os.File, f *sif.File, root sif.Object, t *verity.Params) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil || s.Unlock == nil || v.FS != priv.CryptFS || t == nil && st.Uid != 0 {
+		return err
+	}
+	r, err := t.Section(image, root.Off, root.Size)
+	if err == nil {
+		v.Crypt, err = s.Unlock(r, root.Size)
+	}
+	return err
 }
 
 // kernelFS is what the kernel mounts a partition as, 0 if it does not.
@@ -93,6 +116,8 @@ func kernelFS(fs sif.FSType) priv.FS {
 		return priv.SquashfsFS
 	case sif.FSExt3:
 		return priv.Ext3FS
+	case sif.FSEncryptedSquashfs:
+		return priv.CryptFS
 	}
 	return 0
 }
