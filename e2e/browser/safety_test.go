@@ -145,7 +145,7 @@ func (v *site) strangeBrowsers() {
 // policy: every page says to the browser that nothing but our files may run, and
 // is not kept or shown inside another site's.
 func (v *site) policy(pages []string) {
-	want := map[string]string{"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+	want := map[string]string{"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "Cache-Control": "no-store"}
 	for _, p := range pages {
 		req, err := http.NewRequest("GET", v.url+p, nil)
