@@ -105,21 +105,19 @@ const keyName = "singularity:volume"
 
 // readKey takes the key of an encrypted image from a pipe of the caller's.
 func (h *helper) readKey(n int) error {
-	f := os.NewFile(uintptr(h.fds[n]), "key")
-	if h.fds[n] == 0 {
+	var st unix.Stat_t
+	fd, ok := h.fds[n]
+	if !ok || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return errRequest
 	}
-	defer f.Close()
-	delete(h.fds, n)
-	if st, err := stat(f); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return errRequest
-	}
+	defer unix.Close(fd)
+	delete(h.fds, n) // the container does not get it
 	// It is never in swap space; the process cannot be dumped.
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return err
 	}
 	h.key = make([]byte, KeySize)
-	if n, err := unix.Read(int(f.Fd()), h.key); err != nil || n != KeySize {
+	if n, err := unix.Read(fd, h.key); err != nil || n != KeySize {
 		return errRequest
 	}
 	return nil
@@ -142,21 +140,21 @@ func (h *helper) input() (*os.File, error) {
 // crypt makes the device of dm-crypt that shows the squashfs in the LUKS2 partition
 // on lower.
 //
-// Security (SC-059, SC-060): who owns or signed the image vouches for the cipher text and
-// the header, but the key is the caller's word, and another one would have the
-// kernel parse noise, or what somebody found a key for. So starter-verify holds the
-// key against the digest in the header, which it reads through the same tree that
-// the cipher text is read through; and where that lies, too, is its word. What was
-// held against the digest are the very bytes that the kernel gets: the
-// helper has read them once. No other process can name the key, which cannot be read back:
-// it is in the keyring of the process that loads the table, which ends with it.
+// Security (SC-059, SC-060): who owns or signed the image vouches for the cipher
+// text and the header, but the key is the caller's word: with another one the
+// kernel would parse what nobody vouches for. So starter-verify holds the key
+// against the digest in the header, which it reads by the tree that the kernel reads
+// the cipher text by, and says where that lies. The kernel gets the very bytes that
+// were held against the digest, since the helper has read them once. The key is in
+// the keyring of the process that loads the table, which ends with it: nobody else
+// can name it, and nobody can read it back.
 func (h *helper) crypt(lower *os.File, c *Crypt) (*os.File, error) {
+	if c == nil {
+		return nil, errors.New("its header proves no key")
+	}
 	control := openMapper("crypt")
-	switch {
-	case control == nil:
+	if control == nil {
 		return nil, errors.New("the kernel has no dm-crypt")
-	case c == nil:
-		return nil, errors.New("the key is not proved by its header")
 	}
 	defer control.Close()
 	d := &mapped{kind: "crypt", key: h.key[:c.Key], sectors: c.Size / sectorSize,
