@@ -210,7 +210,7 @@ func (l *List) Encode() ([]byte, error) {
 	b.WriteString(cut("# "+clean(l.Made), MaxLine) + "\n")
 	sorted := slices.SortedStableFunc(slices.Values(l.Entries), func(a, b Entry) int { return strings.Compare(a.ID, b.ID) })
 	for _, e := range sorted {
-		if !isID(e.ID) || e.From.Year() < 1 || e.From.Year() > 9999 {
+		if !isID(e.ID) || e.From.Year() < 1970 || e.From.Year() > 9999 {
 			return nil, fmt.Errorf("%q from %s cannot be in a list of blocked images", e.ID, e.From)
 		}
 		line := e.ID + " " + e.From.UTC().Format(time.RFC3339) + " " + word(e.Severity) + " " + word(e.Advisory) + " " + clean(e.Text)
