@@ -3,6 +3,8 @@ package watch
 import (
 	"cmp"
 	"context"
+	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,6 +21,9 @@ import (
 
 // maxBlocked bounds the images of an answer: their lines fit into the list of a host.
 const maxBlocked = 20_000
+
+// idReaders bounds the images that are opened at a time.
+const idReaders = 16
 
 // imageIDs are the ids in the headers of images, by hash: a content keeps its own.
 type imageIDs struct {
@@ -40,7 +45,7 @@ func (s *Service) imageID(ctx context.Context, hash string) (sif.ID, error) {
 	}
 	defer b.Close()
 	var head [sif.HeaderSize]byte
-	if _, err := b.ReadAt(head[:], 0); err != nil {
+	if _, err := b.ReadAt(head[:], 0); err != nil && err != io.EOF {
 		return id, err
 	}
 	id = sif.IDOf(head[:])
@@ -48,6 +53,34 @@ func (s *Service) imageID(ctx context.Context, hash string) (sif.ID, error) {
 	defer s.ids.mu.Unlock()
 	s.ids.by[hash] = id
 	return id, nil
+}
+
+// learnIDs returns the ids of images; those that were deleted meanwhile have none.
+func (s *Service) learnIDs(ctx context.Context, hashes []string) (map[string]sif.ID, error) {
+	var mu sync.Mutex
+	var failed error
+	out := map[string]sif.ID{}
+	var workers sync.WaitGroup
+	for part := range slices.Chunk(hashes, max(len(hashes)/idReaders+1, 1)) {
+		workers.Go(func() {
+			for _, hash := range part {
+				id, err := s.imageID(ctx, hash)
+				mu.Lock()
+				if err == nil {
+					out[hash] = id
+				} else if !missing(err) {
+					failed = cmp.Or(failed, err)
+				}
+				stop := failed != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return out, failed
 }
 
 func (i *imageIDs) forget(hash string) {
@@ -115,25 +148,17 @@ func (s *Service) blockedBy(ctx context.Context, rule rules) ([]api.BlockedImage
 	if len(by) == 0 {
 		return []api.BlockedImage{}, nil
 	}
-	ids, never := map[sif.ID]*api.BlockedImage{}, map[sif.ID]bool{{}: true}
-	for hash := range free {
-		if by[hash] != nil {
-			continue
-		}
-		id, err := s.imageID(ctx, hash)
-		if err != nil && !missing(err) {
-			return nil, err
-		}
-		never[id] = true
+	known, err := s.learnIDs(ctx, slices.Concat(slices.Collect(maps.Keys(by)), slices.Collect(maps.Keys(free))))
+	if err != nil {
+		return nil, err
 	}
+	never := map[sif.ID]bool{{}: true}
+	for hash := range free {
+		never[known[hash]] = true
+	}
+	ids := map[sif.ID]*api.BlockedImage{}
 	for hash, b := range by {
-		id, err := s.imageID(ctx, hash)
-		if missing(err) {
-			continue // deleted meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
+		id := known[hash]
 		b.ID = id.String()
 		if old := ids[id]; !never[id] && (old == nil || b.From.After(old.From) || b.From.Equal(old.From) && b.Hash < old.Hash) {
 			ids[id] = b
