@@ -22,7 +22,7 @@ func (s *starter) useHelper() bool {
 		return false
 	case !priv.Installed() || !setuidWorks():
 		return false
-	case s.demanded() && !s.kernelMay():
+	case s.demanded() && s.kernelMay() == 0:
 		s.log.Verbose("Using a user namespace: the site demands signatures, and the kernel does not mount this image by a signed hash tree")
 		return false
 	case !s.helpedNetwork():
@@ -53,27 +53,47 @@ func setuidWorks() bool {
 	return err == nil && strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
-// kernelMay tells whether the helper can have the kernel mount the image, as far
-// as can be told without its rights: the image is root's, or has a hash tree and
-// the kernel has dm-verity.
-func (s *starter) kernelMay() bool {
-	if !s.conf.AllowKernelSquashfs || s.image.Format != image.FormatSquashfs {
-		return false
-	}
+// kernelMay tells as what the helper can have the kernel mount the image, 0 for not
+// at all, as far as can be told without its rights: the image is root's, or has a
+// hash tree and the kernel has dm-verity.
+func (s *starter) kernelMay() priv.FS {
+	kind := s.kernelFS()
 	if s.image.HasTree() && s.o.Integrity != integrityOff || s.conf.RequireIntegrity {
-		return s.image.HasTree() && exists("/dev/mapper/control") && exists(conf.Dir()+"/global-pgp-public")
+		if !s.image.HasTree() || !exists("/dev/mapper/control") || !exists(conf.Dir()+"/global-pgp-public") {
+			return 0
+		}
+		return kind
 	}
 	var st unix.Stat_t
-	return unix.Fstat(int(s.image.File.Fd()), &st) == nil && st.Uid == 0 && st.Mode&0o022 == 0
+	if unix.Fstat(int(s.image.File.Fd()), &st) != nil || st.Uid != 0 || st.Mode&0o022 != 0 {
+		return 0
+	}
+	return kind
+}
+
+// kernelFS is what the root partition is to the kernel, if the site lets it be mounted.
+func (s *starter) kernelFS() priv.FS {
+	switch {
+	case s.image.Format == image.FormatSquashfs && s.conf.AllowKernelSquashfs:
+		return priv.SquashfsFS
+	case s.image.Format == image.FormatExt && s.conf.AllowKernelExtfs:
+		return priv.Ext3FS
+	case s.image.Format == image.FormatEncrypted && s.conf.AllowKernelSquashfs && exists("/dev/mapper/control"):
+		return priv.CryptFS
+	}
+	return 0
 }
 
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
-// kernelMounts tells whether it is worth asking the helper for a mount by the
+// kernelMounts tells as what it is worth asking the helper for a mount by the
 // kernel. What is to be checked while it is read must have been signed with a
 // key that is known here.
-func (s *starter) kernelMounts() bool {
-	return s.helper && s.kernelMay() && (s.image.Trees[s.image.Root] == nil || s.trusted && !s.o.IntegrityPanic)
+func (s *starter) kernelMounts() priv.FS {
+	if !s.helper || s.image.Trees[s.image.Root] != nil && (!s.trusted || s.o.IntegrityPanic) {
+		return 0
+	}
+	return s.kernelMay()
 }
 
 // granted are the capabilities that the administrator granted the caller.

@@ -550,7 +550,7 @@ func (s *starter) run(p *plan.Plan) (int, error) {
 	}
 	if len(s.images.served) > 0 && p.Upper() != nil {
 		// What root owns could not be changed.
-		s.images.served[0].Kernel = false
+		s.images.served[0].Kernel = 0
 	}
 	s.images.keepLeases(s.log)
 	hooks.Done = s.images.lost

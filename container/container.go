@@ -145,7 +145,7 @@ func Run(p *plan.Plan, images []*Served, h Hooks) (syscall.WaitStatus, error) {
 	c, err := start(p, images, h, !p.Root.NoPoints)
 	if refused := new(KernelRefused); c == nil && errors.As(err, &refused) {
 		debugf(h, refused.Error())
-		images[0].Kernel = false
+		images[0].Kernel = 0
 		c, err = start(p, images, h, !p.Root.NoPoints)
 	}
 	if c == nil && err != nil && points(p, images) {
@@ -414,7 +414,7 @@ func (b *builder) clone(flags uintptr) (int, error) {
 // points tells whether the root lacks its mount points, which an overlay shows or
 // nothing does.
 func points(p *plan.Plan, images []*Served) bool {
-	return p.Root.Kind == plan.DirRoot || len(images) > 0 && images[0].Kernel && p.Root.Kind == plan.ServedRoot
+	return p.Root.Kind == plan.DirRoot || len(images) > 0 && images[0].Kernel != 0 && p.Root.Kind == plan.ServedRoot
 }
 
 // joined returns the hold on a shared mount, or nil if the container mounts its

@@ -53,7 +53,7 @@ func CanHelp(p *plan.Plan) bool {
 
 // kernel tells whether the helper is asked for a kernel's mount of the root.
 func (b *builder) kernel() bool {
-	return b.helper && len(b.images) > 0 && b.images[0].Kernel && b.p.Root.Kind == plan.ServedRoot
+	return b.helper && len(b.images) > 0 && b.images[0].Kernel != 0 && b.p.Root.Kind == plan.ServedRoot
 }
 
 // kernelMount is the kernel's mount as the result of a step.
@@ -118,9 +118,35 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 		req.Images = append(req.Images, priv.Image{FD: fd, Format: conf.FormatDir})
 	}
 	if b.kernel() {
-		req.Kernel = &priv.Kernel{Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
+		req.Kernel = &priv.Kernel{FS: images[0].Kernel, Off: uint64(images[0].Off), Size: uint64(images[0].Size), Mount: kernelFD, Tree: images[0].Tree != nil}
+	}
+	if b.kernel() && images[0].Kernel == priv.CryptFS {
+		key, err := keyPipe(images[0].Secret)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(key)
+		req.Kernel.Key, fds = key, append(fds, key)
 	}
 	return b.ask(&priv.Request{Verb: priv.StartVerb, FDs: fds, Start: req})
+}
+
+// keyPipe returns a pipe with the key of an encrypted image, which so has no copy in
+// memory that the kernel could swap.
+func keyPipe(secret []byte) (int, error) {
+	var p [2]int
+	if len(secret) < priv.KeySize {
+		return 0, errors.New("no key came with the encrypted image")
+	}
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return 0, err
+	}
+	defer unix.Close(p[1])
+	if _, err := unix.Write(p[1], secret[len(secret)-priv.KeySize:]); err != nil {
+		unix.Close(p[0])
+		return 0, err
+	}
+	return p[0], nil
 }
 
 // descriptors are those that every script may use, and others.

@@ -18,6 +18,7 @@ import (
 	"singularity/fusefs"
 	"singularity/linux/secret"
 	"singularity/plan"
+	"singularity/priv"
 	"singularity/squashfs"
 	"singularity/verity"
 )
@@ -43,7 +44,8 @@ type Served struct {
 	File      *os.File
 	Format    int
 	Off, Size int64
-	// Secret is what else opening an encrypted partition needs. The processes
+	// Secret is what else opening an encrypted partition needs; that of LUKS2 ends
+	// with the volume key, in priv.KeySize bytes. The processes
 	// that have it are hidden from others of the same user.
 	Secret []byte
 	// Tree, if not nil, lets the server check what it reads of the partition.
@@ -58,9 +60,10 @@ type Served struct {
 	Hot hot.Config
 	// Layer has whiteouts shown as the kernel's overlay wants them.
 	Layer bool
-	// Kernel lets the setuid helper have the kernel mount the image, which it may
-	// refuse. Policy is the format of the image's file, one of conf.Format...
-	Kernel bool
+	// Kernel, if not 0, lets the setuid helper have the kernel mount the image as
+	// that, which it may refuse. Policy is the format of the image's file, one of
+	// conf.Format...
+	Kernel priv.FS
 	Policy string
 	// Writable leaves the image to a program of the system, fuse2fs: File is
 	// open for writing, and the locks on it last as long as the program.

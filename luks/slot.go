@@ -102,8 +102,15 @@ func (c *Container) tryOpen(ctx context.Context, s Slot, passphrase []byte, m *k
 	}
 	cipher.Decrypt(split, split, unit, 0, 1)
 	merge(m.volume[:s.keySize], split, hashNamed(s.afHash)())
-	sum := c.digest.of(m.volume[:s.keySize])
-	return subtle.ConstantTimeCompare(sum, c.digest.sum) == 1, nil
+	return c.IsKey(m.volume), nil
+}
+
+// KeySize is the size of the volume key.
+func (c *Container) KeySize() int { return c.keySize }
+
+// IsKey tells whether the first KeySize bytes of key are the volume key.
+func (c *Container) IsKey(key []byte) bool {
+	return len(key) >= c.keySize && subtle.ConstantTimeCompare(c.digest.of(key[:c.keySize]), c.digest.sum) == 1
 }
 
 // of returns the digest of a volume key.

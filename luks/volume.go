@@ -47,8 +47,8 @@ func (v *Volume) Close() {
 const ExportSize = 4*8 + maxKeySize
 
 // Export writes the key and the place of the volume to b, of ExportSize bytes,
-// for another process that serves the same container. It is as secret as the
-// key, and does not leave the machine.
+// for another process that serves the same container. The key is in the last 64
+// bytes. It is as secret as the key, and does not leave the machine.
 func (v *Volume) Export(b []byte) {
 	_ = b[:ExportSize]
 	be.PutUint64(b, uint64(v.off))

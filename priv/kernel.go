@@ -21,17 +21,20 @@ func (e *KernelError) Error() string { return "the kernel does not mount the ima
 // Tries to get a loop device that somebody else takes meanwhile.
 const loopTries = 64
 
-// mountKernel has the kernel mount the squashfs in an image.
+// mountKernel has the kernel mount the file system in an image.
 //
 // Security (SC-059, SC-060, R11): a file system driver of the kernel must not read
 // bytes that an unprivileged user can write, now or later. So the image and all
 // that leads to it must be root's alone, on a file system of this host that the
 // kernel itself keeps. Or what the kernel reads is held against a hash tree, at
 // every read, that a key of the site's ring signed.
-func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
+func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
+	k, format := s.Kernel, s.Images[0].Format
 	switch {
-	case !h.conf.AllowKernelSquashfs:
+	case k.FS != Ext3FS && !h.conf.AllowKernelSquashfs:
 		return &KernelError{"singularity.conf says: allow kernel squashfs = no"}
+	case k.FS == Ext3FS && !h.conf.AllowKernelExtfs:
+		return &KernelError{"singularity.conf says: allow kernel extfs = no"}
 	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
 		return errRequest
 	}
@@ -41,15 +44,24 @@ func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
 	}
 	size := uint64(st.Size)
 	// What has no name could have any.
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
+	if !k.fits(format, size) || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
 		return errRequest
+	}
+	if k.FS == CryptFS {
+		if err := h.readKey(k.Key); err != nil {
+			return err
+		}
+		defer func() {
+			clear(h.key)
+			h.key = nil
+		}()
 	}
 	own, refused := rootsOwn(f, st)
 	if refused == nil {
 		defer own.Close()
 		f = own
 	}
-	mapper, how, which := openMapper(), "lazy", "no"
+	mapper, how, which := openMapper("verity"), "lazy", "no"
 	if mapper == nil {
 		how = "full" // what is read later is not checked
 	}
@@ -58,15 +70,15 @@ func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
 		which = "list"
 	}
 	v, needed := new(Verdict), h.conf.RequireIntegrity || k.Tree
-	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) {
+	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) || k.FS != SquashfsFS && sif(format) {
 		found, e := h.verify(f, how, which)
 		switch {
 		case e != nil && c.strict:
 			return e
 		case e != nil:
 			err = e
-		case k.Off != found.Off || k.Size != found.Size:
-			err = errors.New("it is not the squashfs of the image's root partition")
+		case k.FS != found.FS || k.Off != found.Off || k.Size != found.Size:
+			err = errors.New("it is not the root partition of the image")
 		default:
 			v = found
 		}
@@ -89,30 +101,52 @@ func (h *helper) mountKernel(k *Kernel, f *os.File, c *checker) error {
 	return nil
 }
 
-// mountImage makes the mount, over dm-verity or not, and gives it its number.
+// fits tells whether an image of that format and size can hold such a partition.
+// What is no SIF is one file system, from its first byte on; in a SIF starter-verify
+// finds what is no squashfs.
+func (k *Kernel) fits(format string, size uint64) bool {
+	switch k.FS {
+	case SquashfsFS:
+		return format == conf.FormatSIF || format == conf.FormatSquashfs
+	case Ext3FS:
+		return format == conf.FormatSIF || format == conf.FormatExtfs && k.Off == 0 && k.Size == size
+	case CryptFS:
+		return format == conf.FormatEncrypted
+	}
+	return false
+}
+
+// mountImage makes the mount, over dm-verity and dm-crypt or not, and gives it its
+// number.
 func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, v *Verdict, over bool) error {
 	var dev *os.File
 	var err error
+	share := h.conf.SharedLoopDevices && k.FS != CryptFS
 	switch {
 	case over:
 		dev, err = h.verity(mapper, f, v)
-	case h.conf.SharedLoopDevices:
+	case share:
 		dev = h.sharedLoop(f, k)
 	}
 	made := dev == nil && err == nil
 	if made {
 		dev, err = h.loop(f, k.Off, k.Size)
 	}
+	if err == nil && k.FS == CryptFS {
+		lower := dev
+		defer lower.Close()
+		dev, err = h.crypt(lower, v.Crypt)
+	}
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
-	fd, err := mountBlock(dev.Name())
+	fd, err := mountBlock(k.FS, dev.Name())
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if h.conf.SharedLoopDevices && made {
+	if share && made {
 		h.linger(fd)
 	}
 	if fd, err = h.keep(fd); err == nil {
@@ -229,14 +263,25 @@ func sameLoop(dev, f *os.File, off, size uint64) error {
 	return nil
 }
 
-// mountBlock makes a detached mount of the squashfs on a block device.
-func mountBlock(device string) (int, error) {
-	fs, err := unix.Fsopen("squashfs", unix.FSOPEN_CLOEXEC)
+// mountBlock makes a detached mount of the file system on a block device.
+//
+// Security: the superblock of an ext3 can say that the kernel shall panic when it
+// finds an error, and the option overrules it. A journal that was not emptied
+// would have to be written: the kernel refuses it on a device for reading.
+func mountBlock(kind FS, device string) (int, error) {
+	name := "squashfs"
+	if kind == Ext3FS {
+		name = "ext3"
+	}
+	fs, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(fs)
-	if err = errors.Join(unix.FsconfigSetString(fs, "source", device), unix.FsconfigSetFlag(fs, "ro"), unix.FsconfigCreate(fs)); err != nil {
+	if kind == Ext3FS {
+		err = unix.FsconfigSetString(fs, "errors", "continue")
+	}
+	if err = errors.Join(err, unix.FsconfigSetString(fs, "source", device), unix.FsconfigSetFlag(fs, "ro"), unix.FsconfigCreate(fs)); err != nil {
 		return -1, err
 	}
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)

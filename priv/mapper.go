@@ -38,6 +38,7 @@ type mapped struct {
 	minor   uint32
 	kind    string // of the target
 	params  string
+	key     []byte // nil for none
 	sectors uint64
 }
 
@@ -68,13 +69,13 @@ func (d *mapped) spec() []byte {
 	return append(append(b, d.params...), 0)
 }
 
-// openMapper opens the device mapper if it has dm-verity, else it returns nil.
-func openMapper() *os.File {
+// openMapper opens the device mapper if it has that target, else it returns nil.
+func openMapper(target string) *os.File {
 	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
 	if err != nil {
 		return nil
 	}
-	if script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: "verity"}).request(0)) != nil {
+	if script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: target}).request(0)) != nil {
 		control.Close()
 		return nil
 	}
@@ -96,6 +97,71 @@ func (h *helper) verity(control, f *os.File, v *Verdict) (*os.File, error) {
 	salt := cmp.Or(fmt.Sprintf("%x", v.Tree.Salt), "-")
 	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %x %s",
 		number(data), number(tree), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
+	return d.open(control)
+}
+
+// keyName is what the key is called in a keyring that one process has.
+const keyName = "singularity:volume"
+
+// readKey takes the key of an encrypted image from a pipe of the caller's.
+func (h *helper) readKey(n int) error {
+	var st unix.Stat_t
+	fd, ok := h.fds[n]
+	if !ok || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return errRequest
+	}
+	defer unix.Close(fd)
+	delete(h.fds, n) // the container does not get it
+	// It is never in swap space; the process cannot be dumped.
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return err
+	}
+	h.key = make([]byte, KeySize)
+	if n, err := unix.Read(fd, h.key); err != nil || n != KeySize {
+		return errRequest
+	}
+	return nil
+}
+
+// input is what starter-verify reads: a pipe with the key, or nothing.
+func (h *helper) input() (*os.File, error) {
+	if h.key == nil {
+		return os.Open("/dev/null")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	_, err = w.Write(h.key)
+	return r, err
+}
+
+// crypt makes the device of dm-crypt that shows the squashfs in the LUKS2 partition
+// on lower.
+//
+// Security (SC-059, SC-060): who owns or signed the image vouches for the cipher
+// text and the header, but the key is the caller's word: with another one the
+// kernel would parse what nobody vouches for. So starter-verify holds the key
+// against the digest in the header, which it reads by the tree that the kernel reads
+// the cipher text by, and says where that lies. The kernel gets the very bytes that
+// were held against the digest, since the helper has read them once. The key is in
+// the keyring of the process that loads the table, which ends with it: nobody else
+// can name it, and nobody can read it back.
+func (h *helper) crypt(lower *os.File, c *Crypt) (*os.File, error) {
+	if c == nil {
+		return nil, errors.New("its header proves no key")
+	}
+	control := openMapper("crypt")
+	if control == nil {
+		return nil, errors.New("the kernel has no dm-crypt")
+	}
+	defer control.Close()
+	d := &mapped{kind: "crypt", key: h.key[:c.Key], sectors: c.Size / sectorSize,
+		params: fmt.Sprintf("aes-xts-plain64 :%d:logon:%s 0 %s %d", c.Key, keyName, number(lower), c.Off/sectorSize)}
+	if c.Sector != sectorSize {
+		d.params += fmt.Sprintf(" 1 sector_size:%d", c.Sector)
+	}
 	return d.open(control)
 }
 
@@ -140,6 +206,10 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 	p.Call("block signals", unix.SYS_RT_SIGPROCMASK, script.Int(unix.SIG_SETMASK), p.Words([]uint64{1<<64 - 1}), script.Int(0), script.Int(8))
 	p.Call("become root's", unix.SYS_SETRESUID, script.Int(0), script.Int(0), script.Int(0))
 	p.Call("use all the time it takes", unix.SYS_PRLIMIT64, script.Int(0), script.Int(unix.RLIMIT_CPU), p.Words([]uint64{1<<64 - 1, 1<<64 - 1}), script.Int(0))
+	if d.key != nil {
+		keyring := unix.KEY_SPEC_PROCESS_KEYRING
+		p.Call("add the key", unix.SYS_ADD_KEY, p.Str("logon"), p.Str(keyName), p.Bytes(d.key), script.Int(len(d.key)), script.Int(keyring))
+	}
 	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
 	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
 	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)

@@ -69,6 +69,7 @@ type helper struct {
 	uid, gid int
 	groups   []int
 	fds      map[int]int // what came with the request, by the number that it means it by
+	key      []byte      // the volume key of the image that is looked at, if it has one
 }
 
 // Answer is what the helper says when it is done.

@@ -69,12 +69,28 @@ type Start struct {
 	Steps   *script.Listing
 }
 
-// Kernel asks for a mount by the kernel of the squashfs in the first image.
+// FS is what a partition holds that the kernel may mount.
+type FS uint8
+
+// The kinds of partitions; 0 is none of them.
+const (
+	SquashfsFS FS = iota + 1
+	Ext3FS
+	CryptFS // LUKS2 with a squashfs in it
+)
+
+// KeySize is how many bytes a key is passed on with; the first of them are it.
+const KeySize = 64
+
+// Kernel asks for a mount by the kernel of a partition of the first image.
 type Kernel struct {
+	FS        FS
 	Off, Size uint64
 	Mount     int // the number that the mount gets
 	// Tree wants what is read checked by the hash tree, of root's images too.
 	Tree bool
+	// Key is a pipe with the volume key of a CryptFS, in KeySize bytes.
+	Key int
 }
 
 var errRequest = errors.New("the request is not well formed")
@@ -130,10 +146,12 @@ func (c *codec) start(r *Request) {
 		c.text(&im.Format)
 	})
 	optional(c, &s.Kernel, func(k *Kernel) {
+		num(c, &k.FS)
 		num(c, &k.Off)
 		num(c, &k.Size)
 		num(c, &k.Mount)
 		c.flag(&k.Tree)
+		num(c, &k.Key)
 	})
 	c.text(&s.Network)
 	c.listing(s.Steps)

@@ -27,7 +27,7 @@ func sample(t testing.TB) *Request {
 		t.Fatal(err)
 	}
 	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
-		Kernel: &Kernel{Off: 512, Size: 1 << 33, Mount: 77, Tree: true}, Network: "u1-ab", Steps: list}}
+		Kernel: &Kernel{FS: Ext3FS, Off: 512, Size: 1 << 33, Mount: 77, Tree: true, Key: 5}, Network: "u1-ab", Steps: list}}
 }
 
 // TestVerbsRoundTrip: the other verbs, and that a request of one is none of another.

@@ -37,7 +37,7 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	}
 	image, err := h.images(s, c)
 	if err == nil && s.Kernel != nil {
-		err = h.mountKernel(s.Kernel, image, c)
+		err = h.mountKernel(s, image, c)
 	}
 	if refused, ok := err.(*KernelError); ok && c.strict {
 		err = errors.New(refused.Error() + "; " + strictly)

@@ -18,12 +18,16 @@ type Verdict struct {
 	OK     bool   // the image may be used, as far as it was asked
 	Listed bool   // an activated execution control list says so
 	Text   string // why it may not, or who signed
-	// Off and Size are where the squashfs of the root partition lies in the
-	// image, in bytes; 0 if it has none.
+	// FS, Off and Size are what the root partition of the image is, and where it
+	// lies, in bytes; 0 if the kernel could not mount it.
+	FS        FS
 	Off, Size uint64
 	// Tree is the hash tree of that partition, if a key of the site's ring signed
 	// both; else nil.
 	Tree *Tree
+	// Crypt is the cipher text in that partition, if the key that came with the
+	// request is the one that the partition's header proves; else nil.
+	Crypt *Crypt
 	// Caps are the capabilities that were granted to the caller, if that was asked.
 	Caps uint64
 }
@@ -34,6 +38,9 @@ type Tree struct {
 	DataBlock, HashBlock uint64
 	Salt, Root           []byte
 }
+
+// Crypt is cipher text as dm-crypt takes it, with the sizes in bytes.
+type Crypt struct{ Off, Size, Sector, Key uint64 }
 
 // VerdictSize is the size of a verdict in bytes, zeros at its end included.
 const VerdictSize = 1024
@@ -54,6 +61,7 @@ func (c *codec) verdict(v *Verdict) {
 	c.flag(&v.OK)
 	c.flag(&v.Listed)
 	c.text(&v.Text)
+	num(c, &v.FS)
 	num(c, &v.Off)
 	num(c, &v.Size)
 	optional(c, &v.Tree, func(t *Tree) {
@@ -62,6 +70,11 @@ func (c *codec) verdict(v *Verdict) {
 		}
 		c.bytes(&t.Salt)
 		c.bytes(&t.Root)
+	})
+	optional(c, &v.Crypt, func(k *Crypt) {
+		for _, n := range []*uint64{&k.Off, &k.Size, &k.Sector, &k.Key} {
+			num(c, n)
+		}
 	})
 	num(c, &v.Caps)
 }
@@ -87,7 +100,7 @@ func (v *Verdict) Encode() []byte {
 func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
 	c.verdict(v)
-	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && extent(v.Off, v.Size)
+	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= CryptFS && extent(v.Off, v.Size)
 	for _, b := range c.data {
 		ok = ok && b == 0
 	}
@@ -97,6 +110,10 @@ func decodeVerdict(b []byte) (*Verdict, error) {
 	if t := v.Tree; t != nil {
 		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 && t.DataBlock == blockSize && t.HashBlock == blockSize &&
 			extent(t.Off, t.Size) && t.Size >= blockSize && t.Size%blockSize == 0 && len(t.Salt) <= maxSalt && len(t.Root) == digestSize
+	}
+	if k := v.Crypt; k != nil {
+		ok = ok && v.OK && v.FS == CryptFS && extent(k.Off, k.Size) && k.Size > 0 && k.Off+k.Size <= v.Size &&
+			k.Sector >= sectorSize && k.Sector <= blockSize && k.Sector&(k.Sector-1) == 0 && k.Size%k.Sector == 0 && (k.Key == KeySize/2 || k.Key == KeySize)
 	}
 	if !ok {
 		return nil, errVerdict
@@ -141,6 +158,14 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 		return nil, err
 	}
 	defer r.Close()
+	in, err := h.input()
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	if h.key != nil {
+		more = append(more, "key")
+	}
 	program, err := conf.OpenOwned(conf.Prefix + "/libexec/singularity/bin/starter-verify")
 	if err != nil {
 		return nil, err
@@ -150,7 +175,7 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 		return nil, errors.New(program.Name() + " must have mode 0711, so that nobody can trace it")
 	}
 	p := &script.Script{}
-	err = h.verifier(p, w, image, program, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
+	err = h.verifier(p, []*os.File{in, w, image, program}, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
 	pid := 0
 	if err == nil {
 		pid, err = script.Fork(unix.CLONE_NEWPID, int(w.Fd()), p.All())
@@ -184,8 +209,8 @@ func wait(pid int) (err error) {
 }
 
 // verifier makes the steps by which a process becomes starter-verify with those
-// descriptors.
-func (h *helper) verifier(p *script.Script, answer, image, program *os.File, args []string) error {
+// descriptors: what it reads, the answer, the image, and the program.
+func (h *helper) verifier(p *script.Script, files []*os.File, args []string) error {
 	uid, gid := nobody, nobody
 	if f := find(users, 0, verifyUser); f != nil {
 		uid, _ = strconv.Atoi(f[2])
@@ -195,12 +220,12 @@ func (h *helper) verifier(p *script.Script, answer, image, program *os.File, arg
 		return errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
 	}
 	null := p.Call("open /dev/null", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str("/dev/null"), script.Int(unix.O_RDWR))
-	from := []script.Arg{null.Arg(), null.Arg()}
-	for _, f := range []*os.File{answer, image, program} {
+	from := []script.Arg{null.Arg()}
+	for _, f := range files {
 		// Above all numbers that they get.
 		from = append(from, p.Call("keep a descriptor", unix.SYS_FCNTL, script.Int(int(f.Fd())), script.Int(unix.F_DUPFD), script.Int(programFD+1)).Arg())
 	}
-	for i, to := range []int{0, 2, verdictFD, imageFD, programFD} {
+	for i, to := range []int{2, 0, verdictFD, imageFD, programFD} {
 		p.Call("number a descriptor", unix.SYS_DUP3, from[i], script.Int(to), script.Int(to/programFD*unix.O_CLOEXEC))
 	}
 	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(programFD+1), script.Uint(1<<32-1), script.Int(0))

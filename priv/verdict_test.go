@@ -12,15 +12,16 @@ func verdicts() []*Verdict {
 	}
 	return []*Verdict{
 		{Text: "no"},
-		{OK: true, Listed: true, Text: "trusted somebody", Off: 32768, Size: 4096},
-		{OK: true, Off: 32768, Size: 40960, Tree: tree()},
+		{OK: true, Listed: true, Text: "trusted somebody", FS: SquashfsFS, Off: 32768, Size: 4096},
+		{OK: true, FS: SquashfsFS, Off: 32768, Size: 40960, Tree: tree()},
+		{OK: true, FS: CryptFS, Off: 32768, Size: 1 << 25, Crypt: &Crypt{Off: 1 << 24, Size: 8192, Sector: 4096, Key: 64}},
 	}
 }
 
 func TestVerdict(t *testing.T) {
 	for _, v := range verdicts() {
 		got, err := decodeVerdict(v.Encode())
-		if err != nil || got.OK != v.OK || got.Listed != v.Listed || got.Text != v.Text || got.Off != v.Off || got.Size != v.Size || !reflect.DeepEqual(got.Tree, v.Tree) {
+		if err != nil || got.OK != v.OK || got.Listed != v.Listed || got.Text != v.Text || got.FS != v.FS || got.Off != v.Off || got.Size != v.Size || !reflect.DeepEqual(got.Tree, v.Tree) || !reflect.DeepEqual(got.Crypt, v.Crypt) {
 			t.Errorf("%+v: %+v, %v", v, got, err)
 		}
 	}
@@ -50,6 +51,7 @@ func TestSC168_Verdicts(t *testing.T) {
 		"a refused tree": change(func(v *Verdict) { v.OK, v.Text = false, "no" }),
 		"a tree of none": change(func(v *Verdict) { v.Size = 0 }),
 		"half a block":   change(func(v *Verdict) { v.Size += 512 }),
+		"no kind":        change(func(v *Verdict) { v.FS = CryptFS + 1 }),
 		"odd offset":     change(func(v *Verdict) { v.Off++ }),
 		"huge":           change(func(v *Verdict) { v.Size = 1 << 60 }),
 		"huge offset":    change(func(v *Verdict) { v.Tree.Off = 1 << 63 }),
@@ -62,6 +64,27 @@ func TestSC168_Verdicts(t *testing.T) {
 	} {
 		if v, err := decodeVerdict(b); err == nil {
 			t.Errorf("%s is %+v", name, v)
+		}
+	}
+	for name, change := range map[string]func(v *Verdict){
+		"refused":             func(v *Verdict) { v.OK, v.Text = false, "no" },
+		"of a squashfs":       func(v *Verdict) { v.FS = SquashfsFS },
+		"behind the image":    func(v *Verdict) { v.Crypt.Off = v.Size - 4096 },
+		"larger":              func(v *Verdict) { v.Crypt.Size = v.Size },
+		"huge":                func(v *Verdict) { v.Crypt.Off, v.Crypt.Size = 1<<63, 1<<63 },
+		"empty":               func(v *Verdict) { v.Crypt.Size = 0 },
+		"half a sector":       func(v *Verdict) { v.Crypt.Size -= 512 },
+		"no sectors":          func(v *Verdict) { v.Crypt.Sector = 0 },
+		"odd sectors":         func(v *Verdict) { v.Crypt.Sector = 768 },
+		"large sectors":       func(v *Verdict) { v.Crypt.Sector = 8192 },
+		"no key":              func(v *Verdict) { v.Crypt.Key = 0 },
+		"longer than its key": func(v *Verdict) { v.Crypt.Key = 65 },
+		"odd offset":          func(v *Verdict) { v.Crypt.Off++ },
+	} {
+		v := verdicts()[3]
+		change(v)
+		if got, err := decodeVerdict(v.Encode()); err == nil {
+			t.Errorf("cipher text %s is %+v", name, got.Crypt)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/conf/ecl"
 	"singularity/pgp"
 	"singularity/priv"
@@ -24,6 +26,9 @@ type HelperSite struct {
 	List   *os.File // the execution control list; nil: it is not asked
 	Ring   *os.File // the site's keyring
 	Caller int      // the user id, for the system's log
+	// Unlock, if not nil, tells where the cipher text lies in an encrypted
+	// partition, or why the caller's key is not the one of its header.
+	Unlock func(r io.ReaderAt, size int64) (*priv.Crypt, error)
 }
 
 // JudgeForHelper judges an image for the setuid helper, by the site's keyring
@@ -54,11 +59,11 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	v := &priv.Verdict{OK: true}
 	root, err := f.Primary()
 	p, ok := root.Partition()
-	if ok = ok && err == nil && p.FS == sif.FSSquashfs && root.Off%512 == 0; ok {
-		v.Off, v.Size = uint64(root.Off), uint64(root.Size)
+	if kind := kernelFS(p.FS); ok && err == nil && kind != 0 && root.Off%512 == 0 {
+		v.FS, v.Off, v.Size = kind, uint64(root.Off), uint64(root.Size)
 	}
 	trees, _ := Trees(f)
-	ok = ok && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
+	ok = v.FS != 0 && root.Size%verity.BlockSize == 0 && slices.ContainsFunc(trees, func(t Tree) bool { return t.Partition.ID == root.ID })
 	if ok && !s.Full {
 		o.How = Lazy
 	}
@@ -68,22 +73,53 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 		}
 	}
 	if !ok {
-		v.Text = "it has no hash tree of a squashfs"
-		return v, nil
+		v.Text = "it has no hash tree of its root partition"
+		return v, s.unlock(v, image, f, root, nil)
 	}
 	if v.Listed {
 		o.How = Lazy // all that Full reads was read
 	}
 	judged := Judge(ctx, f, o)
 	v.Text = string(judged.State) + " " + judged.Text
-	switch t := judged.Tree(root.ID); {
+	t := judged.Tree(root.ID)
+	switch {
 	case t != nil && judged.State == verdict.Trusted:
 		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
+		return v, s.unlock(v, image, f, root, t)
 	case v.Listed && !s.Full:
 		// The list trusted a tree that is not used.
 		return nil, errors.New("its hash tree cannot be used: " + v.Text)
 	}
-	return v, nil
+	return v, s.unlock(v, image, f, root, nil)
+}
+
+// unlock finds the cipher text of an encrypted root partition.
+//
+// Security: the header is read as the kernel reads the cipher text, by the tree of
+// the verdict. Without one only an image of root's is used, which nobody else changes.
+func (s *HelperSite) unlock(v *priv.Verdict, image *os.File, f *sif.File, root sif.Object, t *verity.Params) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(image.Fd()), &st); err != nil || s.Unlock == nil || v.FS != priv.CryptFS || t == nil && st.Uid != 0 {
+		return err
+	}
+	r, err := t.Section(image, root.Off, root.Size)
+	if err == nil {
+		v.Crypt, err = s.Unlock(r, root.Size)
+	}
+	return err
+}
+
+// kernelFS is what the kernel mounts a partition as, 0 if it does not.
+func kernelFS(fs sif.FSType) priv.FS {
+	switch fs {
+	case sif.FSSquashfs:
+		return priv.SquashfsFS
+	case sif.FSExt3:
+		return priv.Ext3FS
+	case sif.FSEncryptedSquashfs:
+		return priv.CryptFS
+	}
+	return 0
 }
 
 // ask asks the list, as Site.ask does.

@@ -3,6 +3,7 @@ package sign
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"singularity/pgp"
 	"singularity/priv"
+	"singularity/sif"
 	"singularity/verity"
 )
 
@@ -105,6 +107,52 @@ func TestJudgeForHelper(t *testing.T) {
 		}
 		if (err == nil) != (c.s != changed) {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestJudgeLocked (SC-060): the header of an encrypted partition is read by the tree
+// that the kernel reads by; without one only root's image is looked into.
+func TestJudgeLocked(t *testing.T) {
+	build := func() *storage {
+		in := inputs()
+		in[2].Extra = sif.Partition{FS: sif.FSEncryptedSquashfs, Type: sif.PartPrimary, Arch: "amd64"}.Extra()
+		in[2].Data = bytes.NewReader(bytes.Repeat([]byte("LUKS567\n"), 1<<16))
+		s := create(t, in...)
+		s.signTrees(t)
+		return s
+	}
+	changed := build()
+	root, err := changed.open(t).Primary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed.b[root.Off+5000] ^= 1
+	for _, c := range []struct {
+		name   string
+		s      *storage
+		key    *pgp.Key
+		uid    int
+		ok     bool
+		looked bool
+	}{
+		{"trusted", build(), alice(), 1234, true, true},
+		{"trusted, and its header changed", changed, alice(), 1234, false, true},
+		{"foreign", build(), bob(), 1234, true, false},
+		{"foreign, but root's", build(), bob(), 0, true, true},
+	} {
+		f := file(t, c.s.b)
+		if err := os.Chown(f.Name(), c.uid, -1); err != nil {
+			t.Skipf("only root can give images to others: %v", err)
+		}
+		looked := false
+		v := JudgeForHelper(context.Background(), f, HelperSite{Ring: file(t, keyrings(t, c.key)[0].Ring.(*pgp.Ring).Bytes()), Unlock: func(r io.ReaderAt, size int64) (*priv.Crypt, error) {
+			looked = true
+			_, err := r.ReadAt(make([]byte, 8192), 0)
+			return &priv.Crypt{Size: uint64(size)}, err
+		}})
+		if v.OK != c.ok || looked != c.looked || (v.Crypt != nil) != (c.ok && c.looked) || c.ok && v.FS != priv.CryptFS {
+			t.Errorf("%s: looked %v, %+v", c.name, looked, v)
 		}
 	}
 }

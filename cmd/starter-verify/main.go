@@ -9,7 +9,8 @@
 // The setuid helper starts it with "site", how much to read, "list" or "no", and
 // the user id of its caller, as package priv says; the verdict is another one then.
 // With "capabilities" or "networks" and the caller's groups it looks at no image, but
-// at what the administrator's files give to the caller.
+// at what the administrator's files give to the caller. With "key" as the last word it
+// holds the key that it reads against the header of an encrypted root partition.
 package main
 
 import (
@@ -52,7 +53,12 @@ func main() {
 
 // site judges for the setuid helper.
 func site(image *os.File, args []string) int {
-	if len(args) < 3 || image == nil || secret.Hide() != nil || limit() != nil {
+	if len(args) < 3 || image == nil || secret.Hide() != nil {
+		return 2
+	}
+	// Locked memory is there before the limits.
+	key, err := readKey(args)
+	if err != nil || limit() != nil {
 		return 2
 	}
 	caller, err := strconv.Atoi(args[2])
@@ -63,6 +69,9 @@ func site(image *os.File, args []string) int {
 		return say(rights(args[0], caller, args[1], args[3:]))
 	}
 	s := sign.HelperSite{Full: args[0] == "full", Caller: caller}
+	if key != nil {
+		s.Unlock = unlock(key)
+	}
 	if s.Ring, err = conf.OpenOwned(conf.Dir() + "/global-pgp-public"); errors.Is(err, os.ErrNotExist) {
 		s.Ring, err = os.Open("/dev/null") // a ring without keys
 	}

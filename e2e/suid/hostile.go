@@ -60,7 +60,7 @@ func looking(path string) *priv.Request {
 		fi, err := os.Stat(path)
 		check(err)
 		r.Start.Images[0].Format = conf.FormatSquashfs
-		r.Start.Kernel = &priv.Kernel{Size: uint64(fi.Size()), Mount: 900}
+		r.Start.Kernel = &priv.Kernel{FS: priv.SquashfsFS, Size: uint64(fi.Size()), Mount: 900}
 	}
 	return r
 }

@@ -398,12 +398,17 @@ func processes() (n uint64) {
 }
 
 // kernel asks for a mount by the kernel of each file. With -tree before them it wants
-// a hash tree to be used, with -shift another part of the file, and with -other it
-// says that the container is made of /etc.
+// a hash tree to be used; how the key of an encrypted one is wrong, see keyOf; with -shift another part of the file, with -as-ext3 and
+// -as-squashfs another file system, and with -other it says that the container is
+// made of /etc.
 func kernel(args []string) {
 	how := ""
 	if strings.HasPrefix(args[0], "-") {
 		how, args = args[0], args[1:]
+	}
+	other := args[0]
+	if how == "-of" {
+		args = args[1:]
 	}
 	for _, path := range args {
 		r, _ := image(path, func(s *script.Script) {
@@ -412,11 +417,27 @@ func kernel(args []string) {
 		})
 		im, err := images.Open(path)
 		check(err)
-		if im.Kind == images.Squashfs {
-			r.Start.Images[0].Format = conf.FormatSquashfs
+		kind := priv.SquashfsFS
+		if im.Format == images.FormatExt {
+			kind = priv.Ext3FS
 		}
-		r.Start.Kernel = &priv.Kernel{Off: uint64(im.Off), Size: uint64(im.Size), Mount: 900, Tree: how == "-tree"}
+		switch im.Kind {
+		case images.Squashfs:
+			r.Start.Images[0].Format = conf.FormatSquashfs
+		case images.Ext3:
+			r.Start.Images[0].Format = conf.FormatExtfs
+		}
+		key := 0
+		if im.Format == images.FormatEncrypted {
+			kind, key = priv.CryptFS, keyOf(r, im, how, other)
+			r.Start.Images[0].Format = conf.FormatEncrypted
+		}
+		r.Start.Kernel = &priv.Kernel{FS: kind, Off: uint64(im.Off), Size: uint64(im.Size), Mount: 900, Tree: how == "-tree", Key: key}
 		switch how {
+		case "-as-ext3":
+			r.Start.Kernel.FS = priv.Ext3FS
+		case "-as-squashfs":
+			r.Start.Kernel.FS = priv.SquashfsFS
 		case "-shift":
 			r.Start.Kernel.Off += 4096
 			r.Start.Kernel.Size -= 4096

@@ -97,7 +97,7 @@ func fakeVerify() int {
 	if err != nil {
 		return 2
 	}
-	v := &priv.Verdict{OK: true, Listed: true, Off: uint64(root.Off), Size: uint64(root.Size)}
+	v := &priv.Verdict{OK: true, Listed: true, FS: priv.SquashfsFS, Off: uint64(root.Off), Size: uint64(root.Size)}
 	b, status := v.Encode(), 0
 	switch strings.TrimSpace(string(mode)) {
 	case "good":

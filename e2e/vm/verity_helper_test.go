@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,7 +133,7 @@ func TestDMVerityHelperFlip(t *testing.T) {
 	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
 		t.Fatal(err, said.String())
 	}
-	flip(t, s.ours)
+	flip(t, s.ours, 0)
 	in.Write([]byte("\n"))
 	in.Close()
 	text, _ := io.ReadAll(out)
@@ -152,8 +153,9 @@ func TestDMVerityHelperFlip(t *testing.T) {
 	nothingMapped(t, "a changed image")
 }
 
-// flip changes a bit in the middle of the root partition, which is noise.
-func flip(t *testing.T, path string) {
+// flip changes a bit in the middle of the root partition behind its head, which is
+// noise.
+func flip(t *testing.T, path string, head int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -170,19 +172,24 @@ func flip(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	b := make([]byte, 1)
-	f.ReadAt(b, root.Off+root.Size/2)
+	at := root.Off + (head+root.Size)/2
+	f.ReadAt(b, at)
 	b[0] ^= 1
-	if _, err := f.WriteAt(b, root.Off+root.Size/2); err != nil {
+	if _, err := f.WriteAt(b, at); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // TestDMVerityHelperKilled (R11): whatever the caller kills at whatever moment, no
 // device, loop device or mount is left.
-func TestDMVerityHelperKilled(t *testing.T) {
-	s := signedImages(t)
+func TestDMVerityHelperKilled(t *testing.T) { killed(t, signedImages(t).ours) }
+
+// killed starts the image, with flags before it, and kills it at all moments.
+func killed(t *testing.T, image ...string) {
+	t.Helper()
+	exec := func(program ...string) []string { return slices.Concat([]string{"exec"}, image, program) }
 	before, _ := os.ReadFile("/proc/self/mountinfo")
-	cmd := userCommand("exec", s.ours, "sh", "-c", "echo up; exec sleep 1000")
+	cmd := userCommand(exec("sh", "-c", "echo up; exec sleep 1000")...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -200,13 +207,13 @@ func TestDMVerityHelperKilled(t *testing.T) {
 	cmd.Wait()
 	nothingMapped(t, "kill -9")
 	begun := time.Now()
-	if out, err := asUser(command().Path, "exec", s.ours, "true"); err != nil {
+	if out, err := asUser(command().Path, exec("true")...); err != nil {
 		t.Fatal(err, out)
 	}
 	whole := time.Since(begun)
 	const tries = 8
 	for i := range tries {
-		cmd := userCommand("-s", "exec", s.ours, "true")
+		cmd := userCommand(append([]string{"-s"}, exec("true")...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

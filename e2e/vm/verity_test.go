@@ -15,7 +15,7 @@ import (
 // needVerity skips where the kernel or a program is missing.
 func needVerity(t *testing.T) {
 	t.Helper()
-	if os.Getenv("RUN_IN_VM") == "" || os.Getenv("VM_KIND") != "dm-verity" {
+	if kind := os.Getenv("VM_KIND"); os.Getenv("RUN_IN_VM") == "" || kind != "dm-verity" && kind != "dm-crypt" {
 		t.Skip("needs a virtual machine: run e2e/vm/run dm-verity")
 	}
 	for _, m := range []string{"loop", "dm-mod", "dm-verity", "squashfs"} {
