@@ -245,6 +245,11 @@ func (s *starter) check(t *verity.Params) {
 // holder tells the root's alone. Directories are no images: the binds of the
 // configuration are about them.
 func (s *starter) checkPart(im *image.Image, p image.Part, write bool) error {
+	if im.Dev != s.image.Dev || im.Ino != s.image.Ino {
+		if err := s.unblocked(im); err != nil {
+			return err
+		}
+	}
 	w, err := s.wants(im, p.ID)
 	if err != nil {
 		return err

@@ -92,6 +92,9 @@ func (s *starter) start(path string) (int, error) {
 	if s.image, err = image.Open(path); err != nil {
 		return 0, imageError(path, err)
 	}
+	if err := s.unblocked(s.image); err != nil {
+		return 0, err
+	}
 	if err := s.needKey(); err != nil {
 		return 0, err
 	}

@@ -192,6 +192,27 @@ type WatchRules struct {
 	LastError string    `json:"lastError,omitempty"` // of sending
 }
 
+// BlockedImages are the images that hosts do not run, by the rule of the site.
+type BlockedImages struct {
+	Made    time.Time      `json:"made"`
+	Block   string         `json:"block,omitempty"` // the severity from which on, empty for none
+	Grace   string         `json:"grace,omitempty"`
+	Records int            `json:"records"`         // advisories
+	Newest  time.Time      `json:"newest,omitzero"` // of them
+	Images  []BlockedImage `json:"images"`
+	More    int            `json:"more,omitempty"` // images for which there is no room
+}
+
+// BlockedImage is an image that does not run, or will not.
+type BlockedImage struct {
+	ID       string    `json:"id"`   // in the header of the SIF
+	Hash     string    `json:"hash"` // hexadecimal SHA-256
+	From     time.Time `json:"from"`
+	Severity string    `json:"severity"`
+	Advisory string    `json:"advisory"`
+	Text     string    `json:"text"` // the package, and what corrects it
+}
+
 // Notice is what a webhook gets: new findings, all at once.
 type Notice struct {
 	ID     string         `json:"id"` // the same if it has to be sent again

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"singularity/action"
 	"singularity/conf"
@@ -14,6 +15,7 @@ import (
 	"singularity/host/cdi"
 	"singularity/image"
 	"singularity/plan"
+	"singularity/sif"
 	"singularity/sign"
 	"singularity/sign/verdict"
 )
@@ -38,6 +40,7 @@ func (x *explainer) explain(ctx context.Context) {
 	var err error
 	x.p, err = action.NewPreview(x.v, x.conf, x.im, x.log)
 	x.limits()
+	x.blocked()
 	x.list()
 	x.signature(ctx)
 	x.mode()
@@ -145,6 +148,26 @@ func (x *explainer) limits() {
 		default:
 			x.e.fail("limits", c.Err, rule)
 		}
+	}
+}
+
+// blocked asks the list of blocked images.
+func (x *explainer) blocked() {
+	rule := x.directive("blocked images")
+	made, e, err := action.Blocked(x.conf, x.im)
+	switch {
+	case err != nil:
+		x.e.fail("blocked", err, rule)
+	case x.conf.BlockedImages == "":
+		x.e.add("blocked", ruleInfo, "there is no list of blocked images", "blocked images is empty")
+	case x.im.SIF == nil || x.im.SIF.Header().ID == (sif.ID{}):
+		x.e.add("blocked", ruleInfo, "the list is about SIF images with an id only", rule)
+	case e == nil:
+		x.e.add("blocked", ruleAllowed, "the image is not in the list: "+made, rule)
+	case time.Now().Before(e.From):
+		x.e.add("blocked", ruleAllowed, "until "+e.From.UTC().Format(time.RFC3339)+": "+action.BlockedWhy(e)+"; "+made, rule)
+	default:
+		x.e.add("blocked", ruleRefused, "since "+e.From.UTC().Format(time.RFC3339)+": "+action.BlockedWhy(e)+"; "+made, rule)
 	}
 }
 

@@ -23,7 +23,7 @@ func newRunsCommand(log *action.Log) *cobra.Command {
 			"Only root can read all of them; what a command did or was called with is not recorded.",
 		Example: "  $ sudo singularity runs list",
 	}
-	c.AddCommand(newRunsListCommand(log), newRunsShipCommand(log), newRunsAffectedCommand())
+	c.AddCommand(newRunsListCommand(log), newRunsShipCommand(log), newRunsAffectedCommand(), newRunsBlockedCommand(log))
 	return c
 }
 

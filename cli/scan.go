@@ -35,24 +35,31 @@ type scanOptions struct {
 	spool, id       string
 	show, failOn    string
 	maxAge          time.Duration
+	// blockList is the list of blocked images to bring up to date, block the severity from
+	// which on an image is blocked, when grace is over.
+	blockList, block string
+	grace            time.Duration
 }
 
 func newScanCommand(log *action.Log) *cobra.Command {
 	var o scanOptions
 	c := &cobra.Command{
-		Use:   "scan [options] <image>",
+		Use:   "scan [options] <image>...",
 		Short: "List known faults of the packages in an image",
 		Long: "Compare the packages of an image with advisories in OSV form that lie on this machine. Nothing is fetched and nothing of the image is run. " +
 			"Where the image carries a bill of materials under a signature that was made with it, see inspect --sbom; scan always looks at the files themselves." +
 			"\n\nWithout --advisories, the directories ~/.singularity/advisories and LOCALSTATEDIR/singularity/advisories are used (see advisories)." +
 			"\n\nThe exit status is 0 if nothing was found, 11 if the worst fault is low or of unknown severity, 12 medium, 13 high, 14 critical, and 255 if the scan failed. " +
 			"--fail-on makes it 0 below a severity. Faults that --vex declares harmless do not count." +
-			"\n\nWith --running, the images of the containers that run on this host are looked at, as the records of runs tell (see runs); root sees those of all users.",
+			"\n\nWith --running, the images of the containers that run on this host are looked at, as the records of runs tell (see runs); root sees those of all users." +
+			"\n\nWith --block-list, nothing is listed: the file, which 'blocked images' of singularity.conf can name, is told which of the images have a fault of the level --block or above, and so do not run on this host when --grace is over. " +
+			"Lines about other images stay, and an image that is in the file keeps its date; the exit status is 0 if all images could be looked at.",
 		Example: "  $ singularity scan debian.sif\n" +
 			"  $ singularity scan --fail-on high --json debian.sif\n" +
 			"  $ singularity scan --advisories osv.zip --sarif debian.sif > report.sarif\n" +
-			"  $ sudo singularity scan --running --id CVE-2026-1234",
-		Args: cobra.RangeArgs(0, 1),
+			"  $ sudo singularity scan --running --id CVE-2026-1234\n" +
+			"  $ sudo singularity scan --block-list /etc/singularity/blocked \\\n" +
+			"      --block critical --grace 336h /srv/images/*.sif",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(args); err != nil {
 				return usageError(c, err)
@@ -72,6 +79,9 @@ func newScanCommand(log *action.Log) *cobra.Command {
 	f.BoolVar(&o.running, "running", false, "look at the images of all containers that run on this host")
 	f.StringVar(&o.spool, "spool", "", "with --running: `directory` of records of runs")
 	f.StringVar(&o.id, "id", "", "only the fault with this `name`, such as CVE-2026-1234")
+	f.StringVar(&o.blockList, "block-list", "", "bring the list of blocked images in this `file` up to date")
+	f.StringVar(&o.block, "block", "", "with --block-list: `level` from which on an image is blocked")
+	f.DurationVar(&o.grace, "grace", 0, "with --block-list: `duration` until an image that is new in it is blocked (336h)")
 	f.DurationVar(&o.maxAge, "max-age", 0, "fail if the newest advisory is older than this `duration` (72h)")
 	return c
 }
@@ -83,7 +93,14 @@ func (o *scanOptions) check(args []string) error {
 	if _, ok := advisory.ParseLevel(o.failOn); !ok && o.failOn != "never" {
 		return fmt.Errorf("--fail-on %q is no level", o.failOn)
 	}
+	if err := o.checkBlockList(args); err != nil {
+		return err
+	}
 	switch {
+	case o.blockList != "":
+		return nil
+	case len(args) > 1:
+		return errors.New("several images need --block-list")
 	case o.json && o.sarif:
 		return errors.New("--json and --sarif exclude each other")
 	case o.running && (o.sarif || o.all || o.sbom != "" || len(args) > 0):
@@ -132,6 +149,9 @@ func scan(c *cobra.Command, log *action.Log, o *scanOptions, args []string) erro
 	}
 	if o.running {
 		return o.scanRunning(c.Context(), c.OutOrStdout(), log, db)
+	}
+	if o.blockList != "" {
+		return o.writeBlockList(c.Context(), c.OutOrStdout(), log, db, args)
 	}
 	r := &scanReport{Advisories: info, Counts: map[string]int{}, Findings: []advisory.Finding{}}
 	inv, trust, err := o.inventory(c.Context(), log, r, args)

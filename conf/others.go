@@ -20,7 +20,7 @@ type Others struct {
 
 	// Mounts.
 	MountProc, MountSys, MountDevpts, MountHome, MountTmp, MountHostFS, MountSlave, TmpSandbox bool
-	RunRecords, MountDev, EnableUnderlay                                                       string
+	BlockedImages, RunRecords, MountDev, EnableUnderlay                                        string
 	SessiondirMaxSize                                                                          int64
 
 	// Network.
@@ -74,6 +74,7 @@ var rest = []Directive{
 	{Name: "mount slave", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.MountSlave }},
 	{Name: "enable underlay", Kind: Choice, Default: "yes", Field: func(c *Config) any { return &c.EnableUnderlay }, Allowed: []string{"yes", "no", "preferred"}},
 	{Name: "run records", Kind: AbsPath, Field: func(c *Config) any { return &c.RunRecords }},
+	{Name: "blocked images", Kind: AbsPath, Field: func(c *Config) any { return &c.BlockedImages }},
 	{Name: "tmp sandbox", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.TmpSandbox }},
 	{Name: "sessiondir max size", Kind: Number, Default: "64", Field: func(c *Config) any { return &c.SessiondirMaxSize }},
 	{Name: "allow net users", Kind: List, Field: func(c *Config) any { return &c.AllowNetUsers }},

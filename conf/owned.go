@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -30,6 +32,35 @@ func (e *OwnerError) Error() string { return e.Path + " must be owned by root: "
 // opened. A directory higher up may be one like /tmp, where only its owner can
 // rename an entry.
 func OpenOwned(path string) (*os.File, error) {
+	return openOwned(path, func(uid uint32) bool { return uid == 0 })
+}
+
+// OpenRule opens a file that must be root's whoever reads it, as it is a rule for them.
+//
+// Security: a user namespace shows every owner whom it does not know as nobody. There,
+// what is left to tell is that the file is not the caller's.
+func OpenRule(path string) (*os.File, error) {
+	if realRoot() {
+		return OpenOwned(path)
+	}
+	const nobody = 65534
+	known := sync.OnceValue(func() bool { text, err := os.ReadFile("/proc/self/uid_map"); return err != nil || wholeMap(text) })
+	f, err := openOwned(path, func(uid uint32) bool { return uid == 0 || uid == nobody && !known() })
+	if err != nil || known() {
+		return f, err
+	}
+	// The kernel lets only the owner read without a mark of the time.
+	fd, err := syscall.Open("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), syscall.O_RDONLY|syscall.O_NOATIME|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err == nil {
+		syscall.Close(fd)
+		f.Close()
+		return nil, &OwnerError{path, "it belongs to the caller"}
+	}
+	return f, nil
+}
+
+// openOwned opens a file that belongs, with all above it, to those whom owns allows.
+func openOwned(path string, owns func(uid uint32) bool) (*os.File, error) {
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if !strings.HasPrefix(path, "/") || len(names) == 0 || slices.Contains(names, ".") || slices.Contains(names, "..") {
 		return nil, &OwnerError{path, "the path is not absolute, or has . or .. in it"}
@@ -42,7 +73,7 @@ func OpenOwned(path string) (*os.File, error) {
 			flags = syscall.O_RDONLY | syscall.O_NONBLOCK
 		}
 		if err == nil {
-			err = owned(dir, at, syscall.S_IFDIR, !last)
+			err = owned(dir, at, syscall.S_IFDIR, !last, owns)
 		}
 		above := dir
 		if at = strings.TrimSuffix(at, "/") + "/" + name; err == nil {
@@ -54,7 +85,7 @@ func OpenOwned(path string) (*os.File, error) {
 		}
 	}
 	if err == nil {
-		err = owned(dir, at, syscall.S_IFREG, false)
+		err = owned(dir, at, syscall.S_IFREG, false, owns)
 	}
 	if err == nil {
 		return os.NewFile(uintptr(dir), path), nil
@@ -68,7 +99,7 @@ func OpenOwned(path string) (*os.File, error) {
 
 // owned checks one file of the given type. A sticky directory may be writable by
 // others where sticky is set.
-func owned(fd int, path string, kind uint32, sticky bool) error {
+func owned(fd int, path string, kind uint32, sticky bool, owns func(uid uint32) bool) error {
 	var st syscall.Stat_t
 	if err := syscall.Fstat(fd, &st); err != nil {
 		return err
@@ -81,7 +112,7 @@ func owned(fd int, path string, kind uint32, sticky bool) error {
 		return &OwnerError{path, "it is not a directory"}
 	case st.Mode&syscall.S_IFMT != kind:
 		return &OwnerError{path, "it is not a regular file"}
-	case st.Uid != 0:
+	case !owns(st.Uid):
 		return &OwnerError{path, fmt.Sprintf("it belongs to uid %d", st.Uid)}
 	case mode&0o022 != 0 && !(sticky && mode&syscall.S_ISVTX != 0):
 		return &OwnerError{path, fmt.Sprintf("others may write to it (mode %04o)", mode)}
@@ -133,7 +164,12 @@ func realRoot() bool {
 		return false
 	}
 	text, err := os.ReadFile("/proc/self/uid_map")
-	return err != nil || strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
+	return err != nil || wholeMap(text)
+}
+
+// wholeMap tells whether a map of a user namespace is that of the machine.
+func wholeMap(text []byte) bool {
+	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
 // ReadAll reads the whole of a file of at most limit bytes.

@@ -27,6 +27,30 @@ func TestOpenOwnedOfOthers(t *testing.T) {
 	}
 }
 
+// SC-013: a rule for everybody must be root's, wherever it lies and whoever reads it.
+func TestOpenRule(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rule")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		f, err := OpenRule(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if err := os.Chown(path, 1, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := OpenRule(path); err == nil || !strings.Contains(err.Error(), "must be owned by root: it belongs to") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := OpenRule("/nowhere/rule"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
 // SC-013: a file that somebody else than root could change, itself or on the way
 // to it.
 func TestOpenOwned(t *testing.T) {

@@ -91,6 +91,17 @@ func ArchOf(head []byte) string {
 	return decodeHeader((*[headerSize]byte)(head)).Arch
 }
 
+// HeaderSize is how many bytes at the begin of an image are its header.
+const HeaderSize = headerSize
+
+// IDOf returns the ID in the header of an image, all zeros if the bytes are none.
+func IDOf(head []byte) ID {
+	if len(head) < headerSize || string(head[32:42]) != magic {
+		return ID{}
+	}
+	return decodeHeader((*[headerSize]byte)(head)).ID
+}
+
 func decodeHeader(b *[headerSize]byte) Header {
 	le := func(off int) int64 { return int64(binary.LittleEndian.Uint64(b[off:])) }
 	return Header{

@@ -63,6 +63,12 @@ func (c *Client) Affected(ctx context.Context, id string, ended bool) (list []ap
 	return list, c.call(ctx, http.MethodGet, "/v1/findings/runs?"+q.Encode(), nil, &list)
 }
 
+// Blocked asks which images hosts are not to run.
+func (c *Client) Blocked(ctx context.Context) (*api.BlockedImages, error) {
+	var out api.BlockedImages
+	return &out, c.call(ctx, http.MethodGet, "/v1/watch/blocked", nil, &out)
+}
+
 // Runs lists runs that the caller may see; q are the filters of GET /v1/runs.
 func (c *Client) Runs(ctx context.Context, q url.Values) (list []api.StoredRun, err error) {
 	return list, c.call(ctx, http.MethodGet, "/v1/runs?"+q.Encode(), nil, &list)

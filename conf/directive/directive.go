@@ -51,6 +51,7 @@ var Texts = []Text{
 	{Name: "limit container owners", Doc: "Only images of these users."},
 	{Name: "limit container groups", Doc: "Only images of these groups."},
 	{Name: "limit container paths", Doc: "Only images below these directories."},
+	{Name: "blocked images", Doc: "A file of root's that lists images which are not run, for root neither; see singularity scan --block-list and singularity runs blocked. Empty: none."},
 	{Name: "allow container sif", Doc: "Allow SIF images that are not encrypted."},
 	{Name: "allow container encrypted", Doc: "Allow encrypted SIF images."},
 	{Name: "allow container squashfs", Doc: "Allow bare squashfs images."},

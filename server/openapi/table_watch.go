@@ -38,6 +38,7 @@ var watching = []Operation{
 	{Pattern: "PUT /v1/watch/rules", Tag: "watch", Summary: "Set that", Scope: "admin", In: api.WatchRules{}, Data: api.WatchRules{}},
 	{Pattern: "GET /v1/watch/rules/{entity}/{collection}", Tag: "watch", Summary: "From which severity on a collection serves no images and its owners are told", Scope: "library:manage", Data: api.WatchRules{}},
 	{Pattern: "PUT /v1/watch/rules/{entity}/{collection}", Tag: "watch", Summary: "Set that; a new webhook gets a secret, which is in this answer alone", Scope: "library:manage", In: api.WatchRules{}, Data: api.WatchRules{}},
+	{Pattern: "GET /v1/watch/blocked", Tag: "watch", Summary: "Images that hosts do not run by the rule of the site, from which date on: for administrators, and a robot of an administrator's that speaks for a host", Scope: "runs:write", Data: api.BlockedImages{}, Refuse: []int{503}},
 	{Pattern: "POST /v1/runs", Tag: "watch", Summary: "Tell where images run: a robot of an administrator for the host of its name, others for themselves; may be repeated", Scope: "runs:write", In: api.Runs{}, Data: api.RunsTaken{}, Refuse: []int{413}},
 	{Pattern: "GET /v1/runs", Tag: "watch", Summary: "Runs: the caller's, or all for administrators", Scope: "account:read",
 		Query: append([]Param{{Name: "digest", Text: "sha256:HEX of an image"}, {Name: "user", Text: "a user"}, {Name: "host", Text: "a host"}, {Name: "running", Text: "true: those that go on"}}, paging...), Data: []api.StoredRun{}, Paged: true},

@@ -270,6 +270,7 @@ func (s *Service) kept(ctx context.Context, hash string) (*sbom.Inventory, error
 // forget removes what is known of an image that is no more.
 func (s *Service) forget(ctx context.Context, hash string) error {
 	s.corpus.remove(hash)
+	s.ids.forget(hash)
 	for i, err := range s.told.All(ctx, store.Query{Index: "hash", Equal: hash}) {
 		if err == nil {
 			err = s.told.Delete(ctx, i.Key, 0)

@@ -22,7 +22,7 @@
 //   - suppress.go: what people have decided about findings
 //   - findings.go: the calls about images and advisories; overview.go: about all of them
 //   - runs.go: records of runs
-//   - rules.go: which images are not served; notice.go: who is told of what is new
+//   - rules.go: which images are not served; blocked.go: which hosts do not run; notice.go: who is told of what is new
 package watch
 
 import (
@@ -43,6 +43,7 @@ import (
 	"singularity/server/library"
 	"singularity/server/route"
 	"singularity/server/store"
+	"singularity/sif"
 )
 
 // Options of the service.
@@ -84,6 +85,7 @@ type Service struct {
 	said       said // suppressions in memory
 	judgements judgements
 	ruling     ruling
+	ids        imageIDs
 	wake       chan struct{}
 	missed     atomic.Bool // an image was not written down
 	loaded     atomic.Bool // the lists of the last start are in memory
@@ -100,7 +102,7 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	}
 	o.MaxAge, o.Every, o.KeepRuns = orElse(o.MaxAge, 7*24*time.Hour), orElse(o.Every, 30*time.Second), orElse(o.KeepRuns, 90*24*time.Hour)
 	o.Parallel = max(o.Parallel, 1)
-	s := &Service{o: o, auth: a, lib: lib, blobs: b, log: o.Log, corpus: newCorpus(), wake: make(chan struct{}, 1), now: time.Now, ruling: ruling{told: map[string]string{}}}
+	s := &Service{o: o, auth: a, lib: lib, blobs: b, log: o.Log, corpus: newCorpus(), wake: make(chan struct{}, 1), now: time.Now, ruling: ruling{told: map[string]string{}}, ids: imageIDs{by: map[string]sif.ID{}}}
 	if o.Read == nil {
 		program := o.Program
 		if program == "" {
@@ -166,6 +168,7 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "PUT /v1/watch/rules", Handler: f(s.putRules)},
 		{Pattern: "GET /v1/watch/rules/{entity}/{collection}", Handler: f(s.getRules)},
 		{Pattern: "PUT /v1/watch/rules/{entity}/{collection}", Handler: f(s.putRules)},
+		{Pattern: "GET /v1/watch/blocked", Handler: f(s.blockedImages), Class: route.Search},
 		{Pattern: "POST /v1/runs", Handler: f(s.takeRuns), Body: maxRunsBody},
 		{Pattern: "GET /v1/runs", Handler: f(s.listRuns), Class: route.Search},
 	}
