@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
@@ -78,7 +79,7 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		case e != nil:
 			err = e
 		case k.FS != found.FS || k.Off != found.Off || k.Size != found.Size:
-			err = errors.New("it is not the root partition of the image")
+			err = errPlace
 		default:
 			v = found
 		}
@@ -86,6 +87,8 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	over := v.Tree != nil && mapper != nil && kept(f, refused == nil)
 	switch {
 	case err != nil:
+	case refused == nil && v.Size == 0 && format == conf.FormatSIF && !k.placed(f):
+		err = errPlace
 	case over || refused == nil && !needed:
 		err = h.mountImage(f, k, c, mapper, v, over)
 	case refused != nil:
@@ -102,16 +105,47 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 }
 
 // fits tells whether an image of that format and size can hold such a partition.
-// What is no SIF is one file system, from its first byte on; in a SIF starter-verify
-// finds what is no squashfs.
+// What is no SIF is one file system, from its first byte on.
 func (k *Kernel) fits(format string, size uint64) bool {
 	switch k.FS {
 	case SquashfsFS:
-		return format == conf.FormatSIF || format == conf.FormatSquashfs
+		return format == conf.FormatSIF || format == conf.FormatSquashfs && k.Off == 0
 	case Ext3FS:
 		return format == conf.FormatSIF || format == conf.FormatExtfs && k.Off == 0 && k.Size == size
 	case CryptFS:
 		return format == conf.FormatEncrypted
+	}
+	return false
+}
+
+var errPlace = errors.New("it is not the root partition of the image")
+
+// Sizes and places in a SIF of version 01, as package sif has them.
+const (
+	sifHeader, sifTotal, sifTable = 128, 88, 96
+	sifDescriptor, sifMost        = 585, 1 << 12
+	sifPartition                  = 0x4004
+	sifSquashfs, sifPrimary       = 1, 2
+)
+
+// placed tells whether the table of a SIF, which root wrote, has a root partition
+// at this place. Elsewhere in an image of root's could be what a user made: the
+// content of a file.
+func (k *Kernel) placed(f *os.File) bool {
+	var head [sifHeader]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil {
+		return false
+	}
+	le := binary.LittleEndian
+	off := le.Uint64(head[sifTable:])
+	for n := range min(le.Uint64(head[sifTotal:]), sifMost) {
+		var d [sifDescriptor]byte
+		if _, err := f.ReadAt(d[:], int64(off+n*sifDescriptor)); err != nil {
+			return false
+		}
+		if le.Uint32(d[:]) == sifPartition && d[4] == 1 && le.Uint64(d[17:]) == k.Off && le.Uint64(d[25:]) == k.Size && le.Uint32(d[201:]) == sifSquashfs && le.Uint32(d[205:]) == sifPrimary {
+			return true
+		}
 	}
 	return false
 }
