@@ -394,31 +394,33 @@ func (in *inside) network() error {
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return fmt.Errorf("cannot bring the loopback up: %w", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	in.proxy = "http://" + l.Addr().String()
-	files := []*os.File{}
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		return err
-	}
-	files = append(files, f)
 	// Programs use no proxy for a loopback address: a library there is at its own.
+	// That is taken first, so that the proxy gets another port.
+	var library *os.File
 	if u, err := url.Parse(in.spec.Library); err == nil {
 		if at, ok := loopback(u); ok {
 			own, err := net.Listen("tcp", at)
 			if err != nil {
 				return fmt.Errorf("cannot listen at the library's address: %w", err)
 			}
-			f, err := own.(*net.TCPListener).File()
-			if err != nil {
+			defer own.Close()
+			if library, err = own.(*net.TCPListener).File(); err != nil {
 				return err
 			}
-			files = append(files, f)
-			own.Close()
 		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	in.proxy = "http://" + l.Addr().String()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	files := []*os.File{f}
+	if library != nil {
+		files = append(files, library)
 	}
 	l.Close()
 	var fds []int
