@@ -212,6 +212,11 @@ type WorkerTarget struct {
 	Done  bool   `json:"done,omitempty"` // the image is there already
 }
 
+// WorkerAlive is the answer to a sign of life.
+type WorkerAlive struct {
+	Up time.Duration `json:"up"` // how long this server has been running
+}
+
 // WorkerDone is the end of a build at a worker.
 type WorkerDone struct {
 	Fence  int64  `json:"fence"`

@@ -229,6 +229,9 @@ func (s *Service) task(ctx context.Context, before, j *job) (*api.BuildTask, err
 
 func (s *Service) tokenLife() time.Duration { return s.o.Limits.Time + 15*time.Minute }
 
+// begun is when this process began: workers see a restart by it.
+var begun = time.Now()
+
 // alive is a sign of life of a worker. The answer 409 tells it to stop.
 func (s *Service) alive(w http.ResponseWriter, r *http.Request) error {
 	j, err := s.held(r.Context(), r.PathValue("id"), fenceOf(r))
@@ -238,7 +241,7 @@ func (s *Service) alive(w http.ResponseWriter, r *http.Request) error {
 	if err := s.queue.Extend(j.Hold); err != nil {
 		return err
 	}
-	w.WriteHeader(http.StatusNoContent)
+	route.Data(w, api.WorkerAlive{Up: time.Since(begun)})
 	return nil
 }
 

@@ -43,8 +43,11 @@ func (w *Worker) do(ctx context.Context, t *api.BuildTask, slot int) {
 	go w.keepAlive(building, cancel, t, &outage)
 	dir := filepath.Join(w.o.Dir, "job-"+t.ID+"-"+fmt.Sprint(t.Fence))
 	end := w.build(building, t, slot, dir)
-	if end.State == "failed" && w.alive(building, t) != nil {
-		outage.Store(true) // which came with the failure, between two ticks
+	if end.State == "failed" {
+		// An outage may have come with the failure, and gone, between two ticks.
+		if up, err := w.alive(building, t); err != nil || up < time.Since(begun) {
+			outage.Store(true)
+		}
 	}
 	// The files first: a build that is over has left nothing.
 	if err := w.remove(dir, slot); err != nil {
@@ -84,7 +87,7 @@ func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.Build
 			return
 		case <-tick.C:
 		}
-		err := w.alive(ctx, t)
+		_, err := w.alive(ctx, t)
 		switch {
 		case err == nil:
 			heard = time.Now()
@@ -100,11 +103,14 @@ func (w *Worker) keepAlive(ctx context.Context, cancel func(error), t *api.Build
 	}
 }
 
-// alive tells the server once that the build goes on.
-func (w *Worker) alive(ctx context.Context, t *api.BuildTask) error {
+// alive tells the server once that the build goes on, and returns how long that
+// has been running.
+func (w *Worker) alive(ctx context.Context, t *api.BuildTask) (time.Duration, error) {
 	ctx, stop := context.WithTimeout(ctx, t.Every)
 	defer stop()
-	return w.post(ctx, fmt.Sprintf("/internal/v1/builds/%s/alive?fence=%d", t.ID, t.Fence), struct{}{}, nil)
+	var a api.WorkerAlive
+	err := w.post(ctx, fmt.Sprintf("/internal/v1/builds/%s/alive?fence=%d", t.ID, t.Fence), struct{}{}, &a)
+	return a.Up, err
 }
 
 func failed(format string, args ...any) api.WorkerDone {
