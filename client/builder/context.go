@@ -172,7 +172,7 @@ func (p *packer) entry(name string, info fs.FileInfo, content io.Reader) error {
 
 // Send lets the builder have the files, unless it has them already.
 func (c *Client) Send(ctx context.Context, f *Files) error {
-	res, err := c.send(ctx, http.MethodPost, "/v1/build-context", api.ContextRequest{Size: f.Size, Digest: f.Digest})
+	res, err := c.Service.Send(ctx, http.MethodPost, "/v1/build-context", api.ContextRequest{Size: f.Size, Digest: f.Digest})
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (c *Client) Send(ctx context.Context, f *Files) error {
 	if to == "" {
 		return nil
 	}
-	base, err := url.Parse(c.base + "/")
+	base, err := url.Parse(c.Base + "/")
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (c *Client) Send(ctx context.Context, f *Files) error {
 	}
 	req.ContentLength = f.Size
 	req.Header.Set("Content-Type", "application/octet-stream")
-	up, err := c.http.Do(req) // the address is the right to do so: no token
+	up, err := c.HTTP.Do(req) // the address is the right to do so: no token
 	if err != nil {
 		return transfer.Plain(err)
 	}
@@ -208,5 +208,5 @@ func (c *Client) Send(ctx context.Context, f *Files) error {
 
 // Drop tells the builder that the files are not needed any more.
 func (c *Client) Drop(ctx context.Context, digest string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/build-context/"+url.PathEscape(digest), nil, nil)
+	return c.Call(ctx, http.MethodDelete, "/v1/build-context/"+url.PathEscape(digest), nil, nil)
 }

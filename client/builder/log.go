@@ -57,11 +57,9 @@ type writeError struct{ error }
 
 // follow writes what the log has beyond skip, and tells how long it is.
 func (c *Client) follow(ctx context.Context, id string, skip int64, w io.Writer) (int64, error) {
-	address := "ws" + strings.TrimPrefix(c.base, "http") + "/v1/build-ws/" + url.PathEscape(id)
+	address := "ws" + strings.TrimPrefix(c.Base, "http") + "/v1/build-ws/" + url.PathEscape(id)
 	h := http.Header{}
-	if c.token != "" {
-		h.Set("Authorization", "BEARER "+c.token)
-	}
+	c.Authorize(h)
 	dial, cancel := context.WithTimeout(ctx, callTime)
 	conn, res, err := websocket.Dial(dial, address, &websocket.DialOptions{HTTPClient: c.socket, HTTPHeader: h, CompressionMode: websocket.CompressionDisabled})
 	cancel()
