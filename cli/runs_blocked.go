@@ -13,7 +13,6 @@ import (
 
 	"singularity/action"
 	"singularity/api"
-	"singularity/client/transfer"
 	"singularity/conf"
 	"singularity/conf/blocked"
 )
@@ -60,7 +59,10 @@ func (o *shipOptions) fetchBlocked(ctx context.Context, out io.Writer, log *acti
 	}
 	got, err := client.Blocked(ctx)
 	if err != nil {
-		return explainBlocked(fmt.Errorf("cannot fetch the list of blocked images: %w", err))
+		return explainHost(fmt.Errorf("cannot fetch the list of blocked images: %w", err), map[int]string{
+			http.StatusNotFound:           "the server has no list of blocked images",
+			http.StatusServiceUnavailable: "the list of this host stays as it is: try again later",
+		})
 	}
 	l, err := blockedList(got, report.Server)
 	if err != nil {
@@ -96,21 +98,4 @@ func blockedList(got *api.BlockedImages, server string) (*blocked.List, error) {
 		l.Entries = append(l.Entries, blocked.Entry{ID: i.ID, From: i.From, Severity: i.Severity, Advisory: i.Advisory, Text: i.Text + "; image sha256:" + i.Hash[:min(len(i.Hash), 12)]})
 	}
 	return l, nil
-}
-
-// explainBlocked tells what helps.
-func explainBlocked(err error) error {
-	e, ok := errors.AsType[*transfer.StatusError](err)
-	if !ok {
-		return err
-	}
-	switch e.Code {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return action.Fatal(err, "the token must be of a robot of an administrator that has the name of this host, with the scope runs:write")
-	case http.StatusNotFound:
-		return action.Fatal(err, "the server has no list of blocked images")
-	case http.StatusServiceUnavailable:
-		return action.Fatal(err, "the list of this host stays as it is: try again later")
-	}
-	return err
 }

@@ -251,7 +251,7 @@ func (o *shipOptions) sendAll(ctx context.Context, client *watch.Client, spool s
 		}
 		taken, err := client.Ship(ctx, list)
 		if err != nil {
-			return explainShip(err)
+			return explainHost(err, map[int]string{http.StatusNotFound: "the server keeps no records of runs"})
 		}
 		refused := map[string]bool{}
 		for _, r := range taken.Refused {
@@ -294,19 +294,21 @@ func batch(records []shipped) int {
 	return len(records)
 }
 
-// explainShip tells what helps.
-func explainShip(err error) error {
+// explainHost tells what helps when the server refuses a host; hints are for what
+// is not about its token.
+func explainHost(err error, hints map[int]string) error {
 	e, ok := errors.AsType[*transfer.StatusError](err)
 	if !ok {
 		return err
 	}
-	switch e.Code {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return action.Fatal(err, "the token must be of a robot of an administrator that has the name of this host, with the scope runs:write")
-	case http.StatusNotFound:
-		return action.Fatal(err, "the server keeps no records of runs")
+	hint := hints[e.Code]
+	if e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden {
+		hint = "the token must be of a robot of an administrator that has the name of this host, with the scope runs:write"
 	}
-	return err
+	if hint == "" {
+		return err
+	}
+	return action.Fatal(err, hint)
 }
 
 func (o *shipOptions) write(out io.Writer, r *shipReport) error {

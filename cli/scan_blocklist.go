@@ -175,7 +175,7 @@ func (o *scanOptions) judgeImage(ctx context.Context, log *action.Log, m *adviso
 // changeBlockList replaces the list of blocked images at path by what edit makes of it:
 // whole, while no other call of ours changes a file of that directory.
 func changeBlockList(verb, path string, edit func(*blocked.List)) error {
-	return inBlockListDir(verb, path, func(dir *os.File) error {
+	return inSiteDir(verb, path, func(dir *os.File) error {
 		l := &blocked.List{}
 		f, err := conf.OpenSite(path)
 		if err == nil {
@@ -192,22 +192,7 @@ func changeBlockList(verb, path string, edit func(*blocked.List)) error {
 
 // replaceBlockList makes l the list at path, whatever was there.
 func replaceBlockList(verb, path string, l *blocked.List) error {
-	return inBlockListDir(verb, path, func(dir *os.File) error { return writeBlocked(path, l, dir) })
-}
-
-func inBlockListDir(verb, path string, do func(dir *os.File) error) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("cannot change %q: %w", path, cause(err))
-	}
-	defer dir.Close()
-	if err := mayChange(verb, path, dir); err != nil {
-		return err
-	}
-	if err := lockDir(dir); err != nil {
-		return fmt.Errorf("cannot lock %q: %w", dir.Name(), err)
-	}
-	return do(dir)
+	return inSiteDir(verb, path, func(dir *os.File) error { return writeBlocked(path, l, dir) })
 }
 
 func writeBlocked(path string, l *blocked.List, dir *os.File) error {
@@ -215,8 +200,5 @@ func writeBlocked(path string, l *blocked.List, dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(path, string(text), dir); err != nil {
-		return fmt.Errorf("cannot write %q: %w", path, cause(err))
-	}
-	return nil
+	return writeSiteFile(path, string(text), dir)
 }

@@ -43,6 +43,25 @@ func cause(err error) error {
 // text: at once, with mode 0644, while no other call of ours changes a file of
 // that directory. A file that is changed in nothing is left alone.
 func changeSiteFile(verb, path, instead string, edit func(old string) (string, error)) error {
+	return inSiteDir(verb, path, func(dir *os.File) error {
+		old, err := readSiteFile(path, instead)
+		if err != nil {
+			return err
+		}
+		text, err := edit(old)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Lstat(path); err == nil && text == old {
+			return nil
+		}
+		return writeSiteFile(path, text, dir)
+	})
+}
+
+// inSiteDir calls do with the directory of the file at path, which the caller may
+// change, while no other call of ours changes a file there.
+func inSiteDir(verb, path string, do func(dir *os.File) error) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return fmt.Errorf("cannot change %q: %w", path, cause(err))
@@ -54,17 +73,10 @@ func changeSiteFile(verb, path, instead string, edit func(old string) (string, e
 	if err := lockDir(dir); err != nil {
 		return fmt.Errorf("cannot lock %q: %w", dir.Name(), err)
 	}
-	old, err := readSiteFile(path, instead)
-	if err != nil {
-		return err
-	}
-	text, err := edit(old)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Lstat(path); err == nil && text == old {
-		return nil
-	}
+	return do(dir)
+}
+
+func writeSiteFile(path, text string, dir *os.File) error {
 	if err := replaceFile(path, text, dir); err != nil {
 		return fmt.Errorf("cannot write %q: %w", path, cause(err))
 	}
