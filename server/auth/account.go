@@ -84,9 +84,7 @@ func checkPerson(real, email string) error {
 }
 
 func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool {
-		return r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
-	})
+	return strings.ContainsFunc(s, route.Acts)
 }
 
 // AddAccount makes an account of a and returns it with its id. Only the name,

@@ -409,7 +409,7 @@ func (s *Service) giveBack(ctx context.Context, j *job, reason string) error {
 // printable is a reason of a worker as it may be shown.
 func printable(text string) string {
 	text = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if route.Acts(r) {
 			return ' '
 		}
 		return r

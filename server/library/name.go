@@ -113,7 +113,7 @@ func clean(text string, limit int, lines bool) (string, error) {
 			return r
 		case r == '\n' || r == '\t':
 			return ' '
-		case r < 0x20, r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		case route.Acts(r):
 			return -1
 		}
 		return r

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -133,7 +134,7 @@ func Write(w http.ResponseWriter, t *template.Template, status int, name string,
 // the page shows (SC-164).
 func visible(text []byte) []byte {
 	hidden := func(r rune) bool {
-		return r < ' ' && r != '\t' && r != '\n' || r >= 0x7f && r < 0xa0 || r == 0x61c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+		return unicode.In(r, unicode.Cc, unicode.Bidi_Control) && r != '\t' && r != '\n'
 	}
 	if !bytes.ContainsFunc(text, hidden) {
 		return text

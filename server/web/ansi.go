@@ -2,6 +2,7 @@ package web
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -80,7 +81,7 @@ func (t *terminal) plain(r rune, text *strings.Builder) {
 		t.state, t.length = ']', 0
 	case r == '\n' || r == '\t':
 		text.WriteRune(r)
-	case r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x061c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff:
+	case unicode.In(r, unicode.Cc, unicode.Bidi_Control) || r == 0xfeff:
 	default:
 		text.WriteRune(r)
 	}
