@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -286,7 +287,7 @@ func (j *remoteJob) run(ctx context.Context, text []byte, patterns []string) err
 		return fmt.Errorf("cannot ask what came of the build: %w", err)
 	}
 	if !info.IsComplete || info.ImageSize <= 0 {
-		return fmt.Errorf("the remote build failed: %s", action.Printable(orElse(info.Reason, "see its log")))
+		return fmt.Errorf("the remote build failed: %s", action.Printable(cmp.Or(info.Reason, "see its log")))
 	}
 	if r.ContextDigest != "" {
 		if err := j.client.Drop(ctx, r.ContextDigest); err != nil {
@@ -294,13 +295,6 @@ func (j *remoteJob) run(ctx context.Context, text []byte, patterns []string) err
 		}
 	}
 	return j.fetch(ctx, info, arch)
-}
-
-func orElse(text, other string) string {
-	if text == "" {
-		return other
-	}
-	return text
 }
 
 // send packs and sends the files of the definition.

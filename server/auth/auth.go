@@ -21,6 +21,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,12 +77,12 @@ type Service struct {
 
 // Open opens the accounts in the store.
 func Open(ctx context.Context, r store.Records, o Options) (*Service, error) {
-	o.TokenLife = orElse(o.TokenLife, 30*24*time.Hour)
-	o.TokenMaxLife = orElse(o.TokenMaxLife, 366*24*time.Hour)
-	o.SessionLife = orElse(o.SessionLife, 7*24*time.Hour)
-	o.SessionIdle = orElse(o.SessionIdle, 24*time.Hour)
-	o.HashesAtOnce = orElse(o.HashesAtOnce, 2)
-	o.GuessesPerMin = orElse(o.GuessesPerMin, 10)
+	o.TokenLife = cmp.Or(o.TokenLife, 30*24*time.Hour)
+	o.TokenMaxLife = cmp.Or(o.TokenMaxLife, 366*24*time.Hour)
+	o.SessionLife = cmp.Or(o.SessionLife, 7*24*time.Hour)
+	o.SessionIdle = cmp.Or(o.SessionIdle, 24*time.Hour)
+	o.HashesAtOnce = cmp.Or(o.HashesAtOnce, 2)
+	o.GuessesPerMin = cmp.Or(o.GuessesPerMin, 10)
 	if o.AuditLog == nil {
 		o.AuditLog = slog.New(slog.DiscardHandler)
 	}
@@ -139,14 +140,6 @@ func open[T any](ctx context.Context, r store.Records, name string, c **store.Co
 	if *c, err = store.Open(ctx, r, name, store.Options[T]{Expires: expires, Indexes: indexes}); err != nil {
 		fail(err)
 	}
-}
-
-func orElse[T comparable](v, other T) T {
-	var zero T
-	if v == zero {
-		return other
-	}
-	return v
 }
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -69,7 +70,7 @@ func newProviders(o Options) (map[string]*provider, error) {
 		case p.ClientID == "":
 			return nil, fmt.Errorf("cannot use the provider %q: no client_id", p.Name)
 		}
-		p.GroupsClaim, p.Title = orElse(p.GroupsClaim, "groups"), orElse(p.Title, p.Name)
+		p.GroupsClaim, p.Title = cmp.Or(p.GroupsClaim, "groups"), cmp.Or(p.Title, p.Name)
 		client := o.HTTP
 		if client == nil {
 			client = dial.Client(nil, o.Networks)
@@ -249,7 +250,7 @@ func (p *provider) read(ctx context.Context, found *oidc.Provider, t *oauth2.Tok
 		var more claims
 		var moreAll map[string]any
 		if info.Claims(&more) == nil && info.Claims(&moreAll) == nil {
-			out.Name, out.User = orElse(out.Name, more.Name), orElse(out.User, more.User)
+			out.Name, out.User = cmp.Or(out.Name, more.Name), cmp.Or(out.User, more.User)
 			if out.Email == "" {
 				out.Email, out.Verified = more.Email, more.Verified
 			}
@@ -314,12 +315,12 @@ func (s *Service) signUp(ctx context.Context, p *provider, c claims, identity st
 			return r
 		}
 		return '-'
-	}, strings.ToLower(strings.SplitN(orElse(c.User, orElse(c.Email, "user")), "@", 2)[0]))
+	}, strings.ToLower(strings.SplitN(cmp.Or(c.User, cmp.Or(c.Email, "user")), "@", 2)[0]))
 	base = strings.Join(strings.FieldsFunc(base, func(r rune) bool { return r == '-' }), "-")
 	if len(base) > 50 {
 		base = strings.TrimRight(base[:50], "-")
 	}
-	base = orElse(base, "user")
+	base = cmp.Or(base, "user")
 	for n := 1; n < 1000; n++ {
 		name := base
 		if n > 1 {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -153,7 +154,7 @@ func (s *Service) follow(ctx context.Context, p *provider, id string, c claims) 
 		c.Email = ""
 	}
 	a, err := s.UpdateAccount(ctx, id, func(a *Account) error {
-		a.Email = orElse(c.Email, a.Email)
+		a.Email = cmp.Or(c.Email, a.Email)
 		if p.AdminGroup != "" {
 			a.Admin = slices.Contains(c.groups, p.AdminGroup)
 		}
@@ -188,7 +189,7 @@ func (p *provider) refreshed(ctx context.Context, sealed []byte) (claims, string
 		return claims{}, "", err
 	}
 	said, err := p.read(ctx, found, t, "")
-	return said, orElse(t.RefreshToken, old), err
+	return said, cmp.Or(t.RefreshToken, old), err
 }
 
 func (p *provider) aead() (cipher.AEAD, error) {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -142,7 +143,7 @@ func (s *Service) AddToken(ctx context.Context, by Caller, owner string, n NewTo
 	if n.Name == "" || len(n.Name) > 100 || hasControl(n.Name) {
 		return "", TokenInfo{}, route.Errorf(http.StatusBadRequest, "a token has a name of up to 100 printable characters")
 	}
-	life := orElse(n.Life, s.o.TokenLife)
+	life := cmp.Or(n.Life, s.o.TokenLife)
 	if life < time.Minute || life > s.o.TokenMaxLife {
 		return "", TokenInfo{}, route.Errorf(http.StatusBadRequest, "a token lives for a minute to %d days", int(s.o.TokenMaxLife/(24*time.Hour)))
 	}
@@ -313,7 +314,7 @@ func (s *Service) noteUse(t token, from netip.Addr, client string) {
 // printable cuts a text of a client to what may be shown and logged.
 func printable(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
-		if hasControl(string(r)) {
+		if route.Acts(r) {
 			return -1
 		}
 		return r

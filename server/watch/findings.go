@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strconv"
@@ -70,7 +71,7 @@ func (s *Service) findings(ctx context.Context, i library.Stored) (api.ImageFind
 }
 
 func distroName(d sbom.Distro) string {
-	return orElse(d.Name, strings.TrimSpace(d.ID+" "+d.Version))
+	return cmp.Or(d.Name, strings.TrimSpace(d.ID+" "+d.Version))
 }
 
 // imageFindings answers with what is wrong with an image.
@@ -106,7 +107,7 @@ func (s *Service) imageInventory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	word := orElse(r.URL.Query().Get("format"), "cyclonedx")
+	word := cmp.Or(r.URL.Query().Get("format"), "cyclonedx")
 	format, kind, ok := formatOf(word)
 	if !ok {
 		return route.Errorf(http.StatusBadRequest, "format is cyclonedx or spdx")

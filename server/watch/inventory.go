@@ -129,7 +129,7 @@ func (s *Service) claim(ctx context.Context) (string, error) {
 				return errTaken
 			}
 			if v.Tries++; v.Tries > maxTries {
-				v.Next, v.Error, v.Changed = time.Time{}, orElse(v.Error, "reading it ended the server"), now
+				v.Next, v.Error, v.Changed = time.Time{}, cmp.Or(v.Error, "reading it ended the server"), now
 				return nil
 			}
 			v.Next, v.Program = now.Add(leaseTime), conf.Version

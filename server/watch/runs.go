@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -162,11 +163,11 @@ func (s *Service) takeRun(ctx context.Context, by speaker, in api.Run) error {
 		if !old.Start.Equal(v.Start) || old.Host != v.Host || old.User != v.User || old.Image != v.Image || old.Job != v.Job || old.UID != v.UID || old.Verb != v.Verb || old.Digest != "" && v.Digest != "" && old.Digest != v.Digest {
 			return refusedRun("another run was told of under this id")
 		}
-		if v.End.IsZero() && (!old.End.IsZero() || now.Sub(old.Heard) < sameWord) && (old.Digest != "" || v.Digest == "") || !old.End.IsZero() && old.Digest == orElse(v.Digest, old.Digest) {
+		if v.End.IsZero() && (!old.End.IsZero() || now.Sub(old.Heard) < sameWord) && (old.Digest != "" || v.Digest == "") || !old.End.IsZero() && old.Digest == cmp.Or(v.Digest, old.Digest) {
 			return errNothingNew
 		}
-		old.Digest, old.Heard, old.Token = orElse(old.Digest, v.Digest), now, v.Token
-		old.End = orElse(old.End, v.End)
+		old.Digest, old.Heard, old.Token = cmp.Or(old.Digest, v.Digest), now, v.Token
+		old.End = cmp.Or(old.End, v.End)
 		old.setForget(s.o.KeepRuns)
 		return nil
 	})
@@ -289,7 +290,7 @@ func (s *Service) listRuns(w http.ResponseWriter, r *http.Request) error {
 	case q.Get("digest") != "":
 		query.Index, query.Equal, query.Reverse = "digest", q.Get("digest"), false
 	case q.Get("user") != "" || !all(c):
-		query.Index, query.Equal, query.Reverse = "user", orElse(q.Get("user"), c.Name), false
+		query.Index, query.Equal, query.Reverse = "user", cmp.Or(q.Get("user"), c.Name), false
 	case q.Get("host") != "":
 		query.Index, query.Equal, query.Reverse = "host", q.Get("host"), false
 	case q.Get("running") == "true":

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func (s *Service) getVEX(w http.ResponseWriter, r *http.Request) error {
 	if at.IsZero() {
 		at = s.now().UTC()
 	}
-	route.JSON(w, http.StatusOK, advisory.NewVEX(fmt.Sprintf("https://openvex.dev/docs/singularity/%s-%d", key, at.Unix()), orElse(i.Value.By, "nobody"), at, append([]advisory.Statement{}, i.Value.Statements...)))
+	route.JSON(w, http.StatusOK, advisory.NewVEX(fmt.Sprintf("https://openvex.dev/docs/singularity/%s-%d", key, at.Unix()), cmp.Or(i.Value.By, "nobody"), at, append([]advisory.Statement{}, i.Value.Statements...)))
 	return nil
 }
 

@@ -26,6 +26,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func Open(ctx context.Context, r store.Records, b store.Blobs, a *auth.Service, 
 	if o.HTTP == nil {
 		o.HTTP = dial.Client(nil, nil)
 	}
-	o.MaxAge, o.Every, o.KeepRuns = orElse(o.MaxAge, 7*24*time.Hour), orElse(o.Every, 30*time.Second), orElse(o.KeepRuns, 90*24*time.Hour)
+	o.MaxAge, o.Every, o.KeepRuns = cmp.Or(o.MaxAge, 7*24*time.Hour), cmp.Or(o.Every, 30*time.Second), cmp.Or(o.KeepRuns, 90*24*time.Hour)
 	o.Parallel = max(o.Parallel, 1)
 	s := &Service{o: o, auth: a, lib: lib, blobs: b, log: o.Log, corpus: newCorpus(), wake: make(chan struct{}, 1), now: time.Now, ruling: ruling{told: map[string]string{}}, ids: imageIDs{by: map[string]sif.ID{}}}
 	if o.Read == nil {
@@ -218,14 +219,6 @@ func (s *Service) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
-}
-
-func orElse[T comparable](v, other T) T {
-	var zero T
-	if v == zero {
-		return other
-	}
-	return v
 }
 
 func missing(err error) bool { return errors.Is(err, store.ErrNotFound) }
