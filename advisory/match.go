@@ -34,6 +34,16 @@ type Finding struct {
 	Ignored string `json:"ignored,omitempty"`
 }
 
+// Brief says which package it is, and in which version that is corrected: of many,
+// the first three.
+func (f *Finding) Brief() string {
+	text := f.Package.Name + " " + f.Package.Version
+	if len(f.Fixed) > 0 {
+		text += ", corrected in " + strings.Join(f.Fixed[:min(len(f.Fixed), 3)], " and ")
+	}
+	return text
+}
+
 // hit is what is known of one version of one package, for any image.
 type hit struct {
 	id      string

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"singularity/action"
@@ -164,10 +163,7 @@ func (o *scanOptions) judgeImage(ctx context.Context, log *action.Log, m *adviso
 			continue
 		}
 		worst = f.Level
-		e.Severity, e.Advisory, e.Text = f.Level.String(), f.ID, f.Package.Name+" "+f.Package.Version
-		if len(f.Fixed) > 0 {
-			e.Text += ", corrected in " + strings.Join(f.Fixed[:min(len(f.Fixed), 3)], " and ")
-		}
+		e.Severity, e.Advisory, e.Text = f.Level.String(), f.ID, f.Brief()
 	}
 	return e, nil
 }

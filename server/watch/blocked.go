@@ -194,11 +194,7 @@ func (s *Service) blocks(rule rules, i library.Stored) *api.BlockedImage {
 		if f.Ignored != "" || out != nil && !from.Before(out.From) {
 			continue
 		}
-		text := f.Package.Name + " " + f.Package.Version
-		if len(f.Fixed) > 0 {
-			text += ", corrected in " + strings.Join(f.Fixed[:min(len(f.Fixed), 3)], " and ")
-		}
-		out = &api.BlockedImage{Hash: i.Hash, From: from, Severity: f.Level.String(), Advisory: f.ID, Text: text}
+		out = &api.BlockedImage{Hash: i.Hash, From: from, Severity: f.Level.String(), Advisory: f.ID, Text: f.Brief()}
 	}
 	return out
 }
