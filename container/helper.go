@@ -94,7 +94,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: cmp.Or(b.h.NetID, b.p.NetnsPath), Steps: list}
+	req := priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: cmp.Or(b.h.NetID, b.p.NetnsPath), Steps: *list}
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}

@@ -65,6 +65,7 @@ type checker struct {
 	uid     int
 	gid     int
 	pid     bool
+	joins   bool         // a container that runs: nothing is to be made
 	strict  bool         // every image must be one that was checked
 	listed  bool         // by the execution control list, too
 	numbers map[int]bool // of descriptors
@@ -355,8 +356,10 @@ func (c *checker) plain(i int) (ok, plain bool) {
 		if c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
-	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
+	case unix.SYS_UMASK:
 		ok = s.Refs == 0
+	case unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
+		ok = s.Refs == 0 && !c.joins // it would take what the join is made by
 	default:
 		return false, false
 	}
@@ -372,7 +375,7 @@ func (c *checker) made(i, k int) bool {
 // privileged checks the calls that need a capability. It returns why one is refused.
 func (c *checker) privileged(i int) string {
 	s := &c.Steps[i]
-	s.Raise = capMounts
+	s.Raise(capMounts)
 	ok := false
 	switch s.Nr {
 	case unix.SYS_UNSHARE:
@@ -391,7 +394,7 @@ func (c *checker) privileged(i int) string {
 		n := c.num(i, 1)
 		ok = c.unshare&unix.CLONE_NEWUTS != 0 && n <= 64 && c.in(i, 0, int(n)) != nil
 	case unix.SYS_IOCTL:
-		s.Raise = capNetwork
+		s.Raise(capNetwork)
 		w := c.words(i, 2, 5)
 		ok = c.slot(i, 0).kind == socket && c.num(i, 1) == unix.SIOCSIFFLAGS && w != nil && w[0] == 'l'|'o'<<8 && w[1] == 0 && w[2]&(1<<16-1) == unix.IFF_UP|unix.IFF_RUNNING
 	case unix.SYS_MOVE_MOUNT:
@@ -411,7 +414,7 @@ func (c *checker) privileged(i int) string {
 		last := &c.Steps[max(i-1, 0)]
 		ok = last.Nr == unix.SYS_PIVOT_ROOT && last.Op == script.OpCall && c.surely(i) && c.is(i, 0, ".") && c.num(i, 1) == unix.MNT_DETACH
 	case unix.SYS_CHROOT:
-		s.Raise = capChroot
+		s.Raise(capChroot)
 		_, ok = c.text(i, 0)
 	default:
 		return "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
@@ -475,7 +478,7 @@ func (c *checker) fsconfig(i int) string {
 			if !c.inMemory(r) {
 				return "only a layer in memory can be written to"
 			}
-			c.Steps[i].Raise |= capOverlay
+			c.Steps[i].Raise(capMounts | capOverlay)
 		}
 		return unless(c.num(i, 2) == 0 && c.num(i, 3) == 0, notAllowed)
 	case (cmd != unix.FSCONFIG_SET_FLAG || c.num(i, 3) != 0) && (cmd != unix.FSCONFIG_SET_STRING || !isText):

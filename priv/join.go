@@ -22,46 +22,26 @@ type Join struct {
 	// new process, a child of the caller's, is written to Left: the process of the
 	// answer ends.
 	Report, Left int
-	Caps         uint64          // as in Start
-	Steps        *script.Listing // none of them is privileged
-}
-
-func (c *codec) process(r *Request) {
-	if c.reading {
-		r.Join = &Join{Steps: new(script.Listing)}
-	}
-	num(c, &r.Join.Process)
-}
-
-func (c *codec) join(r *Request) {
-	c.process(r)
-	j := r.Join
-	num(c, &j.Report)
-	num(c, &j.Left)
-	num(c, &j.Caps)
-	c.listing(j.Steps)
+	Caps         uint64         // as in Start
+	Steps        script.Listing // none of them is privileged
 }
 
 // join makes a process in a container. It takes the caller's ids and gives up all
 // that the caller was not granted between the change of namespaces and the first
 // path that it walks there.
 func (h *helper) join(r *Request) (*Answer, error) {
-	j := r.Join
+	j := &r.Join
 	if err := h.granted(j.Caps); err != nil {
 		return nil, err
 	}
-	c := h.checker(j.Steps)
+	c := h.checker(&j.Steps)
+	c.joins = true
 	if !c.numbers[j.Report] || !c.numbers[j.Left] {
 		return nil, errRequest
 	}
 	drop, err := c.check()
 	if err != nil {
 		return nil, err
-	}
-	for i, s := range j.Steps.Steps[:drop] {
-		if s.Raise != 0 || s.Op == script.OpCall && (s.Nr == unix.SYS_DUP3 || s.Nr == unix.SYS_CLOSE_RANGE) {
-			return nil, refuse(i, "nobody needs it who joins a container")
-		}
 	}
 	if _, err := h.made(j.Process); err != nil {
 		return nil, err
@@ -76,7 +56,7 @@ func (h *helper) join(r *Request) (*Answer, error) {
 	with(after, capMounts|capChroot|capTrace, permitted, "join the namespaces of the container", unix.SYS_SETNS, script.Int(process), script.Int(spaces))
 	finish(after, j.Caps, permitted, h.uid, h.gid)
 	after.Leave(j.Left)
-	return carryOut(j.Steps, permitted, drop, j.Report, before, after)
+	return carryOut(&j.Steps, permitted, drop, j.Report, before, after)
 }
 
 // What a join needs: process 1 cannot be traced, and to join the namespaces of a

@@ -27,13 +27,6 @@ const Networks = "/run/singularity/network"
 // semicolons between them.
 type Net struct{ Name, Words string }
 
-func (c *codec) nets(r *Request) {
-	list(c, &r.Nets, func(n *Net) {
-		c.text(&n.Name)
-		c.text(&n.Words)
-	})
-}
-
 // network becomes the keeper of networks: a process of root's that attaches a
 // network namespace, says so over the socket, and undoes all when that ends.
 //

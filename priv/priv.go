@@ -16,9 +16,8 @@
 // privilege, and no way to get one (see checker).
 //
 // A verb is added so: a number in request.go, with a field of Request for what it
-// needs and a function that reads and writes that field (all numbers, texts and
-// lists come from codec, which bounds them), and a row in verbs below, whose
-// function does what the verb is for. It gets the helper: the administrator's
+// needs (all numbers, texts and lists in it come from codec, which bounds them), and
+// a row in verbs below, whose function does what the verb is for. It gets the helper: the administrator's
 // configuration, the caller's ids, and the descriptors of the request by number.
 // What it returns is the answer. The process is root there, with an empty
 // environment and / as its directory, and is not dumpable; a program that it
@@ -54,13 +53,13 @@ const socketFD = 3
 
 // verbs are all that the helper does.
 var verbs = [...]struct {
-	code func(*codec, *Request)
-	run  func(*helper, *Request) (*Answer, error)
+	needs func(*Request) any // the field that is part of the request
+	run   func(*helper, *Request) (*Answer, error)
 }{
-	StartVerb - 1: {(*codec).start, (*helper).start},
-	JoinVerb - 1:  {(*codec).join, (*helper).join},
-	RootVerb - 1:  {(*codec).process, (*helper).root},
-	NetVerb - 1:   {(*codec).nets, (*helper).network},
+	StartVerb - 1: {func(r *Request) any { return &r.Start }, (*helper).start},
+	JoinVerb - 1:  {func(r *Request) any { return &r.Join }, (*helper).join},
+	RootVerb - 1:  {func(r *Request) any { return &r.Join.Process }, (*helper).root},
+	NetVerb - 1:   {func(r *Request) any { return &r.Nets }, (*helper).network},
 }
 
 // helper is what a verb has.
@@ -83,7 +82,7 @@ type Answer struct {
 	// FD is a descriptor that came with the answer, 0 for none. It is closed on
 	// execve.
 	FD   int
-	file *os.File // FD in the helper
+	file *os.File // what FD is in the helper
 }
 
 // Main is the life of the helper. It returns the exit status.
@@ -97,7 +96,7 @@ func Main() int {
 		_, a.NoKernel = err.(*KernelError)
 	}
 	c := &codec{}
-	c.answer(a)
+	c.values(a)
 	var rights []byte
 	if a.file != nil {
 		rights = unix.UnixRights(int(a.file.Fd()))
@@ -107,13 +106,6 @@ func Main() int {
 		return 255
 	}
 	return 0
-}
-
-func (c *codec) answer(a *Answer) {
-	num(c, &a.PID)
-	num(c, &a.Step)
-	c.text(&a.Error)
-	c.flag(&a.NoKernel)
 }
 
 func serve() (*Answer, error) {

@@ -26,16 +26,16 @@ func sample(t testing.TB) *Request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
-		Kernel: &Kernel{FS: Ext3FS, Off: 512, Size: 1 << 33, Mount: 77, Tree: true, Key: 5}, Network: "u1-ab", Steps: list}}
+	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
+		Kernel: &Kernel{FS: Ext3FS, Off: 512, Size: 1 << 33, Mount: 77, Tree: true, Key: 5}, Network: "u1-ab", Steps: *list}}
 }
 
 // TestVerbsRoundTrip: the other verbs, and that a request of one is none of another.
 func TestVerbsRoundTrip(t *testing.T) {
 	steps := sample(t).Start.Steps
 	for _, want := range []*Request{
-		{Verb: JoinVerb, FDs: []int{7}, Join: &Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
-		{Verb: RootVerb, FDs: []int{7}, Join: &Join{Process: 7, Steps: new(script.Listing)}},
+		{Verb: JoinVerb, FDs: []int{7}, Join: Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
+		{Verb: RootVerb, FDs: []int{7}, Join: Join{Process: 7}},
 		{Verb: NetVerb, Nets: []Net{{"a", "IP=10.0.0.1"}, {Name: "b"}}},
 	} {
 		got, err := Decode(want.Encode())
@@ -114,9 +114,9 @@ func FuzzDecode(f *testing.F) {
 		var l *script.Listing
 		switch r.Verb {
 		case StartVerb:
-			l = r.Start.Steps
+			l = &r.Start.Steps
 		case JoinVerb:
-			l = r.Join.Steps
+			l = &r.Join.Steps
 		default:
 			return
 		}

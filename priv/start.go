@@ -23,8 +23,8 @@ const capBounding = 1 << unix.CAP_SETPCAP
 
 // start makes a container.
 func (h *helper) start(r *Request) (*Answer, error) {
-	s := r.Start
-	c := h.checker(s.Steps)
+	s := &r.Start
+	c := h.checker(&s.Steps)
 	c.pid = s.PID
 	if !c.numbers[s.Report] {
 		return nil, errRequest
@@ -192,7 +192,7 @@ func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 		}
 	}
 	finish(after, s.Caps, permitted, h.uid, h.gid)
-	return carryOut(s.Steps, permitted, drop, s.Report, before, after)
+	return carryOut(&s.Steps, permitted, drop, s.Report, before, after)
 }
 
 // carryOut makes a child of the caller's process that goes through the steps: behind
@@ -238,7 +238,7 @@ func (h *helper) become(p *script.Script, caps uint64) uint64 {
 // with adds a call that is made with capabilities.
 func with(p *script.Script, caps, permitted uint64, label string, nr uintptr, args ...script.Arg) {
 	p.Permitted = permitted
-	p.Steps[p.Call(label, nr, args...)].Raise = caps
+	p.Steps[p.Call(label, nr, args...)].Raise(caps)
 }
 
 // take makes the process that of a user, without an effective capability.

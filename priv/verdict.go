@@ -57,28 +57,6 @@ const (
 
 var errVerdict = errors.New("the check of the image's signature gave no answer")
 
-func (c *codec) verdict(v *Verdict) {
-	c.flag(&v.OK)
-	c.flag(&v.Listed)
-	c.text(&v.Text)
-	num(c, &v.FS)
-	num(c, &v.Off)
-	num(c, &v.Size)
-	optional(c, &v.Tree, func(t *Tree) {
-		for _, n := range []*uint64{&t.Off, &t.Size, &t.DataBlock, &t.HashBlock} {
-			num(c, n)
-		}
-		c.bytes(&t.Salt)
-		c.bytes(&t.Root)
-	})
-	optional(c, &v.Crypt, func(k *Crypt) {
-		for _, n := range []*uint64{&k.Off, &k.Size, &k.Sector, &k.Key} {
-			num(c, n)
-		}
-	})
-	num(c, &v.Caps)
-}
-
 // Encode returns v as the helper reads it. What it could not take is a refusal.
 func (v *Verdict) Encode() []byte {
 	text := []byte(v.Text[:min(len(v.Text), MaxVerdictText)])
@@ -90,7 +68,7 @@ func (v *Verdict) Encode() []byte {
 	w := *v
 	w.Text = string(text)
 	c := &codec{}
-	if c.verdict(&w); len(c.data) > VerdictSize {
+	if c.values(&w); len(c.data) > VerdictSize {
 		return make([]byte, VerdictSize)
 	}
 	return append(c.data, make([]byte, VerdictSize-len(c.data))...)
@@ -99,7 +77,7 @@ func (v *Verdict) Encode() []byte {
 // decodeVerdict reads what Encode wrote, and nothing else.
 func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
-	c.verdict(v)
+	c.values(v)
 	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= CryptFS && extent(v.Off, v.Size)
 	for _, b := range c.data {
 		ok = ok && b == 0

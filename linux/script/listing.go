@@ -57,9 +57,12 @@ type Step struct {
 	Nr              uint16
 	Expect          uint64
 	Args            [6]uint64
-	// Raise are the capabilities that the step is made with, besides none.
-	Raise uint64
+	raise           uint64 // the capabilities that the step is made with
 }
+
+// Raise has a step made with capabilities. They are no part of what is handed over:
+// whoever carries a listing out decides on them.
+func (s *Step) Raise(caps uint64) { s.raise = caps }
 
 // Program is what a script executes.
 type Program struct {

@@ -156,13 +156,13 @@ func (s *Script) fill(st *Step) {
 //go:nosplit
 //go:noinline
 func call(s *Script, st *Step) (uintptr, syscall.Errno) {
-	if st.Raise != 0 {
-		if e := raise(st.Raise, s.Permitted); e != 0 {
+	if st.raise != 0 {
+		if e := raise(st.raise, s.Permitted); e != 0 {
 			return 0, e
 		}
 	}
 	r, _, e := syscall.RawSyscall6(uintptr(st.Nr), s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
-	for st.Raise != 0 && raise(0, s.Permitted) != 0 {
+	for st.raise != 0 && raise(0, s.Permitted) != 0 {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
 	}
 	return r, e
