@@ -20,13 +20,11 @@
 // owned.go (who may write the files), limit.go (which images may be used).
 package conf
 
-// Fixed at link time by the Makefile. Of the directories that are empty, those
-// of the same name below the prefix are meant.
+// Fixed at link time by the Makefile. The directory of configuration files is that
+// below the prefix if it is empty.
 var (
-	Version       = "0.0.0-dev"
-	Prefix        = "/usr/local"
-	sysconfdir    string
-	localstatedir string
+	Prefix     = "/usr/local"
+	sysconfdir string
 )
 
 // Sysconfdir returns the directory of the host's configuration files.
@@ -37,24 +35,8 @@ func Sysconfdir() string {
 	return Prefix + "/etc"
 }
 
-// Localstatedir returns the directory of files that programs keep.
-func Localstatedir() string {
-	if localstatedir != "" {
-		return localstatedir
-	}
-	return Prefix + "/var"
-}
-
-// PackageName stands before the version in the output of --version, where
-// scripts look for it.
-const PackageName = "singularity-ce"
-
 // Dir returns the directory of the administrator's files.
 func Dir() string { return Sysconfdir() + "/singularity" }
 
 // Path returns the path of the installed singularity.conf.
 func Path() string { return Dir() + "/singularity.conf" }
-
-// SessionDir returns the empty directory that an installation has as a mount
-// point.
-func SessionDir() string { return Localstatedir() + "/singularity/mnt/session" }

@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,11 +21,8 @@ type File struct {
 // FileOf returns what the limits look at.
 func FileOf(f *os.File) (File, error) {
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-		return File{}, err
-	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
-	if err != nil {
+	if err = errors.Join(err, syscall.Fstat(int(f.Fd()), &st)); err != nil {
 		return File{}, err
 	}
 	if st.Nlink == 0 || !strings.HasPrefix(path, "/") {
@@ -93,21 +92,12 @@ func (c *Config) Limited() bool {
 
 func (c *Config) checkFormat(format string) Check {
 	check := Check{Directive: "allow container " + format}
-	for _, f := range []struct {
-		format, what string
-		on           bool
-	}{
-		{FormatSIF, "unencrypted SIF", c.AllowContainerSIF}, {FormatEncrypted, "encrypted SIF", c.AllowContainerEncrypted},
-		{FormatSquashfs, "squashFS", c.AllowContainerSquashfs}, {FormatExtfs, "extFS", c.AllowContainerExtfs}, {FormatDir, "sandbox", c.AllowContainerDir},
-	} {
-		if f.format == format && f.on {
-			return check
-		}
-		if f.format == format {
-			format = f.what
-		}
+	allowed := map[string]bool{FormatSIF: c.AllowContainerSIF, FormatEncrypted: c.AllowContainerEncrypted,
+		FormatSquashfs: c.AllowContainerSquashfs, FormatExtfs: c.AllowContainerExtfs, FormatDir: c.AllowContainerDir}
+	if !allowed[format] {
+		names := map[string]string{FormatSIF: "unencrypted SIF", FormatEncrypted: "encrypted SIF", FormatSquashfs: "squashFS", FormatExtfs: "extFS", FormatDir: "sandbox"}
+		check.Err = &Refusal{check.Directive, "configuration disallows users from running " + cmp.Or(names[format], format) + " containers"}
 	}
-	check.Err = &Refusal{check.Directive, "configuration disallows users from running " + format + " containers"}
 	return check
 }
 
