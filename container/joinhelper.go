@@ -14,8 +14,8 @@ func (r *Running) RootDir() (*os.File, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case a.Error != "":
-		return nil, errors.New(a.Error)
+	case a.Refusal != "":
+		return nil, errors.New(a.Refusal)
 	case a.FD == 0:
 		return nil, errors.New(priv.Name + " gave no directory")
 	}

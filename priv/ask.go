@@ -61,7 +61,7 @@ func Keep(r *Request) (connection *os.File, pid int, err error) {
 	unix.Shutdown(fd, unix.SHUT_WR)
 	a, err := end(fd, pid, err)
 	if err == nil {
-		err = errors.New(a.Error)
+		err = errors.New(a.Refusal)
 	}
 	return nil, 0, err
 }

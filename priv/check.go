@@ -65,12 +65,12 @@ type checker struct {
 	uid     int
 	gid     int
 	pid     bool
-	joins   bool         // a container that runs: nothing is to be made
-	strict  bool         // every image must be one that was checked
-	listed  bool         // by the execution control list, too
-	numbers map[int]bool // of descriptors
-	kernel  int          // the number of the kernel's mount, or -1
-	images  [][2]uint64  // device and inode
+	joins   bool        // a container that runs: nothing is to be made
+	strict  bool        // every image must be one that was checked
+	listed  bool        // by the execution control list, too
+	fds     map[int]int // the descriptors of the request by their numbers
+	kernel  int         // the number of the kernel's mount, or -1
+	images  [][2]uint64 // device and inode
 	res     []result
 	skipped []bool
 	output  []bool // memory that calls write to
@@ -86,41 +86,17 @@ type place struct {
 	name string
 }
 
-// A StepError is a step that the helper refuses.
-type StepError struct {
-	Step   int
-	Reason string
+// refuse is the answer that a step is refused.
+func refuse(step int, reason string) error {
+	return &Answer{Step: step + 1, Refusal: "step " + strconv.Itoa(step) + " is refused: " + reason}
 }
-
-func (e *StepError) Error() string {
-	return "step " + strconv.Itoa(e.Step) + " is refused: " + e.Reason
-}
-
-func refuse(step int, reason string) error { return &StepError{step, reason} }
 
 // check returns the number of the mark.
 func (c *checker) check() (drop int, err error) {
+	c.res, c.skipped, c.output = make([]result, len(c.Steps)), make([]bool, len(c.Steps)), make([]bool, len(c.Memory))
+	c.stat, c.placed, c.dir = map[int]int{}, map[place]result{}, -1
 	if drop, err = c.shape(); err != nil {
 		return 0, err
-	}
-	c.res, c.skipped = make([]result, drop), make([]bool, drop+1)
-	c.output, c.stat = make([]bool, len(c.Memory)), map[int]int{}
-	c.placed, c.dir = map[place]result{}, -1
-	for _, k := range c.Links {
-		c.output[k.At.Mem()] = true // holds addresses: no constant
-	}
-	for i := range c.Steps[:drop] {
-		s := &c.Steps[i]
-		n := int(max(s.SkipOK, s.SkipNo))
-		if i+1+n > drop {
-			return 0, refuse(i, "it skips the mark")
-		}
-		for k := range n {
-			c.skipped[i+1+k] = true
-		}
-		if writes(s) && s.Refs&2 != 0 {
-			c.output[script.Ref(s.Args[1]).Mem()] = true
-		}
 	}
 	for i := range c.Steps[:drop] {
 		if err := c.step(i); err != nil {
@@ -135,8 +111,9 @@ func (c *checker) room(r script.Ref, n int) bool {
 	return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
 }
 
-// shape checks what holds for all steps: that references lie in the memory, and
-// slots before their step.
+// shape checks what holds for all steps: that references lie in the memory, slots
+// before their step, and that none skips the mark. It notes which steps may be
+// skipped, and what is written to before the mark.
 func (c *checker) shape() (drop int, err error) {
 	drop = -1
 	words := func(n int, list ...script.Ref) bool {
@@ -146,6 +123,7 @@ func (c *checker) shape() (drop int, err error) {
 		if !words(1, k.At) || !c.room(k.To, 1) {
 			return 0, refuse(0, "an address lies outside of its memory")
 		}
+		c.output[k.At.Mem()] = true // holds addresses: no constant
 	}
 	if p := c.Program; p != nil && (slices.ContainsFunc(p.Paths, func(r script.Ref) bool { return !c.room(r, 1) }) ||
 		!words(1, p.Argv, p.Envp) || p.Shell != 0 && !words(2, p.Shell) || p.Other != 0 && !words(1, p.Other)) {
@@ -153,7 +131,8 @@ func (c *checker) shape() (drop int, err error) {
 	}
 	for i := range c.Steps {
 		s := &c.Steps[i]
-		ok := s.Refs&s.Slots == 0 && i+1+int(max(s.SkipOK, s.SkipNo)) <= len(c.Steps)
+		skips := int(max(s.SkipOK, s.SkipNo))
+		ok := s.Refs&s.Slots == 0 && i+1+skips <= len(c.Steps)
 		for k, a := range s.Args {
 			ok = ok && (s.Refs&(1<<k) == 0 || c.room(script.Ref(a), 1)) && (s.Slots&(1<<k) == 0 || a < uint64(i))
 		}
@@ -166,13 +145,19 @@ func (c *checker) shape() (drop int, err error) {
 		case script.OpExec:
 			ok = ok && c.Program != nil && i == len(c.Steps)-1
 		case script.OpDrop:
-			ok = ok && drop < 0
+			ok = ok && drop < 0 && !c.skipped[i]
 			drop = i
 		default:
 			ok = false
 		}
 		if !ok {
 			return 0, refuse(i, "it is not well formed")
+		}
+		for k := range skips {
+			c.skipped[i+1+k] = true
+		}
+		if drop < 0 && writes(s) && s.Refs&2 != 0 {
+			c.output[script.Ref(s.Args[1]).Mem()] = true
 		}
 	}
 	if drop < 0 {
@@ -196,6 +181,9 @@ func (c *checker) in(i, k, n int) []byte {
 	return c.Memory[r.Mem()][r.Off():]
 }
 
+// statSize is the size of struct stat; that of struct statfs is less.
+const statSize = 144
+
 // maxText bounds a text: a path, or the layers of an overlay.
 const maxText = 1 << 16
 
@@ -214,13 +202,9 @@ func (c *checker) is(i, k int, want string) bool {
 
 // words are the n words at argument k, nil if it does not have them.
 func (c *checker) words(i, k, n int) []uint64 {
-	b := c.in(i, k, 8*n)
-	if b == nil {
-		return nil
-	}
 	w := make([]uint64, n)
-	for j := range w {
-		w[j] = binary.NativeEndian.Uint64(b[8*j:])
+	if _, err := binary.Decode(c.in(i, k, 8*n), binary.NativeEndian, w); err != nil {
+		return nil
 	}
 	return w
 }
@@ -258,7 +242,7 @@ func (c *checker) fd(i, k int) bool {
 		return true
 	}
 	n := c.num(i, k)
-	return n == cwd || n < 3 || n < maxNumber && c.numbers[int(n)]
+	return n == cwd || n < 3 || n < maxNumber && c.fds[int(n)] != 0
 }
 
 // surely tells whether step i is made whatever happens, and ends the script if it
@@ -274,7 +258,7 @@ func (c *checker) step(i int) error {
 	switch c.Steps[i].Op {
 	case script.OpEqual:
 		c.compare(i)
-		return nil
+		reason = ""
 	case script.OpCall:
 		ok, plain := c.plain(i)
 		if reason = unless(ok, notAllowed); !plain {
@@ -336,14 +320,13 @@ func (c *checker) plain(i int) (ok, plain bool) {
 				c.dir = int(s.Args[0])
 			}
 		}
-	case unix.SYS_FSTAT:
-		if ok = c.args(i, "f") && c.out(i, 1, 144); ok && c.slot(i, 0).kind == file && c.surely(i) {
+	case unix.SYS_FSTAT, unix.SYS_FSTATFS:
+		ok = c.args(i, "f") && c.out(i, 1, statSize)
+		if ok && s.Nr == unix.SYS_FSTAT && c.slot(i, 0).kind == file && c.surely(i) {
 			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
-	case unix.SYS_FSTATFS:
-		ok = c.args(i, "f") && c.out(i, 1, 120)
 	case unix.SYS_STATFS:
-		ok = c.args(i, "t") && c.out(i, 1, 120)
+		ok = c.args(i, "t") && c.out(i, 1, statSize)
 	case unix.SYS_PREAD64:
 		ok = c.args(i, "f") && c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
@@ -521,7 +504,7 @@ func (c *checker) option(fs, key, value string) bool {
 	want, only := map[string]string{"devpts gid": "5", "fuse rootmode": "40000", "fuse user_id": strconv.Itoa(c.uid), "fuse group_id": strconv.Itoa(c.gid)}[name]
 	if name == "fuse fd" {
 		n, err := strconv.Atoi(value)
-		return err == nil && c.numbers[n]
+		return err == nil && c.fds[n] != 0
 	}
 	return only && value == want || slices.Contains([]string{"tmpfs mode", "tmpfs size", "ramfs mode", "devpts newinstance", "devpts ptmxmode", "devpts mode",
 		"fuse default_permissions", "overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr"}, name)

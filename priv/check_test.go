@@ -19,7 +19,7 @@ const (
 var cwdArg = script.Int(unix.AT_FDCWD)
 
 func newChecker(l *script.Listing) *checker {
-	return &checker{Listing: l, conf: conf.Default(), uid: 1000, gid: 1000, kernel: 900, numbers: map[int]bool{9: true, 900: true}}
+	return &checker{Listing: l, conf: conf.Default(), uid: 1000, gid: 1000, kernel: 900, fds: map[int]int{9: 9, 900: 900}}
 }
 
 // run has a checker look at the steps of a script.
@@ -240,8 +240,8 @@ func TestRefusalNamesTheStep(t *testing.T) {
 		s.Call("umask", unix.SYS_UMASK, script.Int(0))
 		s.Call("unmount", unix.SYS_UMOUNT2, s.Str("/tmp"), script.Int(0))
 	}, nil)
-	se, ok := err.(*StepError)
-	if !ok || se.Step != 1 || !strings.Contains(se.Error(), "refused") {
+	a, ok := err.(*Answer)
+	if !ok || a.Step != 2 || !strings.Contains(a.Error(), "step 1 is refused") {
 		t.Errorf("%v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (h *helper) join(r *Request) (*Answer, error) {
 	}
 	c := h.checker(&j.Steps)
 	c.joins = true
-	if !c.numbers[j.Report] || !c.numbers[j.Left] {
+	if h.fds[j.Report] == 0 || h.fds[j.Left] == 0 {
 		return nil, errRequest
 	}
 	drop, err := c.check()

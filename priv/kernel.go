@@ -14,10 +14,10 @@ import (
 	"singularity/linux/script"
 )
 
-// A KernelError says why the kernel does not mount an image; our own server may.
-type KernelError struct{ Cause string }
-
-func (e *KernelError) Error() string { return "the kernel does not mount the image: " + e.Cause }
+// noKernel is the answer that the kernel does not mount an image; our own server may.
+func noKernel(cause string) error {
+	return &Answer{NoKernel: true, Refusal: "the kernel does not mount the image: " + cause}
+}
 
 // Tries to get a loop device that somebody else takes meanwhile.
 const loopTries = 64
@@ -33,10 +33,10 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	k, format := s.Kernel, s.Images[0].Format
 	switch {
 	case k.FS != Ext3FS && !h.conf.AllowKernelSquashfs:
-		return &KernelError{"singularity.conf says: allow kernel squashfs = no"}
+		return noKernel("singularity.conf says: allow kernel squashfs = no")
 	case k.FS == Ext3FS && !h.conf.AllowKernelExtfs:
-		return &KernelError{"singularity.conf says: allow kernel extfs = no"}
-	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
+		return noKernel("singularity.conf says: allow kernel extfs = no")
+	case k.Mount <= socketFD || k.Mount >= maxNumber || h.fds[k.Mount] != 0:
 		return errRequest
 	}
 	st, err := stat(f)
@@ -99,7 +99,7 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		err = errors.New("no key of the site's ring signed it with a hash tree: " + v.Text)
 	}
 	if err != nil {
-		return &KernelError{err.Error()}
+		return noKernel(err.Error())
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 	}
 	if fd, err = h.keep(fd); err == nil {
 		delete(h.fds, fd)
-		h.fds[k.Mount], c.numbers[k.Mount], c.kernel = fd, true, k.Mount
+		h.fds[k.Mount], c.kernel = fd, k.Mount
 	}
 	return err
 }

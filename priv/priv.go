@@ -71,11 +71,11 @@ type helper struct {
 	key      []byte      // the volume key of the image that is looked at, if it has one
 }
 
-// Answer is what the helper says when it is done.
+// Answer is what the helper says when it is done, and in it an error.
 type Answer struct {
-	PID   int    // of a process that it made
-	Step  int    // one that was refused: its number, and 1
-	Error string // empty if all is well
+	PID     int    // of a process that it made
+	Step    int    // one that was refused: its number, and 1
+	Refusal string // empty if all is well
 	// NoKernel tells that the request failed because the kernel does not mount
 	// the image.
 	NoKernel bool
@@ -85,15 +85,16 @@ type Answer struct {
 	file *os.File // what FD is in the helper
 }
 
+func (a *Answer) Error() string { return a.Refusal }
+
 // Main is the life of the helper. It returns the exit status.
 func Main() int {
 	a, err := serve()
 	if err != nil {
-		a = &Answer{Error: err.Error()}
-		if se, ok := err.(*StepError); ok {
-			a.Step = se.Step + 1
+		var ok bool
+		if a, ok = err.(*Answer); !ok {
+			a = &Answer{Refusal: err.Error()}
 		}
-		_, a.NoKernel = err.(*KernelError)
 	}
 	c := &codec{}
 	c.values(a)

@@ -26,7 +26,7 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	s := &r.Start
 	c := h.checker(&s.Steps)
 	c.pid = s.PID
-	if !c.numbers[s.Report] {
+	if h.fds[s.Report] == 0 {
 		return nil, errRequest
 	}
 	if s.PID && !h.conf.AllowPIDNS {
@@ -39,8 +39,8 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	if err == nil && s.Kernel != nil {
 		err = h.mountKernel(s, image, c)
 	}
-	if refused, ok := err.(*KernelError); ok && c.strict {
-		err = errors.New(refused.Error() + "; " + strictly)
+	if refused, ok := err.(*Answer); ok && c.strict {
+		err = errors.New(refused.Refusal + "; " + strictly)
 	}
 	if err != nil {
 		return nil, err
@@ -57,11 +57,7 @@ func (h *helper) start(r *Request) (*Answer, error) {
 }
 
 func (h *helper) checker(steps *script.Listing) *checker {
-	c := &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, numbers: map[int]bool{}}
-	for n := range h.fds {
-		c.numbers[n] = true
-	}
-	return c
+	return &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, fds: h.fds}
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -98,7 +94,7 @@ func (h *helper) images(s *Start, c *checker) (first *os.File, err error) {
 	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
 	for i, im := range s.Images {
 		fd, err := unix.FcntlInt(uintptr(h.fds[im.FD]), unix.F_DUPFD_CLOEXEC, h.fds[im.FD])
-		if err != nil || !c.numbers[im.FD] {
+		if err != nil || h.fds[im.FD] == 0 {
 			return nil, errRequest
 		}
 		f := os.NewFile(uintptr(fd), "image")

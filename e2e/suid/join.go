@@ -113,7 +113,7 @@ func joinBy(name string, fd int) {
 	if a.FD != 0 {
 		fmt.Println(name, "root directory")
 	} else {
-		fmt.Println(name, "no directory:", a.Error)
+		fmt.Println(name, "no directory:", a.Refusal)
 		fmt.Println(name, ask(joinRequest(fd, joinLook)))
 	}
 }

@@ -145,8 +145,8 @@ func ask(r *priv.Request) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	if a.Error != "" {
-		return "refused: " + a.Error
+	if a.Refusal != "" {
+		return "refused: " + a.Refusal
 	}
 	var ws syscall.WaitStatus
 	syscall.Wait4(a.PID, &ws, 0, nil)
