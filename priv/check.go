@@ -548,7 +548,7 @@ func (c *checker) openTree(i int) string {
 
 // ofSite tells whether the administrator has path bound in every container.
 func (c *checker) ofSite(path string) bool {
-	site := []string{"/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", homeOf(c.uid)}
+	site := []string{"/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", find(users, 2, strconv.Itoa(c.uid))[5]}
 	for _, b := range c.conf.BindPaths {
 		src, _, _ := strings.Cut(b, ":")
 		site = append(site, src)

@@ -2,7 +2,6 @@ package priv
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -31,14 +30,11 @@ type Join struct {
 // path that it walks there.
 func (h *helper) join(r *Request) (*Answer, error) {
 	j := &r.Join
-	if err := h.granted(j.Caps); err != nil {
+	c, err := h.checker(&j.Steps, j.Caps, j.Report, j.Left)
+	if err != nil {
 		return nil, err
 	}
-	c := h.checker(&j.Steps)
 	c.joins = true
-	if h.fds[j.Report] == 0 || h.fds[j.Left] == 0 {
-		return nil, errRequest
-	}
 	drop, err := c.check()
 	if err != nil {
 		return nil, err
@@ -50,8 +46,9 @@ func (h *helper) join(r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.fds[process] = process
 	before, after := &script.Script{}, &script.Script{}
-	h.descriptors(before)
+	number(before, 3, h.fds)
 	permitted := h.become(before, j.Caps|capTrace)
 	with(after, capMounts|capChroot|capTrace, permitted, "join the namespaces of the container", unix.SYS_SETNS, script.Int(process), script.Int(spaces))
 	finish(after, j.Caps, permitted, h.uid, h.gid)
@@ -76,11 +73,7 @@ func (h *helper) root(r *Request) (*Answer, error) {
 // keep moves a descriptor above all numbers of the request, where a script finds
 // it: a number of the request must not become one of them before it is used.
 func (h *helper) keep(fd int) (int, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(socketFD, slices.Max(slices.Collect(maps.Keys(h.fds))))+1)
-	if err == nil {
-		h.fds[n] = n
-	}
-	return n, err
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, h.top+1)
 }
 
 var errForeign = errors.New("the process is none that began a container of the caller through this helper (or the helper was replaced since)")

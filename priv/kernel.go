@@ -31,24 +31,17 @@ const loopTries = 64
 // every read, that a key of the site's ring signed.
 func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	k, format := s.Kernel, s.Images[0].Format
+	st, err := stat(f)
 	switch {
+	case err != nil:
+		return err
 	case k.FS != Ext3FS && !h.conf.AllowKernelSquashfs:
 		return noKernel("singularity.conf says: allow kernel squashfs = no")
 	case k.FS == Ext3FS && !h.conf.AllowKernelExtfs:
 		return noKernel("singularity.conf says: allow kernel extfs = no")
-	case k.Mount <= socketFD || k.Mount >= maxNumber || h.fds[k.Mount] != 0:
+	case k.Mount <= socketFD || k.Mount >= maxNumber || h.fds[k.Mount] != 0 || !k.fits(format, st):
 		return errRequest
-	}
-	st, err := stat(f)
-	if err != nil {
-		return err
-	}
-	size := uint64(st.Size)
-	// What has no name could have any.
-	if !k.fits(format, size) || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
-		return errRequest
-	}
-	if k.FS == CryptFS {
+	case k.FS == CryptFS:
 		if err := h.readKey(k.Key); err != nil {
 			return err
 		}
@@ -62,29 +55,19 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		defer own.Close()
 		f = own
 	}
-	mapper, how, which := openMapper("verity"), "lazy", "no"
-	if mapper == nil {
-		how = "full" // what is read later is not checked
-	}
-	defer mapper.Close()
-	if c.listed {
-		which = "list"
-	}
+	var mapper *os.File
 	v, needed := new(Verdict), h.conf.RequireIntegrity || k.Tree
-	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) || k.FS != SquashfsFS && sif(format) {
-		found, e := h.verify(f, how, which)
-		switch {
-		case e != nil && c.strict:
-			return e
-		case e != nil:
-			err = e
-		case k.FS != found.FS || k.Off != found.Off || k.Size != found.Size:
-			err = errPlace
-		default:
-			v = found
+	judged := h.conf.RequireIntegrity || c.listed || k.FS != SquashfsFS && sif(format)
+	if judged || k.Tree || refused != nil {
+		mapper = openMapper("verity")
+		defer mapper.Close()
+	}
+	if judged || mapper != nil {
+		if v, err = h.judge(k, f, mapper != nil, c.listed); err != nil && err != errPlace && c.strict {
+			return err
 		}
 	}
-	over := v.Tree != nil && mapper != nil && kept(f, refused == nil)
+	over := err == nil && v.Tree != nil && mapper != nil && kept(f, refused == nil)
 	switch {
 	case err != nil:
 	case refused == nil && v.Size == 0 && format == conf.FormatSIF && !k.placed(f):
@@ -104,9 +87,30 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	return nil
 }
 
-// fits tells whether an image of that format and size can hold such a partition.
-// What is no SIF is one file system, from its first byte on.
-func (k *Kernel) fits(format string, size uint64) bool {
+// judge has starter-verify look at an image, by the list or not, and at all of it if
+// what is read later is not checked.
+func (h *helper) judge(k *Kernel, f *os.File, later, listed bool) (*Verdict, error) {
+	how, which := "full", "no"
+	if later {
+		how = "lazy"
+	}
+	if listed {
+		which = "list"
+	}
+	v, err := h.verify(f, how, which)
+	if err == nil && (k.FS != v.FS || k.Off != v.Off || k.Size != v.Size) {
+		err = errPlace
+	}
+	return v, err
+}
+
+// fits tells whether an image of that format can hold such a partition. What is no SIF
+// is one file system, from its first byte on; what has no name could have any.
+func (k *Kernel) fits(format string, st *syscall.Stat_t) bool {
+	size := uint64(st.Size)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
+		return false
+	}
 	switch k.FS {
 	case SquashfsFS:
 		return format == conf.FormatSIF || format == conf.FormatSquashfs && k.Off == 0
@@ -151,11 +155,10 @@ func (k *Kernel) placed(f *os.File) bool {
 func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, v *Verdict, over bool) error {
 	var dev *os.File
 	var err error
-	share := h.conf.SharedLoopDevices && k.FS != CryptFS
-	switch {
-	case over:
+	share := h.conf.SharedLoopDevices && k.FS != CryptFS && !over
+	if over {
 		dev, err = h.verity(mapper, f, v)
-	case share:
+	} else if share {
 		dev = h.sharedLoop(f, k)
 	}
 	made := dev == nil && err == nil
@@ -179,10 +182,8 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 	if share && made {
 		h.linger(fd)
 	}
-	if fd, err = h.keep(fd); err == nil {
-		delete(h.fds, fd)
-		h.fds[k.Mount], c.kernel = fd, k.Mount
-	}
+	c.kernel = k.Mount
+	h.fds[k.Mount], err = h.keep(fd)
 	return err
 }
 
@@ -279,11 +280,8 @@ func (h *helper) linger(mount int) {
 // sameLoop reads back what a loop device shows.
 func sameLoop(dev, f *os.File, off, size uint64) error {
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-	if err != nil {
-		return err
-	}
-	st, err := stat(f)
-	if err != nil {
+	st, err2 := stat(f)
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	const want = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR

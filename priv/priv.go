@@ -68,6 +68,7 @@ type helper struct {
 	uid, gid int
 	groups   []int
 	fds      map[int]int // what came with the request, by the number that it means it by
+	top      int         // no such number is above
 	key      []byte      // the volume key of the image that is looked at, if it has one
 }
 
@@ -182,7 +183,7 @@ func (h *helper) receive() (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, h.number(r, fds)
+	return r, h.raise(r, fds)
 }
 
 func parseRights(b []byte) ([]int, error) {
@@ -193,21 +194,18 @@ func parseRights(b []byte) ([]int, error) {
 	return unix.ParseUnixRights(&list[0])
 }
 
-// number moves the descriptors above all numbers that the request uses.
-func (h *helper) number(r *Request, fds []int) error {
+// raise moves the descriptors above all numbers that the request uses.
+func (h *helper) raise(r *Request, fds []int) error {
 	if len(fds) != len(r.FDs) {
 		return errRequest
 	}
 	h.fds = map[int]int{}
-	if len(fds) == 0 {
-		return nil
-	}
-	top := slices.Max(r.FDs)
+	h.top = slices.Max(append(r.FDs, socketFD))
 	for i, want := range r.FDs {
-		if _, twice := h.fds[want]; twice || want <= socketFD || want >= maxNumber {
+		if want <= socketFD || want >= maxNumber || h.fds[want] != 0 {
 			return errRequest
 		}
-		fd, err := unix.FcntlInt(uintptr(fds[i]), unix.F_DUPFD_CLOEXEC, top+1)
+		fd, err := h.keep(fds[i])
 		if err != nil {
 			return errors.New("cannot number the descriptors of the request: " + err.Error())
 		}

@@ -1,11 +1,9 @@
 package priv
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -24,16 +22,12 @@ const capBounding = 1 << unix.CAP_SETPCAP
 // start makes a container.
 func (h *helper) start(r *Request) (*Answer, error) {
 	s := &r.Start
-	c := h.checker(&s.Steps)
-	c.pid = s.PID
-	if h.fds[s.Report] == 0 {
-		return nil, errRequest
-	}
-	if s.PID && !h.conf.AllowPIDNS {
-		return nil, errors.New("singularity.conf says: allow pid ns = no")
-	}
-	if err := h.granted(s.Caps); err != nil {
+	c, err := h.checker(&s.Steps, s.Caps, s.Report)
+	if err != nil {
 		return nil, err
+	}
+	if c.pid = s.PID; s.PID && !h.conf.AllowPIDNS {
+		return nil, errors.New("singularity.conf says: allow pid ns = no")
 	}
 	image, err := h.images(s, c)
 	if err == nil && s.Kernel != nil {
@@ -56,8 +50,13 @@ func (h *helper) start(r *Request) (*Answer, error) {
 	return h.clone(s, drop, net)
 }
 
-func (h *helper) checker(steps *script.Listing) *checker {
-	return &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, fds: h.fds}
+// checker returns who looks at the steps of a request, whose capabilities must be
+// granted, and whose descriptors must have come with it.
+func (h *helper) checker(steps *script.Listing, caps uint64, fds ...int) (*checker, error) {
+	if slices.ContainsFunc(fds, func(n int) bool { return h.fds[n] == 0 }) {
+		return nil, errRequest
+	}
+	return &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, fds: h.fds}, h.granted(caps)
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -179,7 +178,7 @@ func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 		defer net.Close()
 		with(before, capMounts, permitted, "join the network namespace", unix.SYS_SETNS, script.Int(int(net.Fd())), script.Int(unix.CLONE_NEWNET))
 	}
-	h.descriptors(before)
+	number(before, 3, h.fds)
 	with(before, capMounts, permitted, "create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
 	with(before, capMounts, permitted, "detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), before.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	if s.PID {
@@ -203,16 +202,16 @@ func carryOut(steps *script.Listing, permitted uint64, drop, report int, before,
 	return &Answer{PID: pid}, nil
 }
 
-// descriptors gives the descriptors of the request their numbers and closes all
-// others.
-func (h *helper) descriptors(p *script.Script) {
-	from := 3
-	for _, n := range slices.Sorted(maps.Keys(h.fds)) {
-		if h.fds[n] != n { // else it was kept
-			p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
+// number gives descriptors their numbers and closes all others from the first on. None
+// of them has a number yet that another gets before.
+func number(p *script.Script, from int, fds map[int]int) {
+	numbers := slices.Sorted(maps.Keys(fds))
+	for _, n := range numbers {
+		if fds[n] != n { // else it was kept
+			p.Call("number a descriptor", unix.SYS_DUP3, script.Int(fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
 		}
 	}
-	for _, n := range append(slices.Sorted(maps.Keys(h.fds)), 1<<31) {
+	for _, n := range append(numbers, 1<<31) {
 		if n > from {
 			p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(n-1), script.Int(0))
 		}
@@ -302,21 +301,22 @@ func setCaps(p *script.Script, effective, permitted, inheritable uint64) {
 // maxUsers bounds /etc/passwd and /etc/group, in bytes.
 const maxUsers = 16 << 20
 
-// find looks for the first line of a file like /etc/passwd whose field k is value.
-// A name service is not asked: who is not in the file is nobody here.
+// find looks for the first line of a file like /etc/passwd whose field k is value,
+// and returns its fields, which are empty if there is none. A name service is not
+// asked: who is not in the file is nobody here.
 func find(file string, k int, value string) []string {
-	f, err := conf.OpenOwned(file)
-	if err != nil {
-		return nil
+	var text []byte
+	if f, err := conf.OpenOwned(file); err == nil {
+		text, _ = conf.ReadAll(f, maxUsers)
+		f.Close()
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxUsers))
-	for lines.Scan() {
-		if fields := strings.Split(lines.Text(), ":"); len(fields) > 3 && fields[k] == value {
-			return fields
+	const most = 7
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(fields) > 3 && fields[k] == value {
+			return append(fields, make([]string, most)...)
 		}
 	}
-	return nil
+	return make([]string, most)
 }
 
 const (
@@ -324,22 +324,10 @@ const (
 	groups = "/etc/group"
 )
 
-// homeOf is the home directory of a user, "" if none is known.
-func homeOf(uid int) string {
-	if f := find(users, 2, strconv.Itoa(uid)); len(f) > 5 {
-		return f[5]
-	}
-	return ""
-}
-
 // lookup finds the numbers of users and groups for the limits on images.
 func lookup(file string) func(string) (int, bool) {
 	return func(name string) (int, bool) {
-		f := find(file, 0, name)
-		if f == nil {
-			return 0, false
-		}
-		id, err := strconv.ParseUint(f[2], 10, 32)
+		id, err := strconv.ParseUint(find(file, 0, name)[2], 10, 32)
 		return int(id), err == nil
 	}
 }

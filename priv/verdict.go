@@ -108,8 +108,9 @@ const (
 	nobody     = 65534
 )
 
-// The descriptors of starter-verify.
+// The descriptors of starter-verify. Its runtime opens /dev/null for standard error.
 const (
+	keyFD     = 0 // the same socket as that of the verdict
 	verdictFD = 1
 	imageFD   = 3
 	programFD = 4 // itself, until it runs
@@ -131,19 +132,6 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 	if err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return nil, errors.New("the image is not open for reading alone")
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	in, err := h.input()
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	if h.key != nil {
-		more = append(more, "key")
-	}
 	program, err := conf.OpenOwned(conf.Prefix + "/libexec/singularity/bin/starter-verify")
 	if err != nil {
 		return nil, err
@@ -152,18 +140,29 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 	if st, err := stat(program); err != nil || st.Mode&0o7777 != 0o711 {
 		return nil, errors.New(program.Name() + " must have mode 0711, so that nobody can trace it")
 	}
-	p := &script.Script{}
-	err = h.verifier(p, []*os.File{in, w, image, program}, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
-	pid := 0
-	if err == nil {
-		pid, err = script.Fork(unix.CLONE_NEWPID, int(w.Fd()), p.All())
-	}
-	w.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(io.LimitReader(r, VerdictSize+1))
-	r.Close()
+	socket, theirs := os.NewFile(uintptr(pair[0]), "verdict"), pair[1]
+	defer socket.Close()
+	if h.key != nil {
+		socket.Write(h.key) // what does not arrive is no key
+		more = append(more, "key")
+	}
+	p := &script.Script{}
+	fds := map[int]int{keyFD: theirs, verdictFD: theirs, imageFD: int(image.Fd()), programFD: int(program.Fd())}
+	err = h.verifier(p, fds, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
+	pid := 0
+	if err == nil {
+		pid, err = script.Fork(unix.CLONE_NEWPID, theirs, p.All())
+	}
+	unix.Close(theirs)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(io.LimitReader(socket, VerdictSize+1))
+	socket.Close()
 	if wait(pid) != nil || err != nil {
 		return nil, errVerdict
 	}
@@ -187,26 +186,20 @@ func wait(pid int) (err error) {
 }
 
 // verifier makes the steps by which a process becomes starter-verify with those
-// descriptors: what it reads, the answer, the image, and the program.
-func (h *helper) verifier(p *script.Script, files []*os.File, args []string) error {
+// descriptors.
+func (h *helper) verifier(p *script.Script, fds map[int]int, args []string) error {
 	uid, gid := nobody, nobody
-	if f := find(users, 0, verifyUser); f != nil {
+	if f := find(users, 0, verifyUser); f[0] != "" {
 		uid, _ = strconv.Atoi(f[2])
 		gid, _ = strconv.Atoi(f[3])
 	}
 	if uid <= 0 || gid <= 0 || uid == h.uid {
 		return errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
 	}
-	null := p.Call("open /dev/null", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str("/dev/null"), script.Int(unix.O_RDWR))
-	from := []script.Arg{null.Arg()}
-	for _, f := range files {
-		// Above all numbers that they get.
-		from = append(from, p.Call("keep a descriptor", unix.SYS_FCNTL, script.Int(int(f.Fd())), script.Int(unix.F_DUPFD), script.Int(programFD+1)).Arg())
+	number(p, 0, fds)
+	for _, fd := range []int{keyFD, verdictFD, imageFD} {
+		p.Call("hand over a descriptor", unix.SYS_FCNTL, script.Int(fd), script.Int(unix.F_SETFD), script.Int(0))
 	}
-	for i, to := range []int{2, 0, verdictFD, imageFD, programFD} {
-		p.Call("number a descriptor", unix.SYS_DUP3, from[i], script.Int(to), script.Int(to/programFD*unix.O_CLOEXEC))
-	}
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(programFD+1), script.Uint(1<<32-1), script.Int(0))
 	id := script.Int(gid)
 	p.Call("leave all groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	p.Want(p.Call("read back the groups", unix.SYS_GETGROUPS, script.Int(0), script.Int(0)), 0)

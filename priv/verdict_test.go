@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func verdicts() []*Verdict {
@@ -110,7 +112,7 @@ func FuzzVerdict(f *testing.F) {
 // TestMapperRequests: the layout of struct dm_ioctl and of a table's line.
 func TestMapperRequests(t *testing.T) {
 	d := &mapped{name: "singularity-1-ab", kind: "verity", params: "1 7:0 7:1", sectors: 80}
-	b := d.table()
+	b := d.request(unix.DM_READONLY_FLAG)
 	want := map[int]string{0: "\x04\x00\x00\x00", 12: "\x00\x10\x00\x00\x38\x01\x00\x00\x01\x00\x00\x00", 28: "\x01\x00\x00\x00", 48: "singularity-1-ab\x00",
 		312: "\x00\x00\x00\x00\x00\x00\x00\x00\x50\x00\x00\x00\x00\x00\x00\x00", 336: "verity\x00", 352: "1 7:0 7:1\x00"}
 	for off, text := range want {
