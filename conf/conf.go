@@ -20,6 +20,8 @@
 // owned.go (who may write the files), limit.go (which images may be used).
 package conf
 
+import "cmp"
+
 // Fixed at link time by the Makefile. The directory of configuration files is that
 // below the prefix if it is empty.
 var (
@@ -28,12 +30,7 @@ var (
 )
 
 // Sysconfdir returns the directory of the host's configuration files.
-func Sysconfdir() string {
-	if sysconfdir != "" {
-		return sysconfdir
-	}
-	return Prefix + "/etc"
-}
+func Sysconfdir() string { return cmp.Or(sysconfdir, Prefix+"/etc") }
 
 // Dir returns the directory of the administrator's files.
 func Dir() string { return Sysconfdir() + "/singularity" }

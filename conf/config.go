@@ -18,15 +18,12 @@ type Config struct {
 // A Kind tells which values a directive takes.
 type Kind int
 
-// The kinds of directives.
+// The kinds of directives; others.go has more.
 const (
-	YesNo   Kind = iota // yes or no
-	Number              // a whole number, not negative
-	Choice              // one word of a set
-	Text                // any
-	AbsPath             // an absolute path, or nothing
-	List                // words separated by commas; repeated lines add
-	Size                // bytes, with K, M or G behind the number, or nothing
+	YesNo  Kind = iota // yes or no
+	Number             // a whole number, not negative
+	Choice             // one word of a set
+	List               // words separated by commas; repeated lines add
 )
 
 // A Directive is one row of the table that the reader and the default file

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -120,31 +119,37 @@ func withoutComment(line string) string {
 	return line
 }
 
-// wants says what is wrong with a value of each kind.
-var wants = [...]string{YesNo: "is neither yes nor no", Number: "is not a whole number from 0 to 9223372036854775807",
-	AbsPath: "is not an absolute path", Size: "is not a size such as 512M or 2G"}
-
 // set gives the field of d a value, and says what is wrong with that.
 func (d *Directive) set(c *Config, value string) (err error) {
-	ok := true
+	reason := ""
 	switch field := d.Field(c).(type) {
 	case *bool:
-		*field = value == "yes"
-		ok = *field || value == "no"
+		if *field = value == "yes"; !*field && value != "no" {
+			reason = "is neither yes nor no"
+		}
 	case *int64:
-		*field, err = strconv.ParseInt(value, 10, 64)
-		ok = err == nil && *field >= 0
+		if *field, err = strconv.ParseInt(value, 10, 64); err != nil || *field < 0 {
+			reason = "is not a whole number from 0 to 9223372036854775807"
+		}
 	case *string:
-		*field, ok = value, d.allows(value)
+		*field, reason = value, d.refuses(value)
 	case *[]string:
 		if *field = append(*field, SplitList(value)...); len(*field) > maxListSize {
 			return errors.New("more than " + strconv.Itoa(maxListSize) + " words")
 		}
 	}
-	if ok {
+	if reason == "" {
 		return nil
 	}
-	return errors.New(strconv.Quote(value) + " " + cmp.Or(wants[d.Kind], "is not one of "+strings.Join(d.Allowed, ", ")))
+	return errors.New(strconv.Quote(value) + " " + reason)
+}
+
+// chosen says what is wrong with a value if it is none of those that d allows.
+func (d *Directive) chosen(value string) string {
+	if slices.Contains(d.Allowed, value) {
+		return ""
+	}
+	return "is not one of " + strings.Join(d.Allowed, ", ")
 }
 
 // SplitList splits value at commas and leaves out empty words.

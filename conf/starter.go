@@ -2,13 +2,11 @@
 
 package conf
 
-import "slices"
-
 // Others are the directives that the setuid helper does not read.
 type Others struct{}
 
 func others() []Directive { return nil }
 
-// allows tells whether a directive that holds a text may have that value. Those of
+// refuses says what is wrong with the value of a directive that holds a text. Those of
 // the helper are choices.
-func (d *Directive) allows(value string) bool { return slices.Contains(d.Allowed, value) }
+func (d *Directive) refuses(value string) string { return d.chosen(value) }

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"singularity/conf"
 	"singularity/linux/script"
 )
 
@@ -60,15 +59,12 @@ func (r *result) memory() bool { return r.fs == "tmpfs" || r.fs == "ramfs" }
 // descriptor are -1. Behind the mark everything is given up and the steps are the
 // caller's own business.
 type checker struct {
+	*helper
 	*script.Listing
-	conf    *conf.Config
-	uid     int
-	gid     int
 	pid     bool
 	joins   bool        // a container that runs: nothing is to be made
 	strict  bool        // every image must be one that was checked
 	listed  bool        // by the execution control list, too
-	fds     map[int]int // the descriptors of the request by their numbers
 	kernel  int         // the number of the kernel's mount, or -1
 	images  [][2]uint64 // device and inode
 	res     []result
@@ -168,7 +164,7 @@ func (c *checker) shape() (drop int, err error) {
 
 // writes tells whether a step is a call that writes to its second argument.
 func writes(s *script.Step) bool {
-	return s.Op == script.OpCall && (s.Nr == unix.SYS_FSTAT || s.Nr == unix.SYS_FSTATFS || s.Nr == unix.SYS_STATFS || s.Nr == unix.SYS_PREAD64)
+	return s.Op == script.OpCall && (s.Nr == unix.SYS_FSTAT || s.Nr == unix.SYS_FSTATFS || s.Nr == unix.SYS_PREAD64)
 }
 
 // in returns the n bytes of argument k, which no call writes to.
@@ -238,11 +234,8 @@ const cwd = ^uint64(99) // AT_FDCWD
 // fd tells whether argument k is a descriptor: the working directory, one of the
 // request, or the result of a step.
 func (c *checker) fd(i, k int) bool {
-	if r := c.slot(i, k); r.kind != nothing {
-		return true
-	}
 	n := c.num(i, k)
-	return n == cwd || n < 3 || n < maxNumber && c.fds[int(n)] != 0
+	return c.slot(i, k).kind != nothing || n == cwd || n < 3 || n < maxNumber && c.fds[int(n)] != 0
 }
 
 // surely tells whether step i is made whatever happens, and ends the script if it
@@ -325,8 +318,6 @@ func (c *checker) plain(i int) (ok, plain bool) {
 		if ok && s.Nr == unix.SYS_FSTAT && c.slot(i, 0).kind == file && c.surely(i) {
 			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
-	case unix.SYS_STATFS:
-		ok = c.args(i, "t") && c.out(i, 1, statSize)
 	case unix.SYS_PREAD64:
 		ok = c.args(i, "f") && c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
@@ -341,7 +332,7 @@ func (c *checker) plain(i int) (ok, plain bool) {
 		}
 	case unix.SYS_UMASK:
 		ok = s.Refs == 0
-	case unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
+	case unix.SYS_DUP3:
 		ok = s.Refs == 0 && !c.joins // it would take what the join is made by
 	default:
 		return false, false
@@ -543,7 +534,7 @@ func (c *checker) openTree(i int) string {
 	case c.strict && from.kind == file && !from.image:
 		return "the directory is not the image that was checked"
 	}
-	return says(c.num(i, 0) != cwd || c.conf.UserBindControl || c.ofSite(path), "user bind control", "no")
+	return says(c.conf.UserBindControl || from.image || c.num(i, 0) == cwd && c.ofSite(path), "user bind control", "no")
 }
 
 // ofSite tells whether the administrator has path bound in every container.
@@ -553,7 +544,7 @@ func (c *checker) ofSite(path string) bool {
 		src, _, _ := strings.Cut(b, ":")
 		site = append(site, src)
 	}
-	return slices.Contains(site, path) || strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..")
+	return path != "" && slices.Contains(site, path) || strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..")
 }
 
 func (c *checker) setattr(i int) bool {

@@ -19,7 +19,7 @@ const (
 var cwdArg = script.Int(unix.AT_FDCWD)
 
 func newChecker(l *script.Listing) *checker {
-	return &checker{Listing: l, conf: conf.Default(), uid: 1000, gid: 1000, kernel: 900, fds: map[int]int{9: 9, 900: 900}}
+	return &checker{helper: &helper{conf: conf.Default(), uid: 1000, gid: 1000, fds: map[int]int{9: 9, 900: 900}}, Listing: l, kernel: 900}
 }
 
 // run has a checker look at the steps of a script.

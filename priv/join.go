@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"slices"
@@ -36,14 +37,9 @@ func (h *helper) join(r *Request) (*Answer, error) {
 	}
 	c.joins = true
 	drop, err := c.check()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := h.made(j.Process); err != nil {
-		return nil, err
-	}
-	process, err := h.keep(h.fds[j.Process])
-	if err != nil {
+	_, foreign := h.made(j.Process)
+	process, keepErr := h.keep(h.fds[j.Process])
+	if err := cmp.Or(err, foreign, keepErr); err != nil {
 		return nil, err
 	}
 	h.fds[process] = process

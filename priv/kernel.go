@@ -63,8 +63,13 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		defer mapper.Close()
 	}
 	if judged || mapper != nil {
-		if v, err = h.judge(k, f, mapper != nil, c.listed); err != nil && err != errPlace && c.strict {
+		// All of it is read if what is read later is not checked.
+		v, err = h.verify(f, unless(mapper != nil, "full"), unless(!c.listed, "list"))
+		if err != nil && c.strict {
 			return err
+		}
+		if err == nil && (k.FS != v.FS || k.Off != v.Off || k.Size != v.Size) {
+			err = errPlace
 		}
 	}
 	over := err == nil && v.Tree != nil && mapper != nil && kept(f, refused == nil)
@@ -85,23 +90,6 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		return noKernel(err.Error())
 	}
 	return nil
-}
-
-// judge has starter-verify look at an image, by the list or not, and at all of it if
-// what is read later is not checked.
-func (h *helper) judge(k *Kernel, f *os.File, later, listed bool) (*Verdict, error) {
-	how, which := "full", "no"
-	if later {
-		how = "lazy"
-	}
-	if listed {
-		which = "list"
-	}
-	v, err := h.verify(f, how, which)
-	if err == nil && (k.FS != v.FS || k.Off != v.Off || k.Size != v.Size) {
-		err = errPlace
-	}
-	return v, err
 }
 
 // fits tells whether an image of that format can hold such a partition. What is no SIF
@@ -189,17 +177,17 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 
 // rootsOwn opens an image again, by a path that root alone can change.
 func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(mine.Fd())))
+	at, err := conf.FileOf(mine)
 	if err != nil {
 		return nil, err
 	}
-	f, err := conf.OpenOwned(path)
+	f, err := conf.OpenOwned(at.Path)
 	if err != nil {
 		return nil, err
 	}
 	if found, err := stat(f); err != nil || st.Dev != found.Dev || st.Ino != found.Ino || !kept(f, true) {
 		f.Close()
-		return nil, errors.New("it is not what lies at " + path + ", or on no file system that this host alone keeps")
+		return nil, errors.New("it is not what lies at " + at.Path + ", or on no file system that this host alone keeps")
 	}
 	return f, nil
 }

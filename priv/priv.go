@@ -146,12 +146,9 @@ func (h *helper) secure() (err error) {
 		return errors.New("the process can be dumped")
 	}
 	os.Clearenv()
-	if err := unix.Chdir("/"); err != nil {
-		return err
-	}
 	unix.CloseOnExec(socketFD)
 	h.groups, err = os.Getgroups()
-	return err
+	return errors.Join(err, unix.Chdir("/"))
 }
 
 // headerSize is the size of what comes before a request: its length, in decimal,

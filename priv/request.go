@@ -156,12 +156,8 @@ func (c *codec) value(v reflect.Value) {
 		v.SetUint(c.number(v.Uint(), math.MaxUint64>>(64-v.Type().Bits())))
 	case reflect.String:
 		v.SetString(c.text(v.String()))
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
 		c.list(v)
-	case reflect.Array:
-		for i := range v.Len() {
-			c.value(v.Index(i))
-		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if field := v.Field(i); field.CanSet() {
@@ -235,9 +231,12 @@ func (c *codec) list(v reflect.Value) {
 		v.SetBytes(c.bytes(v.Bytes()))
 		return
 	}
-	n := c.size(v.Len())
+	n := v.Len()
+	if v.Kind() == reflect.Slice {
+		n = c.size(n)
+	}
 	for i := 0; i < n && !c.bad; i++ {
-		if c.reading {
+		if i == v.Len() { // it is read
 			v.Grow(1)
 			v.SetLen(i + 1)
 		}

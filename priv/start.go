@@ -40,11 +40,8 @@ func (h *helper) start(r *Request) (*Answer, error) {
 		return nil, err
 	}
 	drop, err := c.check()
-	if err != nil {
-		return nil, err
-	}
-	net, err := h.netns(s.Network)
-	if err != nil {
+	net, netErr := h.netns(s.Network)
+	if err := cmp.Or(err, netErr); err != nil {
 		return nil, err
 	}
 	return h.clone(s, drop, net)
@@ -56,7 +53,7 @@ func (h *helper) checker(steps *script.Listing, caps uint64, fds ...int) (*check
 	if slices.ContainsFunc(fds, func(n int) bool { return h.fds[n] == 0 }) {
 		return nil, errRequest
 	}
-	return &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, fds: h.fds}, h.granted(caps)
+	return &checker{helper: h, Listing: steps, kernel: -1}, h.granted(caps)
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -148,20 +145,19 @@ func listed() (bool, error) {
 // tells the formats apart that the administrator may allow and forbid, and
 // parses nothing.
 func sniff(f *os.File, mode uint32, format string) error {
-	b := make([]byte, 2048)
-	n := 0
+	b := make([]byte, 2048) // what cannot be read is zero
 	if mode&unix.S_IFMT == unix.S_IFREG {
-		n, _ = f.ReadAt(b, 0)
+		f.ReadAt(b, 0)
 	}
 	found := ""
-	switch b = b[:n]; {
+	switch {
 	case mode&unix.S_IFMT == unix.S_IFDIR:
 		found = conf.FormatDir
-	case n > 42 && string(b[32:41]) == "SIF_MAGIC":
+	case string(b[32:41]) == "SIF_MAGIC":
 		found = conf.FormatSIF
-	case n > 1081 && b[1080] == 0x53 && b[1081] == 0xef:
+	case b[1080] == 0x53 && b[1081] == 0xef:
 		found = conf.FormatExtfs
-	case n > 4 && (string(b[:4]) == "hsqs" || string(b[:2]) == "#!"):
+	case string(b[:4]) == "hsqs", string(b[:2]) == "#!":
 		found = conf.FormatSquashfs
 	}
 	if found == format || found == conf.FormatSIF && format == conf.FormatEncrypted {

@@ -116,7 +116,7 @@ const (
 	programFD = 4 // itself, until it runs
 )
 
-// verify has starter-verify judge an image: how is lazy or full, which list or no
+// verify has starter-verify judge an image: how is full or empty, which list or empty
 // (see there). Or it looks at no image, and
 // says what the caller may have: see Rights.
 //

@@ -120,3 +120,11 @@ func raise(effective, permitted uint64) syscall.Errno {
 	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&data)), 0)
 	return e
 }
+
+// Ioctl makes one call at once, about memory that the kernel reads and writes.
+func Ioctl(fd uintptr, request uint, b []byte) error {
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, fd, uintptr(request), uintptr(unsafe.Pointer(&b[0]))); e != 0 {
+		return e
+	}
+	return nil
+}

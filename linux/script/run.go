@@ -99,8 +99,6 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 			if e == 0 {
 				continue
 			}
-		case OpLaunch:
-			e = launch(s, int(st.Args[0]))
 		case OpDrop:
 		case OpEqual:
 			if *word(s.at(Ref(st.Args[2]))) != st.Args[0] || *word(s.at(Ref(st.Args[3]))) != st.Args[1] {
@@ -110,11 +108,7 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 			*word(s.at(Ref(st.Args[1]))) = uint64(s.res[st.Args[0]])
 		default:
 			s.fill(st)
-			if r, old, ours := s.old(st.Nr); ours {
-				s.res[i], e = r, old
-			} else {
-				s.res[i], e = call(s, st)
-			}
+			s.res[i], e = s.perform(st)
 			if e == 0 && st.Want && uint64(s.res[i]) != st.Expect {
 				e = syscall.ESTALE
 			}
