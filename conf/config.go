@@ -15,15 +15,15 @@ type Config struct {
 	BindPaths, LimitContainerOwners, LimitContainerGroups, LimitContainerPaths, AllowNetnsPaths                []string
 }
 
-// A Kind tells which values a directive takes.
-type Kind int
+// A Kind tells which values a directive takes: what is wrong with any other.
+type Kind string
 
 // The kinds of directives; others.go has more.
 const (
-	YesNo  Kind = iota // yes or no
-	Number             // a whole number, not negative
-	Choice             // one word of a set
-	List               // words separated by commas; repeated lines add
+	YesNo  Kind = "is neither yes nor no"
+	Number Kind = "is not a whole number from 0 to 9223372036854775807"
+	Choice Kind = "is not one of"      // with the words of the set
+	List   Kind = "has too many words" // separated by commas; repeated lines add
 )
 
 // A Directive is one row of the table that the reader and the default file

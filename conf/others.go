@@ -4,6 +4,7 @@ package conf
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -73,23 +74,23 @@ func others() []Directive { return rest }
 
 // The kinds that no directive of the setuid helper is of.
 const (
-	Text    Kind = List + 1 + iota // any
-	AbsPath                        // an absolute path, or nothing
-	Size                           // bytes, with K, M or G behind the number, or nothing
+	Text    Kind = "is no text"              // never said: any will do
+	AbsPath Kind = "is not an absolute path" // or nothing
+	Size    Kind = "is not a size such as 512M or 2G"
 )
 
-// refuses says what is wrong with the value of a directive that holds a text.
-func (d *Directive) refuses(value string) string {
-	_, size := ParseSize(value)
-	switch {
-	case d.Kind == Choice:
-		return d.chosen(value)
-	case d.Kind == AbsPath && value != "" && value[0] != '/':
-		return "is not an absolute path"
-	case d.Kind == Size && value != "" && !size:
-		return "is not a size such as 512M or 2G"
+// allows tells whether a directive that holds a text may have that value.
+func (d *Directive) allows(value string) bool {
+	switch d.Kind {
+	case Choice:
+		return slices.Contains(d.Allowed, value)
+	case AbsPath:
+		return value == "" || value[0] == '/'
+	case Size:
+		_, ok := ParseSize(value)
+		return ok || value == ""
 	}
-	return ""
+	return true
 }
 
 // Default returns the configuration that holds where there is no file.

@@ -121,35 +121,25 @@ func withoutComment(line string) string {
 
 // set gives the field of d a value, and says what is wrong with that.
 func (d *Directive) set(c *Config, value string) (err error) {
-	reason := ""
+	ok := true
 	switch field := d.Field(c).(type) {
 	case *bool:
-		if *field = value == "yes"; !*field && value != "no" {
-			reason = "is neither yes nor no"
-		}
+		*field = value == "yes"
+		ok = *field || value == "no"
 	case *int64:
-		if *field, err = strconv.ParseInt(value, 10, 64); err != nil || *field < 0 {
-			reason = "is not a whole number from 0 to 9223372036854775807"
-		}
+		*field, err = strconv.ParseInt(value, 10, 64)
+		ok = err == nil && *field >= 0
 	case *string:
-		*field, reason = value, d.refuses(value)
+		*field, ok = value, d.allows(value)
 	case *[]string:
 		if *field = append(*field, SplitList(value)...); len(*field) > maxListSize {
 			return errors.New("more than " + strconv.Itoa(maxListSize) + " words")
 		}
 	}
-	if reason == "" {
+	if ok {
 		return nil
 	}
-	return errors.New(strconv.Quote(value) + " " + reason)
-}
-
-// chosen says what is wrong with a value if it is none of those that d allows.
-func (d *Directive) chosen(value string) string {
-	if slices.Contains(d.Allowed, value) {
-		return ""
-	}
-	return "is not one of " + strings.Join(d.Allowed, ", ")
+	return errors.New(strings.TrimSpace(strconv.Quote(value) + " " + string(d.Kind) + " " + strings.Join(d.Allowed, ", ")))
 }
 
 // SplitList splits value at commas and leaves out empty words.

@@ -2,11 +2,13 @@
 
 package conf
 
+import "slices"
+
 // Others are the directives that the setuid helper does not read.
 type Others struct{}
 
 func others() []Directive { return nil }
 
-// refuses says what is wrong with the value of a directive that holds a text. Those of
+// allows tells whether a directive that holds a text may have that value. Those of
 // the helper are choices.
-func (d *Directive) refuses(value string) string { return d.chosen(value) }
+func (d *Directive) allows(value string) bool { return slices.Contains(d.Allowed, value) }

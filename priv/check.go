@@ -95,8 +95,8 @@ func (c *checker) check() (drop int, err error) {
 		return 0, err
 	}
 	for i := range c.Steps[:drop] {
-		if err := c.step(i); err != nil {
-			return 0, err
+		if reason := c.step(i); reason != "" {
+			return 0, refuse(i, reason)
 		}
 	}
 	return drop, nil
@@ -245,23 +245,17 @@ func (c *checker) surely(i int) bool { return !c.skipped[i] && !c.Steps[i].Ignor
 // notAllowed is why most steps are refused.
 const notAllowed = "its arguments are not allowed"
 
-// step checks step i, and notes what it raises and what its result is.
-func (c *checker) step(i int) error {
-	reason := "it must come behind the mark"
+// step checks step i, and notes what it raises and what its result is. It returns why
+// the step is refused.
+func (c *checker) step(i int) string {
 	switch c.Steps[i].Op {
 	case script.OpEqual:
 		c.compare(i)
-		reason = ""
+		return ""
 	case script.OpCall:
-		ok, plain := c.plain(i)
-		if reason = unless(ok, notAllowed); !plain {
-			reason = c.privileged(i)
-		}
+		return c.call(i)
 	}
-	if reason != "" {
-		return refuse(i, reason)
-	}
-	return nil
+	return "it must come behind the mark"
 }
 
 // compare notes that a file was found to be an image of the request.
@@ -283,10 +277,10 @@ func (c *checker) args(i int, shape string) bool {
 	return true
 }
 
-// plain checks the calls that need no privilege: what they do is done with the
-// caller's rights. It tells whether the call is one of these.
-func (c *checker) plain(i int) (ok, plain bool) {
-	s, r := &c.Steps[i], &c.res[i]
+// call checks the calls that need no privilege: what they do is done with the
+// caller's rights. It has the others checked.
+func (c *checker) call(i int) string {
+	s, r, ok := &c.Steps[i], &c.res[i], false
 	switch s.Nr {
 	case unix.SYS_OPENAT:
 		ok, r.kind = c.args(i, "ft"), file
@@ -335,9 +329,9 @@ func (c *checker) plain(i int) (ok, plain bool) {
 	case unix.SYS_DUP3:
 		ok = s.Refs == 0 && !c.joins // it would take what the join is made by
 	default:
-		return false, false
+		return cmp.Or(unless(!c.joins, "nobody needs it who joins a container"), c.privileged(i))
 	}
-	return ok, true
+	return unless(ok, notAllowed)
 }
 
 // made tells whether argument k is in a file system that the script made.

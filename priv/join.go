@@ -63,7 +63,7 @@ const spaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.C
 // root answers with the root directory of a container.
 func (h *helper) root(r *Request) (*Answer, error) {
 	root, err := h.made(r.Join.Process)
-	return &Answer{file: root}, err
+	return &Answer{fds: []int{root}}, err
 }
 
 // keep moves a descriptor above all numbers of the request, where a script finds
@@ -84,14 +84,14 @@ var errForeign = errors.New("the process is none that began a container of the c
 // moves a process into them, so all of its namespaces are of root's making. So it
 // is a container of the caller, which is no more than the caller's after the join
 // as well.
-func (h *helper) made(number int) (*os.File, error) {
+func (h *helper) made(number int) (root int, err error) {
 	pidfd, ok := h.fds[number]
 	if !ok {
-		return nil, errRequest
+		return -1, errRequest
 	}
 	pid := field("/proc/self/fdinfo/"+strconv.Itoa(pidfd), "Pid:")
 	if len(pid) != 1 || pid[0] == "-1" {
-		return nil, errors.New("the process has ended, or is none")
+		return -1, errors.New("the process has ended, or is none")
 	}
 	dir, id := "/proc/"+pid[0], strconv.Itoa(h.uid)
 	first := field(dir+"/status", "NSpid:")
@@ -99,9 +99,9 @@ func (h *helper) made(number int) (*os.File, error) {
 	other := func(name string) bool { return !same(name) && inode(dir+name) != [2]uint64{} }
 	if len(first) < 2 || first[len(first)-1] != "1" || !same("/exe") || !same("/ns/user") || !other("/ns/mnt") || !other("/ns/pid") ||
 		!slices.Equal(field(dir+"/status", "Uid:"), []string{id, id, id, id}) || !slices.Equal(field(dir+"/status", "NoNewPrivs:"), []string{"1"}) {
-		return nil, errForeign
+		return -1, errForeign
 	}
-	root, err := os.OpenFile(dir+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err = unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	// What was looked at is of this process only if that is still there.
 	if err == nil && unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
 		err = errors.New("the process has ended")

@@ -50,11 +50,8 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 			h.key = nil
 		}()
 	}
-	own, refused := rootsOwn(f, st)
-	if refused == nil {
-		defer own.Close()
-		f = own
-	}
+	f, refused := rootsOwn(f, st)
+	defer f.Close()
 	var mapper *os.File
 	v, needed := new(Verdict), h.conf.RequireIntegrity || k.Tree
 	judged := h.conf.RequireIntegrity || c.listed || k.FS != SquashfsFS && sif(format)
@@ -175,19 +172,20 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 	return err
 }
 
-// rootsOwn opens an image again, by a path that root alone can change.
+// rootsOwn opens an image again, by a path that root alone can change. If it cannot, it
+// says why, and returns the file as it was.
 func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
 	at, err := conf.FileOf(mine)
 	if err != nil {
-		return nil, err
+		return mine, err
 	}
 	f, err := conf.OpenOwned(at.Path)
 	if err != nil {
-		return nil, err
+		return mine, err
 	}
 	if found, err := stat(f); err != nil || st.Dev != found.Dev || st.Ino != found.Ino || !kept(f, true) {
 		f.Close()
-		return nil, errors.New("it is not what lies at " + at.Path + ", or on no file system that this host alone keeps")
+		return mine, errors.New("it is not what lies at " + at.Path + ", or on no file system that this host alone keeps")
 	}
 	return f, nil
 }
@@ -256,8 +254,7 @@ const lingerTime = 5 // seconds
 // descriptor, no privilege, and ends by itself.
 func (h *helper) linger(mount int) {
 	p := &script.Script{}
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(0), script.Int(mount-1), script.Int(0))
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(mount+1), script.Uint(1<<32-1), script.Int(0))
+	number(p, 0, map[int]int{mount: mount})
 	h.take(p, h.uid)
 	setCaps(p, 0, 0, 0)
 	p.Call("begin a session", unix.SYS_SETSID)
@@ -285,10 +282,7 @@ func sameLoop(dev, f *os.File, off, size uint64) error {
 // finds an error, and the option overrules it. A journal that was not emptied
 // would have to be written: the kernel refuses it on a device for reading.
 func mountBlock(kind FS, device string) (int, error) {
-	name := "squashfs"
-	if kind == Ext3FS {
-		name = "ext3"
-	}
+	name := map[FS]string{SquashfsFS: "squashfs", CryptFS: "squashfs", Ext3FS: "ext3"}[kind]
 	fs, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err

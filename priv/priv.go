@@ -32,6 +32,7 @@
 package priv
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"runtime"
@@ -82,8 +83,8 @@ type Answer struct {
 	NoKernel bool
 	// FD is a descriptor that came with the answer, 0 for none. It is closed on
 	// execve.
-	FD   int
-	file *os.File // what FD is in the helper
+	FD  int
+	fds []int // what is sent in the helper: one or none
 }
 
 func (a *Answer) Error() string { return a.Refusal }
@@ -91,19 +92,14 @@ func (a *Answer) Error() string { return a.Refusal }
 // Main is the life of the helper. It returns the exit status.
 func Main() int {
 	a, err := serve()
-	if err != nil {
-		var ok bool
-		if a, ok = err.(*Answer); !ok {
-			a = &Answer{Refusal: err.Error()}
-		}
+	if refused, ok := err.(*Answer); ok {
+		a = refused
+	} else if err != nil {
+		a = &Answer{Refusal: err.Error()}
 	}
 	c := &codec{}
 	c.values(a)
-	var rights []byte
-	if a.file != nil {
-		rights = unix.UnixRights(int(a.file.Fd()))
-	}
-	unix.Sendmsg(socketFD, c.data, rights, nil, unix.MSG_NOSIGNAL)
+	unix.Sendmsg(socketFD, c.data, unix.UnixRights(a.fds...), nil, unix.MSG_NOSIGNAL)
 	if err != nil {
 		return 255
 	}
@@ -113,11 +109,11 @@ func Main() int {
 func serve() (*Answer, error) {
 	runtime.LockOSThread()
 	h := &helper{uid: os.Getuid(), gid: os.Getgid()}
-	if err := h.secure(); err != nil {
-		return nil, err
+	err := h.secure()
+	if err == nil {
+		h.conf, err = conf.LoadOwned(conf.Path())
 	}
-	var err error
-	if h.conf, err = conf.LoadOwned(conf.Path()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if !h.conf.AllowSetuid {
@@ -151,24 +147,18 @@ func (h *helper) secure() (err error) {
 	return errors.Join(err, unix.Chdir("/"))
 }
 
-// headerSize is the size of what comes before a request: its length, in decimal,
-// filled up with blanks. The descriptors come with it.
+// headerSize is the size of what comes before a request: its length in hexadecimal
+// digits. The descriptors come with it.
 const headerSize = 16
 
 // receive reads the request.
 func (h *helper) receive() (*Request, error) {
 	head, rights := make([]byte, headerSize), make([]byte, unix.CmsgSpace(4*maxFDs))
 	n, nr, flags, _, err := unix.Recvmsg(socketFD, head, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
-	if err != nil || n != headerSize || flags&unix.MSG_CTRUNC != 0 {
+	size, sizeErr := strconv.ParseUint(string(head), 16, 32)
+	fds, rightsErr := parseRights(rights[:max(nr, 0)])
+	if cmp.Or(err, sizeErr, rightsErr) != nil || n != headerSize || flags&unix.MSG_CTRUNC != 0 || size > maxRequest {
 		return nil, errRequest
-	}
-	size, err := strconv.ParseUint(string(head), 16, 32)
-	if err != nil || size > maxRequest {
-		return nil, errRequest
-	}
-	fds, err := parseRights(rights[:nr])
-	if err != nil {
-		return nil, err
 	}
 	b := make([]byte, size)
 	for got := 0; got < len(b); got += max(n, 0) {

@@ -155,7 +155,10 @@ func (c *codec) value(v reflect.Value) {
 	case reflect.Uint8, reflect.Uint16, reflect.Uint64:
 		v.SetUint(c.number(v.Uint(), math.MaxUint64>>(64-v.Type().Bits())))
 	case reflect.String:
-		v.SetString(c.text(v.String()))
+		text := c.bytes([]byte(v.String()))
+		if v.SetString(string(text)); slices.Contains(text, 0) {
+			c.fail() // it has no end there
+		}
 	case reflect.Slice, reflect.Array:
 		c.list(v)
 	case reflect.Struct:
@@ -215,15 +218,6 @@ func (c *codec) bytes(b []byte) []byte {
 	}
 	c.data = append(c.data, b...)
 	return b
-}
-
-// text is a string without a zero byte.
-func (c *codec) text(s string) string {
-	b := c.bytes([]byte(s))
-	if c.reading && slices.Contains(b, 0) {
-		c.fail()
-	}
-	return string(b)
 }
 
 func (c *codec) list(v reflect.Value) {

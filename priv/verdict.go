@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -79,12 +80,7 @@ func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
 	c.values(v)
 	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= CryptFS && extent(v.Off, v.Size)
-	for _, b := range c.data {
-		ok = ok && b == 0
-	}
-	for i := range len(v.Text) {
-		ok = ok && v.Text[i] >= ' ' && v.Text[i] <= '~'
-	}
+	ok = ok && strings.Trim(string(c.data), "\x00") == "" && !strings.ContainsFunc(v.Text, func(r rune) bool { return r < ' ' || r > '~' })
 	if t := v.Tree; t != nil {
 		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 && t.DataBlock == blockSize && t.HashBlock == blockSize &&
 			extent(t.Off, t.Size) && t.Size >= blockSize && t.Size%blockSize == 0 && len(t.Salt) <= maxSalt && len(t.Root) == digestSize
