@@ -1,7 +1,5 @@
 package conf
 
-import "slices"
-
 // Config holds the directives of singularity.conf: those that the setuid helper
 // enforces, and the others. A choice is the word of the file; a path is absolute or
 // empty.
@@ -35,7 +33,7 @@ type Directive struct {
 	Field         func(*Config) any // *bool, *int64, *string or *[]string
 }
 
-// boundary are the directives that the setuid helper enforces; others() has the
+// boundary are the directives that the setuid helper enforces; others.go has the
 // rest, which it does not read.
 var boundary = []Directive{
 	{Name: "allow setuid", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.AllowSetuid }},
@@ -62,6 +60,3 @@ var boundary = []Directive{
 	{Name: "allow kernel extfs", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.AllowKernelExtfs }},
 	{Name: "allow netns paths", Kind: List, Field: func(c *Config) any { return &c.AllowNetnsPaths }},
 }
-
-// Directives is the whole table.
-func Directives() []Directive { return slices.Concat(boundary, others()) }

@@ -46,16 +46,11 @@ const (
 	FormatDir       = "dir"
 )
 
-// A Refusal says which directive keeps an image from being used.
-type Refusal struct{ Directive, Reason string }
+// A Check is what one directive says of an image: why it keeps that from being used,
+// "" if it does not. One that does is an error.
+type Check struct{ Directive, Reason string }
 
-func (e *Refusal) Error() string { return e.Reason }
-
-// A Check is what one directive says of an image; Err is nil or a *Refusal.
-type Check struct {
-	Directive string
-	Err       error
-}
+func (c *Check) Error() string { return c.Reason }
 
 // Checks asks every directive about an image of that format. Nobody is exempt
 // here: that the limits do not bind root is the caller's to know.
@@ -64,7 +59,7 @@ func (c *Config) Checks(format string, f File, n Names) []Check {
 	limit := func(directive, reason string, words []string, holds func(word string) bool) {
 		check := Check{Directive: directive}
 		if len(words) > 0 && !slices.ContainsFunc(words, holds) {
-			check.Err = &Refusal{directive, "singularity image is not " + reason}
+			check.Reason = "singularity image is not " + reason
 		}
 		list = append(list, check)
 	}
@@ -77,8 +72,8 @@ func (c *Config) Checks(format string, f File, n Names) []Check {
 // CheckImage returns the first refusal of Checks, or nil.
 func (c *Config) CheckImage(format string, f File, n Names) error {
 	for _, check := range c.Checks(format, f, n) {
-		if check.Err != nil {
-			return check.Err
+		if check.Reason != "" {
+			return &check
 		}
 	}
 	return nil
@@ -96,7 +91,7 @@ func (c *Config) checkFormat(format string) Check {
 		FormatSquashfs: c.AllowContainerSquashfs, FormatExtfs: c.AllowContainerExtfs, FormatDir: c.AllowContainerDir}
 	if !allowed[format] {
 		names := map[string]string{FormatSIF: "unencrypted SIF", FormatEncrypted: "encrypted SIF", FormatSquashfs: "squashFS", FormatExtfs: "extFS", FormatDir: "sandbox"}
-		check.Err = &Refusal{check.Directive, "configuration disallows users from running " + cmp.Or(names[format], format) + " containers"}
+		check.Reason = "configuration disallows users from running " + cmp.Or(names[format], format) + " containers"
 	}
 	return check
 }

@@ -70,7 +70,8 @@ type Others struct {
 	SystemdCgroups, SIFFuse bool
 }
 
-func others() []Directive { return rest }
+// Directives is the whole table.
+func Directives() []Directive { return slices.Concat(boundary, rest) }
 
 // The kinds that no directive of the setuid helper is of.
 const (

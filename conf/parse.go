@@ -51,11 +51,11 @@ func load(path string, open func(string) (*os.File, error)) (c *Config, err erro
 // *SyntaxError. A directive that is left out has its default, but lists are empty
 // then.
 func Read(r io.Reader) (*Config, error) {
-	p := parser{table: Directives(), seen: map[string]int{}}
+	c, table, seen := new(Config), Directives(), map[string]int{}
 	data, err := ReadAll(r, maxFileSize)
-	for i := range p.table {
-		if d := &p.table[i]; d.Kind != List {
-			err = errors.Join(err, d.set(&p.config, d.Default))
+	for i := range table {
+		if d := &table[i]; d.Kind != List {
+			err = errors.Join(err, d.set(c, d.Default))
 		}
 	}
 	if err != nil {
@@ -64,25 +64,20 @@ func Read(r io.Reader) (*Config, error) {
 	n := 0
 	for line := range strings.SplitSeq(string(data), "\n") {
 		n++
-		if reason := p.line(line, n); reason != "" {
+		if reason := c.line(line, n, table, seen); reason != "" {
 			return nil, &SyntaxError{Line: n, Reason: reason}
 		}
 	}
-	return &p.config, nil
+	return c, nil
 }
 
-type parser struct {
-	config Config
-	table  []Directive
-	seen   map[string]int // line that set each directive
-}
-
-// line takes line number n of the file and returns what is wrong with it.
-func (p *parser) line(line string, n int) (reason string) {
+// line takes line number n of the file and returns what is wrong with it; seen has
+// the line that set each directive.
+func (c *Config) line(line string, n int, table []Directive, seen map[string]int) (reason string) {
 	line = strings.TrimSpace(withoutComment(line))
 	key, value, ok := strings.Cut(line, "=")
 	key = strings.TrimSpace(key)
-	i := slices.IndexFunc(p.table, func(d Directive) bool { return d.Name == key })
+	i := slices.IndexFunc(table, func(d Directive) bool { return d.Name == key })
 	switch {
 	case line == "":
 	case !ok:
@@ -90,11 +85,11 @@ func (p *parser) line(line string, n int) (reason string) {
 	case strings.IndexByte(line, 0) >= 0:
 		reason = "a zero byte"
 	case i < 0: // of another version
-	case p.seen[key] != 0 && p.table[i].Kind != List:
-		reason = fmt.Sprintf("%q is set already in line %d", key, p.seen[key])
+	case seen[key] != 0 && table[i].Kind != List:
+		reason = fmt.Sprintf("%q is set already in line %d", key, seen[key])
 	default:
-		p.seen[key] = n
-		if err := p.table[i].set(&p.config, strings.TrimSpace(value)); err != nil {
+		seen[key] = n
+		if err := table[i].set(c, strings.TrimSpace(value)); err != nil {
 			reason = fmt.Sprintf("%q: %v", key, err)
 		}
 	}

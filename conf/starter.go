@@ -7,7 +7,8 @@ import "slices"
 // Others are the directives that the setuid helper does not read.
 type Others struct{}
 
-func others() []Directive { return nil }
+// Directives is the table without those.
+func Directives() []Directive { return boundary }
 
 // allows tells whether a directive that holds a text may have that value. Those of
 // the helper are choices.

@@ -324,10 +324,8 @@ func (c *checker) call(i int) string {
 		if c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
-	case unix.SYS_UMASK:
-		ok = s.Refs == 0
-	case unix.SYS_DUP3:
-		ok = s.Refs == 0 && !c.joins // it would take what the join is made by
+	case unix.SYS_UMASK, unix.SYS_DUP3: // which could take what a join is made by
+		ok = s.Refs == 0 && !(c.joins && s.Nr == unix.SYS_DUP3)
 	default:
 		return cmp.Or(unless(!c.joins, "nobody needs it who joins a container"), c.privileged(i))
 	}
@@ -342,9 +340,8 @@ func (c *checker) made(i, k int) bool {
 
 // privileged checks the calls that need a capability. It returns why one is refused.
 func (c *checker) privileged(i int) string {
-	s := &c.Steps[i]
+	s, ok := &c.Steps[i], false
 	s.Raise(capMounts)
-	ok := false
 	switch s.Nr {
 	case unix.SYS_UNSHARE:
 		return c.namespaces(i)
@@ -550,11 +547,7 @@ func (c *checker) setattr(i int) bool {
 		w == nil || w[0]&^may != 0 || w[1]|w[3] != 0 || w[2] != 0 && w[2] != unix.MS_PRIVATE {
 		return false
 	}
-	if w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive {
-		r.nosymlinks = true
-	}
-	if w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive) {
-		r.restricted = true
-	}
+	r.nosymlinks = r.nosymlinks || w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive
+	r.restricted = r.restricted || w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive)
 	return true
 }

@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -175,12 +176,9 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 // rootsOwn opens an image again, by a path that root alone can change. If it cannot, it
 // says why, and returns the file as it was.
 func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
-	at, err := conf.FileOf(mine)
-	if err != nil {
-		return mine, err
-	}
+	at, atErr := conf.FileOf(mine)
 	f, err := conf.OpenOwned(at.Path)
-	if err != nil {
+	if err = cmp.Or(atErr, err); err != nil {
 		return mine, err
 	}
 	if found, err := stat(f); err != nil || st.Dev != found.Dev || st.Ino != found.Ino || !kept(f, true) {

@@ -75,19 +75,16 @@ func openMapper(target string) *os.File {
 
 // verity makes the device of dm-verity that shows the root partition of an image.
 func (h *helper) verity(control, f *os.File, v *Verdict) (*os.File, error) {
-	data, err := h.loop(f, v.Off, v.Size)
-	if err != nil {
-		return nil, err
-	}
+	data, dataErr := h.loop(f, v.Off, v.Size)
 	defer data.Close()
-	tree, err := h.loop(f, v.Tree.Off, v.Tree.Size)
-	if err != nil {
+	tree, treeErr := h.loop(f, v.Tree.Off, v.Tree.Size)
+	defer tree.Close()
+	if err := cmp.Or(dataErr, treeErr); err != nil {
 		return nil, err
 	}
-	defer tree.Close()
 	salt := cmp.Or(fmt.Sprintf("%x", v.Tree.Salt), "-")
 	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %x %s",
-		device(data), device(tree), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
+		device(data), device(tree), blockSize, blockSize, v.Size/blockSize, v.Tree.Root, salt)}
 	return d.open(control)
 }
 

@@ -306,13 +306,13 @@ func find(file string, k int, value string) []string {
 		text, _ = conf.ReadAll(f, maxUsers)
 		f.Close()
 	}
-	const most = 7
+	empty := make([]string, 7) // as many as a line of /etc/passwd has
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(fields) > 3 && fields[k] == value {
-			return append(fields, make([]string, most)...)
+			return append(fields, empty...)
 		}
 	}
-	return make([]string, most)
+	return empty
 }
 
 const (

@@ -2,7 +2,6 @@ package priv
 
 import (
 	"errors"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -33,11 +32,10 @@ type Verdict struct {
 	Caps uint64
 }
 
-// Tree is a hash tree as dm-verity takes it, with the sizes in bytes.
+// Tree is a hash tree as dm-verity takes it, of blocks of 4096 bytes.
 type Tree struct {
-	Off, Size            uint64
-	DataBlock, HashBlock uint64
-	Salt, Root           []byte
+	Off, Size  uint64
+	Salt, Root []byte
 }
 
 // Crypt is cipher text as dm-crypt takes it, with the sizes in bytes.
@@ -82,7 +80,7 @@ func decodeVerdict(b []byte) (*Verdict, error) {
 	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= CryptFS && extent(v.Off, v.Size)
 	ok = ok && strings.Trim(string(c.data), "\x00") == "" && !strings.ContainsFunc(v.Text, func(r rune) bool { return r < ' ' || r > '~' })
 	if t := v.Tree; t != nil {
-		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 && t.DataBlock == blockSize && t.HashBlock == blockSize &&
+		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 &&
 			extent(t.Off, t.Size) && t.Size >= blockSize && t.Size%blockSize == 0 && len(t.Salt) <= maxSalt && len(t.Root) == digestSize
 	}
 	if k := v.Crypt; k != nil {
@@ -141,23 +139,17 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 		return nil, err
 	}
 	socket, theirs := os.NewFile(uintptr(pair[0]), "verdict"), pair[1]
-	defer socket.Close()
 	if h.key != nil {
 		socket.Write(h.key) // what does not arrive is no key
 		more = append(more, "key")
 	}
-	p := &script.Script{}
 	fds := map[int]int{keyFD: theirs, verdictFD: theirs, imageFD: int(image.Fd()), programFD: int(program.Fd())}
-	err = h.verifier(p, fds, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
-	pid := 0
-	if err == nil {
-		pid, err = script.Fork(unix.CLONE_NEWPID, theirs, p.All())
-	}
+	pid, err := h.startVerify(fds, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
 	unix.Close(theirs)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(io.LimitReader(socket, VerdictSize+1))
+	answer, err := conf.ReadAll(socket, VerdictSize)
 	socket.Close()
 	if wait(pid) != nil || err != nil {
 		return nil, errVerdict
@@ -181,17 +173,17 @@ func wait(pid int) (err error) {
 	return err
 }
 
-// verifier makes the steps by which a process becomes starter-verify with those
-// descriptors.
-func (h *helper) verifier(p *script.Script, fds map[int]int, args []string) error {
+// startVerify makes a process that becomes starter-verify with those descriptors.
+func (h *helper) startVerify(fds map[int]int, args []string) (pid int, err error) {
 	uid, gid := nobody, nobody
 	if f := find(users, 0, verifyUser); f[0] != "" {
 		uid, _ = strconv.Atoi(f[2])
 		gid, _ = strconv.Atoi(f[3])
 	}
 	if uid <= 0 || gid <= 0 || uid == h.uid {
-		return errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
+		return 0, errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
 	}
+	p := &script.Script{}
 	number(p, 0, fds)
 	for _, fd := range []int{keyFD, verdictFD, imageFD} {
 		p.Call("hand over a descriptor", unix.SYS_FCNTL, script.Int(fd), script.Int(unix.F_SETFD), script.Int(0))
@@ -210,5 +202,5 @@ func (h *helper) verifier(p *script.Script, fds map[int]int, args []string) erro
 	}
 	p.Call("execute the check", unix.SYS_EXECVEAT, script.Int(programFD), p.Str(""), p.Pointers(append(argv, script.Int(0))...),
 		p.Pointers(p.Str("GOTRACEBACK=none"), script.Int(0)), script.Int(unix.AT_EMPTY_PATH))
-	return nil
+	return script.Fork(unix.CLONE_NEWPID, fds[verdictFD], p.All())
 }

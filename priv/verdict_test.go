@@ -10,7 +10,7 @@ import (
 
 func verdicts() []*Verdict {
 	tree := func() *Tree {
-		return &Tree{Off: 8192, Size: 8192, DataBlock: 4096, HashBlock: 4096, Salt: bytes.Repeat([]byte{7}, 32), Root: bytes.Repeat([]byte{9}, 32)}
+		return &Tree{Off: 8192, Size: 8192, Salt: bytes.Repeat([]byte{7}, 32), Root: bytes.Repeat([]byte{9}, 32)}
 	}
 	return []*Verdict{
 		{Text: "no"},
@@ -59,8 +59,6 @@ func TestSC168_Verdicts(t *testing.T) {
 		"huge offset":    change(func(v *Verdict) { v.Tree.Off = 1 << 63 }),
 		"short root":     change(func(v *Verdict) { v.Tree.Root = v.Tree.Root[1:] }),
 		"long salt":      change(func(v *Verdict) { v.Tree.Salt = make([]byte, 257) }),
-		"block size":     change(func(v *Verdict) { v.Tree.DataBlock = 512 }),
-		"hash block":     change(func(v *Verdict) { v.Tree.HashBlock = 1024 }),
 		"small tree":     change(func(v *Verdict) { v.Tree.Size = 512 }),
 		"control":        bytes.Replace((&Verdict{Text: "abc"}).Encode(), []byte("b"), []byte{27}, 1),
 	} {
