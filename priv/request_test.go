@@ -67,6 +67,25 @@ func TestRequestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestRaiseIsNotSent: SC-002: no bit of a request says what a step is made with: two
+// listings that differ in that alone are the same bytes.
+func TestRaiseIsNotSent(t *testing.T) {
+	r := sample(t)
+	plain := r.Encode()
+	for i := range r.Start.Steps.Steps {
+		r.Start.Steps.Steps[i].Raise(1<<64 - 1)
+	}
+	if !bytes.Equal(r.Encode(), plain) {
+		t.Error("a request has the capabilities of a step")
+	}
+	// A field that codec can write to is one that everybody can.
+	for f := range reflect.TypeFor[script.Step]().Fields() {
+		if f.IsExported() && f.Type.Kind() == reflect.Uint64 && f.Name != "Expect" {
+			t.Errorf("%s is part of a request: is it a capability?", f.Name)
+		}
+	}
+}
+
 // TestRequestRefused: SC-006, SC-008, SC-036: what is not a whole request of one
 // verb is none.
 func TestRequestRefused(t *testing.T) {
