@@ -16,15 +16,7 @@ import (
 
 	"singularity/server/store"
 	"singularity/server/store/mongo/mongotest"
-	"singularity/server/store/storetest"
 )
-
-// TestOrderly runs the contract on FerretDB with writes one after another, as a
-// server that has our trust makes those of one document.
-func TestOrderly(t *testing.T) {
-	f := mongotest.Real(t)
-	storetest.Records(t, func(t *testing.T) store.Records { return open(t, f.Orderly, f.CAFile, false) })
-}
 
 // TestRefused: neither a wrong password nor an unknown user gets in, nothing is
 // done without a log-in, and who does not speak TLS gets no answer (SC-147).
