@@ -321,13 +321,10 @@ func Subject(p *sbom.Package) string {
 	return p.Name
 }
 
-// Follows tells whether db may take the place of old: see Info. Nor may one in which a
-// tenth of the records is an older form than in old, or gone, whatever else is new: so
-// looks a mirror that goes back in time and has one new record.
-func (db *DB) Follows(old *DB) error {
-	if err := db.info.Follows(old.info); err != nil {
-		return err
-	}
+// Keeps refuses to let db take the place of old if a tenth of the records of old is in
+// an older form in it, or gone, whatever else is new: so looks a mirror that goes back in
+// time and has one new record.
+func (db *DB) Keeps(old *DB) error {
 	behind := 0
 	for id, list := range old.byID {
 		if now := db.byID[id]; len(now) == 0 || now[0].rec.Modified.Before(list[0].rec.Modified) {
