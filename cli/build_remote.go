@@ -47,7 +47,7 @@ func (r *remoteBuild) add(f *pflag.FlagSet) {
 func (r *remoteBuild) wanted() bool { return r.remote || r.builder != "" || r.detached }
 
 // localFlags are those that a build elsewhere cannot have.
-var localFlags = []string{"encrypt", "passphrase", "pem-path", "strip-metadata", "build-arg", "build-arg-file", "bind", "mount", "nv", "nvccli", "rocm", "authfile", "update", "fix-perms",
+var localFlags = []string{"encrypt", "passphrase", "pem-path", "sign-key", "strip-metadata", "build-arg", "build-arg-file", "bind", "mount", "nv", "nvccli", "rocm", "authfile", "update", "fix-perms",
 	"notest", "section", "writable-tmpfs", "compression", "mksquashfs-args", "cache-steps", "platform", "docker-host", "json", "files-root"}
 
 // localOnly returns the first such flag on the command line.

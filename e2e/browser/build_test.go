@@ -326,7 +326,8 @@ func (v *site) registries() {
 	v.click("a[href='/builder/registries']")
 	v.want(v.text(), "No password is stored")
 	store := func(registry, name string) {
-		v.open("/builder/registries")
+		v.open("/builder") // what was sent by a form is no page to open again
+		v.click("a[href='/builder/registries']")
 		v.fill("input[name=registry]", registry)
 		v.fill("input[name=username]", name)
 		v.fill("input[name=password]", secret)
