@@ -43,7 +43,7 @@ import (
 var axe string
 
 // questions are those that pages ask before something is done for good.
-var questions = []string{"Cancel this build?"}
+var questions = []string{"Cancel this build?", "Delete the password for registry.example.org:5000?", "Delete the password for second.example.org?"}
 
 const password = "correct horse battery"
 

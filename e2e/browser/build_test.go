@@ -326,9 +326,8 @@ func (v *site) registries() {
 	v.click("a[href='/builder/registries']")
 	v.want(v.text(), "No password is stored")
 	store := func(registry, name string) {
-		v.open("/builder") // what was sent by a form is no page to open again
-		v.click("a[href='/builder/registries']")
-		v.fill("input[name=registry]", registry)
+		v.open("/builder/registries")
+		v.fill("label input[name=registry]", registry)
 		v.fill("input[name=username]", name)
 		v.fill("input[name=password]", secret)
 		v.click("button[value=set]")
@@ -338,7 +337,7 @@ func (v *site) registries() {
 	}
 	store("registry.example.org/path", hostile)
 	v.want(v.text(), "HOST or HOST:PORT")
-	v.want(eval[string](v, "document.querySelector('input[name=registry]').value"), "registry.example.org/path")
+	v.want(eval[string](v, "document.querySelector('label input[name=registry]').value"), "registry.example.org/path")
 	v.clean("registries with a fault")
 	store("registry.example.org:5000", hostile)
 	store("registry.example.org:5000", "ada"+hostile)
