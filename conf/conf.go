@@ -14,10 +14,10 @@
 // may be missing, whom a limit binds, and whether it is a boundary or a rule of the
 // house, is for the callers.
 //
-// Files: config.go (Config, and the directives that the setuid helper enforces), others.go (the
-// other directives), parse.go (the reader),
-// capability.go (reading capability.json),
-// owned.go (who may write the files), limit.go (which images may be used).
+// Files: config.go (Config, and the directives that the setuid helper enforces),
+// others.go (the other directives, and what else the helper does not read),
+// parse.go (the reader), capability.go (reading capability.json), owned.go (who may
+// write the files), limit.go (which images may be used).
 package conf
 
 import "cmp"

@@ -51,21 +51,21 @@ func load(path string, open func(string) (*os.File, error)) (c *Config, err erro
 // *SyntaxError. A directive that is left out has its default, but lists are empty
 // then.
 func Read(r io.Reader) (*Config, error) {
-	c, table, seen := new(Config), Directives(), map[string]int{}
+	c, rows := new(Config), Directives()
+	table, seen := make(map[string]*Directive, len(rows)), map[string]int{}
 	data, err := ReadAll(r, maxFileSize)
-	for i := range table {
-		if d := &table[i]; d.Kind != List {
+	for i := range rows {
+		d := &rows[i]
+		if table[d.Name] = d; d.Kind != List {
 			err = errors.Join(err, d.set(c, d.Default))
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	n := 0
-	for line := range strings.SplitSeq(string(data), "\n") {
-		n++
-		if reason := c.line(line, n, table, seen); reason != "" {
-			return nil, &SyntaxError{Line: n, Reason: reason}
+	for i, line := range strings.Split(string(data), "\n") {
+		if reason := c.line(line, i+1, table, seen); reason != "" {
+			return nil, &SyntaxError{Line: i + 1, Reason: reason}
 		}
 	}
 	return c, nil
@@ -73,23 +73,23 @@ func Read(r io.Reader) (*Config, error) {
 
 // line takes line number n of the file and returns what is wrong with it; seen has
 // the line that set each directive.
-func (c *Config) line(line string, n int, table []Directive, seen map[string]int) (reason string) {
+func (c *Config) line(line string, n int, table map[string]*Directive, seen map[string]int) (reason string) {
 	line = strings.TrimSpace(withoutComment(line))
 	key, value, ok := strings.Cut(line, "=")
 	key = strings.TrimSpace(key)
-	i := slices.IndexFunc(table, func(d Directive) bool { return d.Name == key })
+	d := table[key]
 	switch {
 	case line == "":
 	case !ok:
 		reason = fmt.Sprintf("%q is not of the form: directive = value", line)
 	case strings.IndexByte(line, 0) >= 0:
 		reason = "a zero byte"
-	case i < 0: // of another version
-	case seen[key] != 0 && table[i].Kind != List:
+	case d == nil: // of another version
+	case seen[key] != 0 && d.Kind != List:
 		reason = fmt.Sprintf("%q is set already in line %d", key, seen[key])
 	default:
 		seen[key] = n
-		if err := table[i].set(c, strings.TrimSpace(value)); err != nil {
+		if err := d.set(c, strings.TrimSpace(value)); err != nil {
 			reason = fmt.Sprintf("%q: %v", key, err)
 		}
 	}

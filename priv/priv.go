@@ -17,9 +17,9 @@
 //
 // A verb is added so: a number in request.go, with a field of Request for what it
 // needs (all numbers, texts and lists in it come from codec, which bounds them), and
-// a row in verbs below, whose function does what the verb is for. It gets the helper: the administrator's
-// configuration, the caller's ids, and the descriptors of the request by number.
-// What it returns is the answer. The process is root there, with an empty
+// a row in verbs below, whose function does what the verb is for. It gets the
+// helper: the administrator's configuration, the caller's ids, and the descriptors of
+// the request by number. What it returns is the answer. The process is root there, with an empty
 // environment and / as its directory, and is not dumpable; a program that it
 // starts must be root's (conf.OpenOwned, then by descriptor), in a process of its
 // own, with an environment that is a fixed list.
