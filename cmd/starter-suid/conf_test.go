@@ -33,34 +33,40 @@ func TestSameRules(t *testing.T) {
 		}
 		files = append(files, d.Name+" = "+d.Default+"\n"+d.Name+" = "+d.Default)
 	}
-	own := helpers(t, bin)
-	for _, text := range files {
-		cmd := exec.Command(bin)
-		cmd.Stdin = strings.NewReader(text)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := read(text, own); string(out) != want {
-			t.Errorf("%.60q: the helper reads\n%s, the others\n%s", text, out, want)
+	got := helpers(t, bin, files)
+	own := names(got[0])
+	if len(own) < 20 || len(own) == len(conf.Directives()) {
+		t.Fatalf("the helper has %d directives", len(own))
+	}
+	for i, text := range files {
+		if want := read(text, own); got[i] != want {
+			t.Errorf("%.60q: the helper reads\n%s, the others\n%s", text, got[i], want)
 		}
 	}
 }
 
-// helpers are the directives that the helper knows.
-func helpers(t *testing.T, bin string) (names []string) {
-	out, err := exec.Command(bin).Output()
-	if err != nil {
-		t.Fatal(err)
+// helpers is what the helper reads in each text.
+func helpers(t *testing.T, bin string, texts []string) []string {
+	cmd := exec.Command(bin)
+	cmd.Stdin = strings.NewReader(strings.Join(texts, "\x01") + "\x01")
+	out, err := cmd.Output()
+	got := strings.SplitAfter(string(out), "\x01")
+	if err != nil || len(got) != len(texts)+1 {
+		t.Fatalf("%d answers to %d texts: %v", len(got), len(texts), err)
 	}
-	for line := range strings.Lines(string(out)) {
+	for i := range got {
+		got[i] = strings.TrimSuffix(got[i], "\x01")
+	}
+	return got
+}
+
+// names are the directives of what was read.
+func names(text string) (all []string) {
+	for line := range strings.Lines(text) {
 		name, _, _ := strings.Cut(line, " = ")
-		names = append(names, name)
+		all = append(all, name)
 	}
-	if len(names) < 20 || len(names) == len(conf.Directives()) {
-		t.Fatalf("the helper has %d directives", len(names))
-	}
-	return names
+	return all
 }
 
 // read is what the other programs read of those directives. The helper does not know
