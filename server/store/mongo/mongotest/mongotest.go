@@ -114,6 +114,17 @@ func (s *Server) Calls(command string) int {
 	return s.calls[command]
 }
 
+// Total tells how many commands came.
+func (s *Server) Total() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, c := range s.calls {
+		n += c
+	}
+	return n
+}
+
 func (s *Server) serve() {
 	for {
 		c, err := s.listener.Accept()
