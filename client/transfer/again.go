@@ -2,10 +2,11 @@ package transfer
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -62,7 +63,7 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 			return res, err
 		}
 		if rest == 0 {
-			rest = wait/2 + rand.N(wait/2) // not all clients at once
+			rest = jitter(wait)
 			wait *= 2
 		}
 		if time.Now().Add(rest).After(end) {
@@ -85,6 +86,13 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		r = next
 	}
+}
+
+// jitter is between half of d and d, so that not all clients come at once.
+func jitter(d time.Duration) time.Duration {
+	var b [2]byte
+	rand.Read(b[:])
+	return d/2 + d/2*time.Duration(binary.LittleEndian.Uint16(b[:]))/(1<<16)
 }
 
 // afresh is the request with its body at the beginning.

@@ -2,10 +2,10 @@ package transfer
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -27,7 +27,9 @@ type stopping struct {
 
 func newStopping(t *testing.T, handle http.HandlerFunc) *stopping {
 	t.Helper()
-	s := &stopping{t: t, addr: fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(250), rand.N(250), 1+rand.N(250)), handle: handle}
+	var b [3]byte
+	rand.Read(b[:])
+	s := &stopping{t: t, addr: fmt.Sprintf("127.%d.%d.%d:0", 1+b[0]%250, b[1], 1+b[2]%250), handle: handle}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
