@@ -16,11 +16,13 @@ import (
 )
 
 // How long a request waits for a server that is being started again: the first
-// wait, of which each next is twice as long, and all together.
+// wait, of which each next is twice as long up to the longest, how often it is made
+// again, and all together, as a server may ask for longer waits.
 const (
-	firstAgain = 200 * time.Millisecond
-	patience   = 15 * time.Second
-	maxAgain   = 5
+	firstAgain   = 200 * time.Millisecond
+	longestAgain = 2 * time.Second
+	maxAgain     = 8
+	patience     = 15 * time.Second
 )
 
 type contextKey int
@@ -64,7 +66,7 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if rest == 0 {
 			rest = jitter(wait)
-			wait *= 2
+			wait = min(2*wait, longestAgain)
 		}
 		if time.Now().Add(rest).After(end) {
 			return res, err
