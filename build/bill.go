@@ -49,8 +49,8 @@ func (b *builder) keepPlain(w io.WriterAt) (io.WriterAt, error) {
 	return twoWriters{w, b.plain}, nil
 }
 
-// addRecords adds to the image that was just written to f what it is made of, and
-// the list of its packages, behind everything else: the objects before them have
+// addRecords adds to the image that was just written to f what it is made of, the
+// list of its packages, and perhaps signatures, behind everything else: the objects before them have
 // the ids that they have with other builders, which scripts rely on.
 func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) error {
 	if b.plain != nil {
@@ -74,21 +74,30 @@ func (b *builder) addRecords(ctx context.Context, f *os.File, at time.Time) erro
 			return err
 		}
 		list = append(list, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: provenance.Object, Data: bytes.NewReader(origin)})
+		if b.o.Attest != nil {
+			envelope, err := b.o.Attest(origin)
+			if err != nil {
+				return err
+			}
+			list = append(list, sif.Input{Type: sif.DataJSON, Group: sif.DefaultGroup, Name: provenance.Envelope, Data: bytes.NewReader(envelope)})
+		}
 	}
 	bills, err := b.bills(ctx, f, e.Time)
 	if err != nil {
 		return err
 	}
-	if list = append(list, bills...); len(list) == 0 {
-		return nil
+	if list = append(list, bills...); len(list) > 0 {
+		_, err = e.AddAll(func(added []sif.Object) []sif.Input {
+			if len(added) > 0 {
+				return nil
+			}
+			return list
+		})
 	}
-	_, err = e.AddAll(func(added []sif.Object) []sif.Input {
-		if len(added) > 0 {
-			return nil
-		}
-		return list
-	})
-	return err
+	if err != nil || b.o.Sign == nil {
+		return err
+	}
+	return b.o.Sign(ctx, f, at)
 }
 
 // bills lists the packages of the image. An image whose packages cannot be

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"singularity/build/deffile"
 	"singularity/build/source"
@@ -140,6 +141,11 @@ type Options struct {
 	// of materials, which lies in clear beside an encrypted root. Without it there is
 	// none.
 	Catalog func(ctx context.Context, f *os.File) (*sbom.Inventory, error)
+	// Attest, if not nil, puts what the image tells of its sources into an envelope
+	// with a signature, and Sign signs the image when all else is in it. at is the
+	// time of the build, if that is not now.
+	Attest func(statement []byte) ([]byte, error)
+	Sign   func(ctx context.Context, f *os.File, at time.Time) error
 	// StripMetadata leaves out the definition and the labels beside the root.
 	StripMetadata bool
 

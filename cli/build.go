@@ -40,7 +40,7 @@ type buildFlags struct {
 	arch, platform, compression, squashfsArgs, tmpDir, writableTmpfs, stepsSize string
 
 	encrypt, passphrase, strip bool
-	pemPath                    string
+	pemPath, signKey           string
 	asked                      []byte // the passphrase of --passphrase
 
 	filesRoot, filesDir string // where %files are that came from another machine
@@ -115,6 +115,7 @@ func newBuildCommand(log *action.Log, run build.Runner) *cobra.Command {
 	f.BoolVar(&o.nvccli, "nvccli", false, "as --nv")
 	f.BoolVar(&o.rocm, "rocm", false, "show the AMD driver to %post and %test")
 	f.BoolVar(&o.sbom, "sbom", false, "list the packages in clear beside an encrypted root, too")
+	f.StringVar(&o.signKey, "sign-key", "", "sign the image and its provenance: `key` is a file with a private key, or a fingerprint of the secret keyring")
 	f.BoolVarP(&o.sandbox, "sandbox", "s", false, "make a directory instead of a SIF file")
 	f.StringSliceVar(&o.sections, "section", nil, "build only the sections of this `list`, such as setup,post,files; all or none")
 	f.StringVar(&o.tmpDir, "tmpdir", "", "work in a temporary directory below `dir`")
@@ -159,7 +160,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	if path := os.Getenv(removeVariable); path != "" {
 		return build.RemoveAbandoned(path)
 	}
-	if err := f.seal(log, o); err != nil {
+	if err := errors.Join(f.seal(log, o), f.sign(log, o)); err != nil {
 		return err
 	}
 	debug.SetGCPercent(50) // most of the memory is the tree of the image, which stays
@@ -209,7 +210,7 @@ func (f *buildFlags) options(log *action.Log, target, spec string) (*build.Optio
 	if !f.noSBOM && (!f.encrypts() || f.sbom) {
 		o.Catalog = catalogSelf
 	}
-	if err := f.checkEncryption(); err != nil {
+	if err := errors.Join(f.checkEncryption(), f.checkSigning()); err != nil {
 		return nil, err
 	}
 	var err error

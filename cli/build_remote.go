@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -46,7 +47,7 @@ func (r *remoteBuild) add(f *pflag.FlagSet) {
 func (r *remoteBuild) wanted() bool { return r.remote || r.builder != "" || r.detached }
 
 // localFlags are those that a build elsewhere cannot have.
-var localFlags = []string{"encrypt", "passphrase", "pem-path", "strip-metadata", "build-arg", "build-arg-file", "bind", "mount", "nv", "nvccli", "rocm", "authfile", "update", "fix-perms",
+var localFlags = []string{"encrypt", "passphrase", "pem-path", "sign-key", "strip-metadata", "build-arg", "build-arg-file", "bind", "mount", "nv", "nvccli", "rocm", "authfile", "update", "fix-perms",
 	"notest", "section", "writable-tmpfs", "compression", "mksquashfs-args", "cache-steps", "platform", "docker-host", "json", "files-root"}
 
 // localOnly returns the first such flag on the command line.
@@ -280,13 +281,10 @@ func (j *remoteJob) run(ctx context.Context, text []byte, patterns []string) err
 		return nil
 	}
 	j.log.Verbose("Build " + action.Printable(info.ID))
-	if err := j.client.Follow(ctx, info.ID, os.Stdout); err != nil {
-		return j.broken(ctx, info, err)
+	if info, err = j.follow(ctx, info); err != nil {
+		return err
 	}
-	if info, err = j.client.Status(ctx, info.ID); err != nil {
-		return fmt.Errorf("cannot ask what came of the build: %w", err)
-	}
-	if !info.IsComplete || info.ImageSize <= 0 {
+	if info.ImageSize <= 0 {
 		return fmt.Errorf("the remote build failed: %s", action.Printable(cmp.Or(info.Reason, "see its log")))
 	}
 	if r.ContextDigest != "" {
@@ -295,6 +293,32 @@ func (j *remoteJob) run(ctx context.Context, text []byte, patterns []string) err
 		}
 	}
 	return j.fetch(ctx, info, arch)
+}
+
+// follow shows the log and returns what came of the build, which its status alone
+// tells: a log that breaks off is no build that failed.
+func (j *remoteJob) follow(ctx context.Context, info *api.BuildInfo) (*api.BuildInfo, error) {
+	err := j.client.Follow(ctx, info.ID, logWriter())
+	_, mine := errors.AsType[*builder.WriteError](err)
+	if err != nil && ctx.Err() == nil && !mine {
+		j.log.Warning("The build " + action.Printable(info.ID) + " goes on without its log: " + err.Error())
+		err = nil
+	}
+	if err == nil {
+		var end *api.BuildInfo
+		if end, err = j.client.Wait(ctx, info.ID); err == nil {
+			return end, nil
+		}
+	}
+	return nil, j.broken(ctx, info, err)
+}
+
+// logWriter is where the log goes: as it is into a file or to another program.
+func logWriter() io.Writer {
+	if action.IsTerminal(int(os.Stdout.Fd())) {
+		return &terminalLog{w: os.Stdout}
+	}
+	return os.Stdout
 }
 
 // send packs and sends the files of the definition.
@@ -319,8 +343,8 @@ func (j *remoteJob) detached(info *api.BuildInfo) {
 	j.log.Info("Build " + action.Printable(info.ID) + " goes on")
 }
 
-// broken is for a log that ends early: after Ctrl-C the build is cancelled, else
-// it goes on.
+// broken is for a build that is not followed to its end: after Ctrl-C it is
+// cancelled, else it goes on.
 func (j *remoteJob) broken(ctx context.Context, info *api.BuildInfo, err error) error {
 	id := info.ID
 	if ctx.Err() == nil {

@@ -101,13 +101,16 @@ func params(t *testing.T) testscript.Params {
 	}
 }
 
-// condition knows: root, user, helper (the setuid helper is installed), userns (containers have a user namespace), subuid, cgroup1, apparmor, selinux, landlock, cni, tun, tool:NAME.
+// condition knows: root, user, helper (the setuid helper is installed), userns (containers have a user namespace), subuid, cgroup1, apparmor, selinux, landlock, cni, tun, named, tool:NAME.
 func condition(name string) (bool, error) {
 	if tool, ok := strings.CutPrefix(name, "tool:"); ok {
 		_, err := exec.LookPath(tool)
 		return err == nil, nil
 	}
 	switch name {
+	case "named": // this machine has a name with an address
+		_, _, err := machine()
+		return err == nil, nil
 	case "apparmor":
 		return host.AppArmor(), nil
 	case "selinux":

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -36,20 +37,26 @@ const registryUser, registryPassword = "ada", "open sesame"
 
 // registryCommand starts docker-registry on loopback, with TLS, for the script:
 //
-//	registry NAME open|basic|bearer
+//	registry NAME open|basic|bearer|named
 //
 // It sets $NAME to its address, and puts its certificate into a file
 // certs/ADDRESS/ca.crt. With bearer, $NAME_TOKENS is the address of its token
-// server.
+// server. With named, it is a basic one at the name of this machine, which
+// programs reach by a proxy, as they do not what is at localhost.
 func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: registry NAME open|basic|bearer")
+		ts.Fatalf("usage: registry NAME open|basic|bearer|named")
 	}
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o755))
 	key := writeCertificate(ts, dir)
-	auth := ""
+	auth, address := "", "127.0.0.1"
 	switch args[1] {
+	case "named":
+		var err error
+		_, address, err = machine()
+		ts.Check(err)
+		fallthrough
 	case "basic":
 		hash, err := bcrypt.GenerateFromPassword([]byte(registryPassword), bcrypt.MinCost)
 		ts.Check(err)
@@ -61,7 +68,7 @@ func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 		auth = "auth: {token: {realm: 'https://" + address + "/token', service: test, issuer: test, rootcertbundle: " + dir + "/cert.pem}}\n"
 	}
 	config := "version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: " + dir + "/data}, delete: {enabled: true}}\n" +
-		"http: {addr: '127.0.0.1:0', secret: x, tls: {certificate: " + dir + "/cert.pem, key: " + dir + "/key.pem}}\n" + auth
+		"http: {addr: '" + address + ":0', secret: x, tls: {certificate: " + dir + "/cert.pem, key: " + dir + "/key.pem}}\n" + auth
 	ts.Check(os.WriteFile(dir+"/config.yml", []byte(config), 0o600))
 	cmd := exec.Command("docker-registry", "serve", dir+"/config.yml")
 	out, err := cmd.StderrPipe()
@@ -74,23 +81,42 @@ func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Wait()
 		log.Close()
 	})
-	address := make(chan string, 1)
+	port := make(chan string, 1)
 	go func() {
-		listening := regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
+		listening := regexp.MustCompile(`listening on [\d.]+:(\d+)`)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			if m := listening.FindSubmatch(lines.Bytes()); m != nil {
-				address <- string(m[1])
+				port <- string(m[1])
 			}
 			log.WriteString(lines.Text() + "\n")
 		}
-		close(address)
+		close(port)
 	}()
-	a := <-address
+	a := <-port
 	if a == "" {
 		text, _ := os.ReadFile(dir + "/log")
 		ts.Fatalf("docker-registry does not start:\n%s", text)
 	}
-	publish(ts, args[0], a, dir+"/cert.pem")
+	if args[1] == "named" {
+		address, _, err = machine()
+		ts.Check(err)
+	}
+	publish(ts, args[0], net.JoinHostPort(address, a), dir+"/cert.pem")
+}
+
+// machine returns the name of this machine and an address that it stands for.
+func machine() (name, address string, err error) {
+	if name, err = os.Hostname(); err != nil {
+		return "", "", err
+	}
+	list, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip4", name)
+	if err != nil {
+		return "", "", err
+	}
+	if name == "localhost" || len(list) == 0 {
+		return "", "", fmt.Errorf("%q is no name for it", name)
+	}
+	return name, list[0].Unmap().String(), nil
 }
 
 // publish tells the script about a server and puts its certificate where
@@ -113,9 +139,13 @@ func publish(ts *testscript.TestScript, name, address, cert string) {
 func writeCertificate(ts *testscript.TestScript, dir string) *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	ts.Check(err)
+	names := []string{"localhost"}
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name)
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: names, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

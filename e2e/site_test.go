@@ -23,7 +23,8 @@ import (
 // siteCommand starts singularity-server for the script: site NAME USER... [--
 // FLAG...]. It sets $NAME to its address, makes the users, and sets $NAME_USER to
 // a token of each, with all rights that a user has. The user "admin" is there
-// always. The data directory is NAME/data.
+// always. The data directory is NAME/data, and what
+// the server logs goes to NAME/log.
 func siteCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: site NAME USER... [-- FLAG...]")
@@ -92,13 +93,18 @@ func startServer(ts *testscript.TestScript, name string, flags []string) (said, 
 	data := ts.MkAbs(name + "/data")
 	ts.Check(os.MkdirAll(ts.MkAbs(name), 0o755))
 	cmd := exec.Command("singularity-server", append([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--stop-time", "1s", "--rate-free", "127.0.0.0/8"}, flags...)...)
+	if file := ts.Getenv("SSL_CERT_FILE"); file != "" { // what its builds trust
+		cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+file)
+	}
 	out, logged := &output{}, &output{}
-	cmd.Stdout, cmd.Stderr = out, logged
+	file, err := os.Create(ts.MkAbs(name + "/log"))
+	ts.Check(err)
+	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(logged, file)
 	ts.Check(cmd.Start())
 	ts.Defer(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
-		os.WriteFile(ts.MkAbs(name+"/log"), []byte(logged.String()), 0o644)
+		file.Close()
 	})
 	ts.Setenv(name+"_pid", fmt.Sprint(cmd.Process.Pid))
 	var why string

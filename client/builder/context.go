@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"singularity/api"
 	"singularity/client/transfer"
@@ -170,9 +171,30 @@ func (p *packer) entry(name string, info fs.FileInfo, content io.Reader) error {
 	return err
 }
 
-// Send lets the builder have the files, unless it has them already.
+// sendTries is how often files are sent whose way breaks off.
+const sendTries = 3
+
+// Send lets the builder have the files, unless it has them already. After a way
+// that broke off it asks again, for a new address, and for whether they are there.
 func (c *Client) Send(ctx context.Context, f *Files) error {
-	res, err := c.Service.Send(ctx, http.MethodPost, "/v1/build-context", api.ContextRequest{Size: f.Size, Digest: f.Digest})
+	for try := 1; ; try++ {
+		err := c.send(ctx, f)
+		if err == nil || ctx.Err() != nil || try == sendTries {
+			return err
+		}
+		if _, err := c.again(time.Time{}, err); err != nil {
+			return err
+		}
+		if err := sleep(ctx, c.pause); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, f *Files) error {
+	announce, cancel := context.WithTimeout(ctx, c.Time)
+	defer cancel()
+	res, err := c.Service.Send(announce, http.MethodPost, "/v1/build-context", api.ContextRequest{Size: f.Size, Digest: f.Digest})
 	if err != nil {
 		return err
 	}
@@ -186,7 +208,7 @@ func (c *Client) Send(ctx context.Context, f *Files) error {
 		return err
 	}
 	u, err := base.Parse(to)
-	if err != nil || u.Scheme != base.Scheme && u.Scheme != "https" {
+	if err != nil || u.Host == "" || u.Scheme != base.Scheme && u.Scheme != "https" {
 		return fmt.Errorf("the builder wants the files at %q, which is no address of a service", transfer.Redact(to))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u.String(), io.NewSectionReader(f.file, 0, f.Size))

@@ -15,13 +15,11 @@ import (
 	"singularity/client/transfer"
 )
 
-const (
-	maxFrame = 1 << 20
-	retries  = 30 * time.Second // without a server
-)
+const maxFrame = 1 << 20
 
-// Follow writes the log of a build to w until the build is over. If the
-// connection breaks off it begins again, and leaves out what was written.
+// Follow writes the log of a build to w until its end. If the connection breaks off
+// it begins again, and leaves out what was written. An error of w is returned as it
+// is; with any other the build goes on, and Wait tells what comes of it.
 func (c *Client) Follow(ctx context.Context, id string, w io.Writer) error {
 	var written int64
 	lost := time.Time{}
@@ -30,30 +28,30 @@ func (c *Client) Follow(ctx context.Context, id string, w io.Writer) error {
 		if n > written {
 			written, lost = n, time.Time{}
 		}
-		var refused *transfer.StatusError
-		var write *writeError
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return err
-		case errors.As(err, &write):
-			return write.error
-		case errors.As(err, &refused) && refused.Code < 500:
-			return err
-		case lost.IsZero():
-			lost = time.Now()
-		case time.Since(lost) > retries:
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if write, ok := errors.AsType[*WriteError](err); ok {
+			return write
+		}
+		if lost, err = c.again(lost, err); err != nil {
 			return fmt.Errorf("the log breaks off: %w", err)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(500 * time.Millisecond):
+		if err := sleep(ctx, c.pause); err != nil {
+			return err
 		}
 	}
 }
 
-// writeError is one of this side.
-type writeError struct{ error }
+// WriteError is an error of who takes the log.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return e.Err.Error() }
+
+func (e *WriteError) Unwrap() error { return e.Err }
 
 // follow writes what the log has beyond skip, and tells how long it is.
 func (c *Client) follow(ctx context.Context, id string, skip int64, w io.Writer) (int64, error) {
@@ -86,7 +84,7 @@ func (c *Client) follow(ctx context.Context, id string, skip int64, w io.Writer)
 		end := at + int64(len(text))
 		if end > skip {
 			if _, err := w.Write(text[max(0, skip-at):]); err != nil {
-				return at, &writeError{err}
+				return at, &WriteError{err}
 			}
 		}
 		at = end

@@ -176,6 +176,7 @@ func TestBuilds(t *testing.T) {
 	v.outcome(id)
 	v.cancelled(w)
 	v.watching()
+	v.registries()
 	v.others(id)
 	v.alone()
 }
@@ -318,11 +319,48 @@ func (v *site) watching() {
 	v.want(v.text(), "Everybody with an account may")
 }
 
+// registries: a password is stored, replaced and deleted, and no page has it again.
+func (v *site) registries() {
+	const secret = "hunter2-canary"
+	v.open("/builder")
+	v.click("a[href='/builder/registries']")
+	v.want(v.text(), "No password is stored")
+	store := func(registry, name string) {
+		v.open("/builder/registries")
+		v.fill("label input[name=registry]", registry)
+		v.fill("input[name=username]", name)
+		v.fill("input[name=password]", secret)
+		v.click("button[value=set]")
+		if page := eval[string](v, "document.documentElement.outerHTML + [...document.querySelectorAll('input')].map(i => i.value).join()"); strings.Contains(page, "canary") {
+			v.t.Errorf("the page shows a password: %s", page)
+		}
+	}
+	store("registry.example.org/path", hostile)
+	v.want(v.text(), "HOST or HOST:PORT")
+	v.want(eval[string](v, "document.querySelector('label input[name=registry]').value"), "registry.example.org/path")
+	v.clean("registries with a fault")
+	store("registry.example.org:5000", hostile)
+	store("registry.example.org:5000", "ada"+hostile)
+	store("second.example.org", "grace")
+	v.want(v.text(), "registry.example.org:5000", "ada"+hostile, "second.example.org", "grace")
+	if n := eval[int](v, "document.querySelectorAll('tbody tr').length"); n != 2 {
+		v.t.Errorf("%d registries", n)
+	}
+	v.clean("registries")
+	v.look("builder-registries")
+	v.click("button[aria-label='Delete the password for registry.example.org:5000']")
+	if text := v.text(); strings.Contains(text, "registry.example.org:5000") || !strings.Contains(text, "second.example.org") {
+		v.t.Errorf("after one was deleted: %s", text)
+	}
+	v.click("button[aria-label='Delete the password for second.example.org']")
+	v.want(v.text(), "No password is stored")
+}
+
 // others see nothing of a build (SC-159).
 func (v *site) others(id string) {
 	link := v.create("mallory")
 	v.click("header form[action='/auth/logout'] button")
-	for _, p := range []string{"/builder", "/builder/builds", "/builder/builds/" + id, "/builder/builds/" + id + "/live", "/admin/builds"} {
+	for _, p := range []string{"/builder", "/builder/builds", "/builder/registries", "/builder/builds/" + id, "/builder/builds/" + id + "/live", "/admin/builds"} {
 		v.open(p)
 		v.want(eval[string](v, "location.pathname"), "/auth/login")
 	}
@@ -333,6 +371,7 @@ func (v *site) others(id string) {
 		v.want(v.open(p), "There is nothing here")
 	}
 	v.want(v.open("/builder/builds"), "You have built nothing")
+	v.want(v.open("/builder/registries"), "No password is stored")
 	v.want(v.open("/admin/builds"), "not allowed")
 	for _, path := range []string{"/builder/builds/" + id, "/admin/builds", "/builder"} {
 		got := eval[int](v, `fetch("`+path+`", {method: "POST", body: new URLSearchParams({csrf: document.querySelector("input[name=csrf]").value, do: "cancel", id: "`+id+`"})}).then(r => r.status)`, chromedp.EvalAwaitPromise)

@@ -46,6 +46,8 @@ var pages = []Operation{
 	{Pattern: "GET /builder/builds/{id}", Tag: "pages", Summary: "A build: log, definition, contents"},
 	{Pattern: "POST /builder/builds/{id}", Tag: "pages", Summary: "Cancel it", Media: form, Status: 303, Empty: true},
 	{Pattern: "GET /builder/builds/{id}/live", Tag: "pages", Summary: "Its log as events, for the script of its page", Type: "text/event-stream"},
+	{Pattern: "GET /builder/registries", Tag: "pages", Summary: "Registries that builds of who is logged in log in to"},
+	{Pattern: "POST /builder/registries", Tag: "pages", Summary: "Store or delete a password", Media: form, Status: 303, Empty: true, Also: []int{404}},
 	{Pattern: "GET /docs", Tag: "pages", Summary: "How to set a terminal up"},
 	{Pattern: "GET /docs/api", Tag: "pages", Summary: "The API for people"},
 	{Pattern: "GET /status", Tag: "pages", Summary: "Whether the services answer"},

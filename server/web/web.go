@@ -18,7 +18,8 @@
 //   - security.go: what is wrong with images, and what runs; rules.go: what is not served
 //     for that, and who is told
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
-//   - build.go, buildpage.go: building, and one build; ansi.go: its log
+//   - build.go, buildpage.go: building, and one build; ansi.go: its log;
+//     buildsecret.go: registries that builds log in to
 //   - account.go, groups.go, robots.go: what is somebody's
 //   - admin.go, users.go, storage.go, audit.go, buildadmin.go: for administrators
 //   - docs.go, status.go: set-up, API, whether all works
@@ -109,6 +110,8 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /builder/builds/{id}", Handler: f(s.build)},
 		{Pattern: "POST /builder/builds/{id}", Handler: f(s.buildForm), Body: maxForm},
 		{Pattern: "GET /builder/builds/{id}/live", Handler: f(s.live), Class: route.Transfer},
+		{Pattern: "GET /builder/registries", Handler: f(s.secrets)},
+		{Pattern: "POST /builder/registries", Handler: f(s.secretsForm), Class: route.Push, Body: 16 << 10},
 
 		{Pattern: "GET /security", Handler: f(s.security), Class: route.Search},
 		{Pattern: "GET /security/fault", Handler: f(s.fault), Class: route.Search},
