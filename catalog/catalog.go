@@ -6,6 +6,9 @@
 // more with one descriptor, that of the image, under limits of memory, time and
 // files, without the environment and unable to gain rights; a crash there is an
 // error here. Nothing is written to disk.
+//
+// An OCI-SIF is looked into as a container would see it: files of upper layers, and what
+// these remove, hide those below.
 package catalog
 
 import (
@@ -19,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -26,6 +30,7 @@ import (
 
 	"singularity/image"
 	"singularity/sbom"
+	"singularity/sign"
 )
 
 // Verb is the argument by which a program knows that it is to call Main.
@@ -39,6 +44,7 @@ const (
 	maxFile   = 600 << 20 // bytes: copies of databases in memory
 	maxOutput = 512 << 20 // bytes that are taken from it
 	maxErrors = 4 << 10   // bytes of its last words that are shown
+	maxLayers = 256       // of an image that is stored as such
 )
 
 // Read lists the packages of the image or directory that f is. program is the
@@ -133,7 +139,11 @@ func addressSpace() (uint64, error) {
 }
 
 func read() (*sbom.Inventory, error) {
-	im, err := image.Open("/proc/self/fd/3")
+	const path = "/proc/self/fd/3"
+	im, err := image.Open(path)
+	if errors.Is(err, image.ErrOCISIF) {
+		return readLayers(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +153,47 @@ func read() (*sbom.Inventory, error) {
 		return nil, err
 	}
 	return sbom.Read(context.Background(), files)
+}
+
+// readLayers lists the packages of an OCI-SIF: what its layers show above one another.
+func readLayers(path string) (*sbom.Inventory, error) {
+	im, err := image.OpenParts(path, false)
+	if err != nil {
+		return nil, err
+	}
+	defer im.Close()
+	layers, err := sign.OCILayers(im.SIF)
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) > maxLayers {
+		return nil, fmt.Errorf("it has %d layers, more than %d", len(layers), maxLayers)
+	}
+	var list []image.Files
+	for n, l := range slices.Backward(layers) {
+		format := layerFormat(l.MediaType)
+		if format == image.FormatNone {
+			return nil, fmt.Errorf("its layer %d is of a type that cannot be looked into: %.100q", n+1, l.MediaType)
+		}
+		files, _, err := image.OpenFiles(format, io.NewSectionReader(im.File, l.Object.Off, l.Object.Size))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read its layer %d: %w", n+1, err)
+		}
+		list = append(list, files)
+	}
+	return sbom.Read(context.Background(), image.NewLayers(list...))
+}
+
+// layerFormat is the file system of a layer in an OCI-SIF; the second is a writable
+// overlay.
+func layerFormat(mediaType string) image.Format {
+	switch mediaType {
+	case "application/vnd.sylabs.image.layer.v1.squashfs":
+		return image.FormatSquashfs
+	case "application/vnd.sylabs.image.layer.v1.ext3":
+		return image.FormatExt
+	}
+	return image.FormatNone
 }
 
 // mark is what an error that is meant for people begins with.

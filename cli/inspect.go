@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"singularity/action"
-	"singularity/image"
+	"singularity/sbom"
 	"singularity/sif"
 )
 
@@ -40,6 +41,9 @@ func newInspectCommand(log *action.Log) *cobra.Command {
 			o.log = log
 			if o.trust {
 				return inspectTrust(c, log, args[0], o.json)
+			}
+			if o.sbom && !o.provenance {
+				return writeBill(c.Context(), c.OutOrStdout(), args[0])
 			}
 			return inspect(c.OutOrStdout(), args[0], o, action.IsTerminal(1))
 		},
@@ -73,9 +77,6 @@ func inspect(w io.Writer, path string, o inspectOptions, terminal bool) error {
 	defer im.Close()
 	if o.provenance {
 		return writeProvenance(w, o.log, im, path, o.key)
-	}
-	if o.sbom {
-		return writeBill(w, im, path)
 	}
 	meta, err := imageMetadata(im)
 	if err != nil {
@@ -113,12 +114,25 @@ func writeJSONText(w io.Writer, data []byte, path, what string) error {
 }
 
 // writeBill writes the bill of materials that the image carries: like the
-// provenance, what its author says.
-func writeBill(w io.Writer, im *image.Image, path string) error {
+// provenance, what its author says. An image in OCI form has none by those who
+// make such images, so that its files are looked at.
+func writeBill(ctx context.Context, w io.Writer, path string) error {
+	im, err := openToList(path)
+	if err != nil {
+		return fmt.Errorf("Failed to open image %s: %w", path, err)
+	}
+	defer im.Close()
 	if o, ok := billObject(im); ok {
 		return writeObject(w, im.SIF, o, path, "its bill of materials")
 	}
-	return action.Fatal(fmt.Errorf("cannot inspect %q: it has no bill of materials", path), "singularity sbom makes one from the files in the image")
+	if !isOCISIF(im) {
+		return action.Fatal(fmt.Errorf("cannot inspect %q: it has no bill of materials", path), "singularity sbom makes one from the files in the image")
+	}
+	inv, err := inventoryOf(ctx, im)
+	if err != nil {
+		return fmt.Errorf("cannot inspect %q: %w", path, err)
+	}
+	return sbom.Encode(w, inv, billSubject(im, path), sif.SBOMCycloneDXJSON)
 }
 
 // pick returns the part of m that o selects.

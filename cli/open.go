@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"singularity/action"
 	"singularity/cli/unlock"
@@ -20,6 +21,21 @@ func openImage(path string) (*image.Image, error) {
 		return nil, p.Err
 	}
 	return im, err
+}
+
+// openToList opens the image called path to list its packages: an OCI-SIF too, which has
+// no root partition.
+func openToList(path string) (*image.Image, error) {
+	im, err := openImage(path)
+	if errors.Is(err, image.ErrOCISIF) {
+		return image.OpenParts(path, false)
+	}
+	return im, err
+}
+
+// isOCISIF tells whether im is an image in OCI form.
+func isOCISIF(im *image.Image) bool {
+	return im.SIF != nil && slices.ContainsFunc(im.SIF.Objects(), func(o sif.Object) bool { return o.Type == sif.DataOCIRootIndex })
 }
 
 // metadataName is the object of a SIF in which build keeps what inspect shows.

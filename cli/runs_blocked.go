@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -20,6 +19,7 @@ import (
 func newRunsBlockedCommand(log *action.Log) *cobra.Command {
 	var o shipOptions
 	var file string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "blocked [options]",
 		Short: "Fetch the list of images that this host does not run",
@@ -35,53 +35,60 @@ func newRunsBlockedCommand(log *action.Log) *cobra.Command {
 			}
 			ctx, stop := interrupted(c.Context())
 			defer stop()
-			return o.fetchBlocked(ctx, c.OutOrStdout(), log, file)
+			r, err := o.fetchBlocked(ctx, log, file)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeTwoSpaces(c.OutOrStdout(), r)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%d images are blocked, %d more will be; %s\n", r.Blocked, r.Later, oneLine(r.Made))
+			return err
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&file, "out", "", "`file` with the list, of 'blocked images' in singularity.conf")
 	f.StringVar(&o.server, "server", "", "`URL` of the server (default: that of the remote endpoint)")
 	f.StringVar(&o.tokenFile, "token-file", filepath.Join(conf.Dir(), "runs.token"), "`file` with the token")
+	f.BoolVarP(&asJSON, "json", "j", false, "print JSON: the list as it was written")
 	f.BoolVar(&o.noHTTPS, "no-https", false, "use http")
 	return c
 }
 
-// fetchBlocked writes what the server says to a file.
-func (o *shipOptions) fetchBlocked(ctx context.Context, out io.Writer, log *action.Log, file string) error {
+// fetchBlocked writes what the server says to a file, and tells of it.
+func (o *shipOptions) fetchBlocked(ctx context.Context, log *action.Log, file string) (*blockReport, error) {
 	file, err := filepath.Abs(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	report := &shipReport{}
 	client, err := o.connect(ctx, report)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	got, err := client.Blocked(ctx)
 	if err != nil {
-		return explainHost(fmt.Errorf("cannot fetch the list of blocked images: %w", err), map[int]string{
+		return nil, explainHost(fmt.Errorf("cannot fetch the list of blocked images: %w", err), map[int]string{
 			http.StatusNotFound:           "the server has no list of blocked images",
 			http.StatusServiceUnavailable: "the list of this host stays as it is: try again later",
 		})
 	}
 	l, err := blockedList(got, report.Server)
 	if err != nil {
-		return fmt.Errorf("cannot use the list of %s: %w", report.Server, err)
+		return nil, fmt.Errorf("cannot use the list of %s: %w", report.Server, err)
 	}
 	if got.More > 0 {
 		log.Warning(fmt.Sprintf("the server blocks %d images more than the list has room for", got.More))
 	}
 	if err := replaceBlockList("runs blocked", file, l); err != nil {
-		return err
+		return nil, err
 	}
-	now, since := time.Now(), 0
-	for _, e := range l.Entries {
-		if !e.From.After(now) {
-			since++
-		}
+	r := &blockReport{List: file, Made: l.Made, More: got.More, Images: []blockedImage{}}
+	for _, i := range got.Images {
+		r.Images = append(r.Images, blockedImage{ID: i.ID, Digest: "sha256:" + i.Hash, From: i.From.UTC(), Severity: i.Severity, Advisory: i.Advisory, Text: i.Text})
 	}
-	_, err = fmt.Fprintf(out, "%d images are blocked, %d more will be; %s\n", since, len(l.Entries)-since, oneLine(l.Made))
-	return err
+	r.count(l, time.Now())
+	return r, nil
 }
 
 // blockedList makes a list of what the server says.

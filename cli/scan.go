@@ -214,7 +214,7 @@ func (o *scanOptions) inventory(ctx context.Context, log *action.Log, r *scanRep
 		return inv, nil, err
 	}
 	r.Image = args[0]
-	im, err := openImage(args[0])
+	im, err := openToList(args[0])
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot scan %q: %w", args[0], err)
 	}
@@ -479,7 +479,7 @@ func newSBOMCommand(*action.Log) *cobra.Command {
 			if !ok && format != "table" {
 				return usageError(c, fmt.Errorf("--format %q is not known: cyclonedx, spdx, table", format))
 			}
-			im, err := openImage(args[0])
+			im, err := openToList(args[0])
 			if err != nil {
 				return fmt.Errorf("cannot list the packages of %q: %w", args[0], err)
 			}

@@ -28,8 +28,8 @@ func (o *scanOptions) checkBlockList(args []string) error {
 		return fmt.Errorf("--block-list needs --block with a level from negligible to critical, not %q", o.block)
 	case o.grace < 0:
 		return errors.New("--grace is no time before now")
-	case o.running || o.sbom != "" || o.json || o.sarif || o.all || o.id != "":
-		return errors.New("--block-list excludes --running, --sbom, --json, --sarif, --all and --id")
+	case o.running || o.sbom != "" || o.sarif || o.all || o.id != "":
+		return errors.New("--block-list excludes --running, --sbom, --sarif, --all and --id")
 	case len(args) == 0:
 		return errors.New("--block-list needs images")
 	}
@@ -44,24 +44,75 @@ func (o *scanOptions) writeBlockList(ctx context.Context, out io.Writer, log *ac
 		return err
 	}
 	now, info := time.Now().UTC().Truncate(time.Second), db.Info()
-	found, failed := o.judgeImages(ctx, log, advisory.NewMatcher(db), paths)
+	found, unread := o.judgeImages(ctx, log, advisory.NewMatcher(db), paths)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	var failed error
+	if len(unread) > 0 {
+		failed = errors.New("not all images could be looked at: what the list says of the others is as before")
+	}
 	made := fmt.Sprintf("made %s by singularity scan --block %s, from %d advisories, newest of %s", now.Format(time.RFC3339), o.block, info.Records, newest(info))
-	rows := [][]string{{"FROM", "SEVERITY", "ADVISORY", "IMAGE"}}
-	total := 0
+	r := blockReport{List: file, Made: made, Unread: unread}
 	err = changeBlockList("scan", file, func(l *blocked.List) {
-		rows = append(rows[:1], mergeBlocked(l, found, now.Add(o.grace))...)
-		l.Made, total = made, len(l.Entries)
+		r.Images, l.Made = mergeBlocked(l, found, now.Add(o.grace)), made
+		r.count(l, now)
 	})
 	if err != nil {
 		return err
 	}
-	if err := writeTableAnd(out, rows, fmt.Sprintf("%d of %d images have faults that are %s or worse; %s has %d images", len(rows)-1, len(found), o.block, o.blockList, total)); err != nil {
+	if o.json {
+		return errors.Join(writeTwoSpaces(out, r), failed)
+	}
+	rows := [][]string{{"FROM", "SEVERITY", "ADVISORY", "IMAGE"}}
+	for _, i := range r.Images {
+		rows = append(rows, []string{i.From.Format(time.RFC3339), i.Severity, i.Advisory, i.Path})
+	}
+	if err := writeTableAnd(out, rows, fmt.Sprintf("%d of %d images have faults that are %s or worse; %s has %d images", len(r.Images), len(found), o.block, o.blockList, r.Blocked+r.Later)); err != nil {
 		return err
 	}
 	return failed
+}
+
+// blockReport is a list of blocked images for programs. Blocked and Later count its lines,
+// Images are those that were looked at or, of the list of a server, all.
+type blockReport struct {
+	List    string         `json:"list"` // the file
+	Made    string         `json:"made"`
+	Blocked int            `json:"blocked"`        // now
+	Later   int            `json:"later"`          // when their dates have come
+	More    int            `json:"more,omitempty"` // for which there was no room
+	Images  []blockedImage `json:"images"`
+	Unread  []unreadImage  `json:"unread,omitempty"`
+}
+
+// blockedImage is an image of the list.
+type blockedImage struct {
+	Path     string    `json:"path,omitempty"`
+	ID       string    `json:"id"`
+	Digest   string    `json:"digest,omitempty"`
+	From     time.Time `json:"from"`
+	Severity string    `json:"severity"`
+	Advisory string    `json:"advisory"`
+	Text     string    `json:"text"`
+}
+
+// unreadImage could not be looked at.
+type unreadImage struct {
+	Path  string `json:"path"`
+	Error string `json:"error"`
+}
+
+// count sets the numbers of lines.
+func (r *blockReport) count(l *blocked.List, now time.Time) {
+	r.Blocked, r.Later = 0, 0
+	for _, e := range l.Entries {
+		if e.From.After(now) {
+			r.Later++
+		} else {
+			r.Blocked++
+		}
+	}
 }
 
 // blockable is what was found of an image.
@@ -70,8 +121,9 @@ type blockable struct {
 	entry blocked.Entry // without an advisory if nothing blocks it
 }
 
-// mergeBlocked puts what was found into l, and returns rows about it.
-func mergeBlocked(l *blocked.List, found []blockable, from time.Time) (rows [][]string) {
+// mergeBlocked puts what was found into l, and returns what of it is blocked.
+func mergeBlocked(l *blocked.List, found []blockable, from time.Time) []blockedImage {
+	images := []blockedImage{}
 	old := map[string]time.Time{}
 	for _, e := range l.Entries {
 		if at, ok := old[e.ID]; !ok || e.From.Before(at) {
@@ -101,28 +153,28 @@ func mergeBlocked(l *blocked.List, found []blockable, from time.Time) (rows [][]
 			kept = append(kept, e)
 		}
 		done[e.ID] = true
-		rows = append(rows, []string{e.From.UTC().Format(time.RFC3339), e.Severity, e.Advisory, f.path})
+		images = append(images, blockedImage{Path: f.path, ID: e.ID, From: e.From.UTC(), Severity: e.Severity, Advisory: e.Advisory, Text: e.Text})
 	}
 	l.Entries = kept
-	return rows
+	return images
 }
 
-// judgeImages looks at images. Of one that cannot be looked at nothing is said, so what
-// the list has of it stays; the error tells that there was one.
-func (o *scanOptions) judgeImages(ctx context.Context, log *action.Log, m *advisory.Matcher, paths []string) (found []blockable, err error) {
+// judgeImages looks at images. Of one that cannot be looked at nothing is found, so what
+// the list has of it stays.
+func (o *scanOptions) judgeImages(ctx context.Context, log *action.Log, m *advisory.Matcher, paths []string) (found []blockable, unread []unreadImage) {
 	for _, path := range paths {
 		e, failed := o.judgeImage(ctx, log, m, path)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, nil
 		}
 		if failed != nil {
 			log.Warning(oneLine(fmt.Sprintf("cannot scan %q: %v", path, failed)))
-			err = errors.New("not all images could be looked at: what the list says of the others is as before")
+			unread = append(unread, unreadImage{path, failed.Error()})
 			continue
 		}
 		found = append(found, blockable{path, e})
 	}
-	return found, err
+	return found, unread
 }
 
 // judgeImage tells what blocks an image: the worst of its faults.

@@ -48,6 +48,9 @@ func Each(f Files, limit int, fn func(Entry) error) error {
 	if s, ok := f.(squashTree); ok {
 		return s.each(counted)
 	}
+	if l, ok := f.(Layers); ok {
+		return l.each(counted)
+	}
 	return eachByPath(f, "", maxDepth, counted)
 }
 

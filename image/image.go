@@ -79,6 +79,7 @@ var (
 	ErrFormat   = errors.New("image format not recognized")
 	ErrRootPath = errors.New("/ as sandbox is not authorized")
 	ErrLocked   = errors.New("the root partition is encrypted")
+	ErrOCISIF   = errors.New("native runtime does not support OCI-SIF images, use --oci mode")
 )
 
 // ArchError says that the image is for another kind of processor.
@@ -178,7 +179,7 @@ func (im *Image) openSIF(size int64) error {
 	}
 	for _, o := range f.Objects() {
 		if o.Type == sif.DataOCIRootIndex {
-			return errors.New("native runtime does not support OCI-SIF images, use --oci mode")
+			return ErrOCISIF
 		}
 	}
 	o, err := f.Primary()

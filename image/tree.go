@@ -12,7 +12,7 @@
 //
 // Files: image.go (kinds), tree.go (what every tree can do), files.go (trees of
 // partitions), dir.go (sandboxes), part.go (what else is in an image file),
-// union.go (trees above one another), resolve.go (paths that a container will
+// union.go (trees above one another), layers.go (an image that is stored as such), resolve.go (paths that a container will
 // have).
 package image
 

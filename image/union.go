@@ -15,8 +15,8 @@ type UnionLayer struct {
 
 // Union shows trees one above the other, the top one first, as a container sees
 // them. A character device or a file .wh.NAME in a layer but the last hides what
-// is below; that a directory is opaque is found out by its file .wh..wh..opq
-// alone.
+// is below; an opaque directory has a file .wh..wh..opq, or the attribute by which
+// overlayfs knows it.
 type Union []UnionLayer
 
 // whiteout tells whether layer l hides p from the layers below.
@@ -46,11 +46,11 @@ func (l *UnionLayer) covers(p string) bool {
 		if !mode.IsDir() {
 			return true
 		}
-		if _, _, err := l.Files.Lstat(l.Dir + dir + "/.wh..wh..opq"); err == nil {
+		if l.opaque(dir) {
 			return true
 		}
 	}
-	return false
+	return l.opaque("")
 }
 
 // find returns the layer that shows p, whose parent directories are no links.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -48,7 +49,7 @@ func (r *reader) visit(e image.Entry) error {
 	case name == "package-lock.json" || name == "npm-shrinkwrap.json":
 		r.one(e, maxLock, r.readNPMLock)
 	case name == "Cargo.lock":
-		r.one(e, maxLock, r.readCargo)
+		r.one(e, maxCargo, r.readCargo)
 	case e.Mode&0o111 != 0 && e.Size > 64<<10 && e.Size < maxProgram:
 		r.program(e)
 	}
@@ -177,6 +178,12 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 func (r *reader) readCargo(path string, b []byte) error {
+	// Security: a key of millions of parts takes the decoder minutes.
+	for line := range bytes.Lines(b) {
+		if len(line) > maxLine {
+			return errors.New("a line is too long for what cargo writes")
+		}
+	}
 	var l struct {
 		Package []struct{ Name, Version, Source string }
 	}
@@ -206,7 +213,7 @@ func (r *reader) program(e image.Entry) {
 		}
 		return
 	}
-	info, err := readBuildInfo(io.NewSectionReader(c, 0, e.Size))
+	info, err := readBuildInfo(&bounded{io.NewSectionReader(c, 0, e.Size), maxSearched})
 	if err != nil {
 		if !isNoGo(err) {
 			r.gap("%s: %v", e.Path, err)
@@ -215,6 +222,20 @@ func (r *reader) program(e image.Entry) {
 	}
 	r.want(e.Path)
 	r.addGo(info, e.Path)
+}
+
+// bounded reads no more than is left of it: the reader of ELF keeps as much in memory as
+// a program claims to have.
+type bounded struct {
+	io.ReaderAt
+	left int64
+}
+
+func (b *bounded) ReadAt(p []byte, off int64) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, fmt.Errorf("over %d bytes were searched for what it is made of", maxSearched)
+	}
+	return b.ReaderAt.ReadAt(p, off)
 }
 
 // readBuildInfo turns a panic of the standard reader of ELF, which is not meant

@@ -12,9 +12,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/knqyf263/go-rpmdb/pkg/bdb"
-	rpmdb "github.com/knqyf263/go-rpmdb/pkg/db"
-	"github.com/knqyf263/go-rpmdb/pkg/ndb"
 	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite" // the driver for rpmdb.sqlite
 	"modernc.org/sqlite/vfs"
@@ -65,14 +62,14 @@ func (r *reader) addRPM(h rpmHeader, path string) {
 	}
 	bases, dirs := h.texts(tagBaseNames), h.texts(tagDirNames)
 	for i, d := range h.numbers(tagDirIndexes) {
-		if i < len(bases) && int64(d) < int64(len(dirs)) {
+		if i < len(bases) && int64(d) < int64(len(dirs)) && len(dirs[d])+len(bases[i]) <= maxPath {
 			r.claim(dirs[d]+bases[i], name)
 		}
 	}
 }
 
-// eachHeader calls fn with every header in the database e. The decoders open
-// files by name only, so they are given a copy in memory.
+// eachHeader calls fn with every header in the database e, of which it makes a copy in
+// memory: SQLite opens files by name only, and the others are read at many places.
 func (r *reader) eachHeader(e image.Entry, fn func([]byte) error) error {
 	c, done, err := content(e, maxDatabase)
 	if err != nil {
@@ -84,33 +81,17 @@ func (r *reader) eachHeader(e image.Entry, fn func([]byte) error) error {
 		return err
 	}
 	defer f.Close()
-	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	var db interface{ Read() <-chan rpmdb.Entry }
 	switch filepath.Base(e.Path) {
 	case "rpmdb.sqlite":
-		return r.eachInSQLite(e, f, name, fn)
+		return r.eachInSQLite(e, f, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), fn)
 	case "Packages.db":
-		n, err := ndb.Open(name)
-		if err != nil {
-			return err
-		}
-		defer n.Close()
-		db = n
-	default:
-		b, err := bdb.Open(name)
-		if err != nil {
-			return err
-		}
-		defer b.Close()
-		db = b
+		return eachInNDB(f, e.Size, fn)
 	}
-	for x := range db.Read() {
-		err = errors.Join(err, x.Err)
-		if err == nil {
-			err = fn(x.Value)
-		}
+	d, err := openBDB(f, e.Size)
+	if err != nil {
+		return err
 	}
-	return err
+	return d.each(fn)
 }
 
 // memoryFile copies a database into memory.
@@ -190,8 +171,13 @@ const (
 	tagDirNames   = 1118
 )
 
-// maxHeader bounds a header, bytes; rpm itself allows 256 MiB.
-const maxHeader = 64 << 20
+// Bounds of a header: bytes, of which rpm itself allows 256 MiB, and strings of one tag;
+// and of a path in it.
+const (
+	maxHeader = 64 << 20
+	maxNames  = 2 << 20
+	maxPath   = 4096
+)
 
 // rpmHeader is a header of rpm without its index: tag to where its values are.
 type rpmHeader struct {
@@ -234,6 +220,9 @@ const (
 func (h rpmHeader) texts(tag uint32) []string {
 	e, ok := h.tags[tag]
 	if !ok || e[0] != typeString && e[0] != typeList && e[0] != typeI18N {
+		return nil
+	}
+	if e[2] > maxNames {
 		return nil
 	}
 	rest := h.data[e[1]:]

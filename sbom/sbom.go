@@ -10,10 +10,11 @@
 // Trust: whoever made the image wrote all of this. Sizes, counts and lengths are
 // bounded (see the constants); what exceeds them or cannot be understood is left
 // out and named in Gaps, so that a short list never passes for a whole one. The
-// databases of rpm are decoded by a library that was not made for hostile
-// bytes: Read belongs in a process of its own (cli and server start one).
+// databases of SQLite, and programs, are decoded by libraries that were not made for
+// hostile bytes: Read belongs in a process of its own (cli and server start one).
 //
-// Files: sbom.go (types, the walk), system.go (dpkg, apk), rpm.go, wal.go, language.go
+// Files: sbom.go (types, the walk), system.go (dpkg, apk), rpm.go with bdb.go, ndb.go and wal.go (forms of its
+// database), language.go
 // (Go, Python, npm, cargo), owner.go (which system package owns a file), purl.go
 // (names across formats), cyclonedx.go, spdx.go.
 package sbom
@@ -37,8 +38,10 @@ const (
 	maxDatabase = 512 << 20 // bytes of a package database
 	maxMetadata = 4 << 20   // bytes of a file about one package
 	maxLock     = 64 << 20  // bytes of a lock file
+	maxCargo    = 8 << 20   // bytes of one of cargo, whose decoder needs much memory
 	maxGaps     = 100       // gaps that are named
 	maxProgram  = 4 << 30   // bytes of a program that is looked into
+	maxSearched = 512 << 20 // bytes that are read of one
 )
 
 // Package is one package of an image.

@@ -91,6 +91,34 @@ func openOCI(f *sif.File) (*ociSIF, error) {
 	return o, nil
 }
 
+// OCILayer is a layer of the image in an OCI-SIF.
+type OCILayer struct {
+	MediaType string
+	Object    sif.Object
+}
+
+// OCILayers returns the layers of the image in the OCI-SIF f, the lowest first. The index
+// and the manifest are what their digests say; the layers are not hashed.
+func OCILayers(f *sif.File) ([]OCILayer, error) {
+	o, err := openOCI(f)
+	if err != nil {
+		return nil, err
+	}
+	m, err := o.manifest(o.image)
+	if err != nil {
+		return nil, err
+	}
+	var list []OCILayer
+	for _, d := range m.layers {
+		obj, err := o.blob(d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, OCILayer{d.MediaType, obj})
+	}
+	return list, nil
+}
+
 // object returns the data of a small object, once its digest is right.
 func (o *ociSIF) object(obj sif.Object) ([]byte, error) {
 	data, err := o.f.ReadAll(obj)

@@ -330,7 +330,10 @@ func listed(t testing.TB, distro string, packages ...sbom.Package) []byte {
 }
 
 // packed is an image with a real file system.
-func packed(t testing.TB, files map[string]string) []byte {
+func packed(t testing.TB, files map[string]string) []byte { return newImage(t, tree(t, files)) }
+
+// tree makes a squashfs of files.
+func tree(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
@@ -360,7 +363,7 @@ func packed(t testing.TB, files map[string]string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newImage(t, b)
+	return b
 }
 
 func deb(name, version string) sbom.Package {

@@ -1,7 +1,10 @@
 package watch
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +19,7 @@ import (
 	"singularity/api"
 	"singularity/sbom"
 	"singularity/server/auth"
+	"singularity/sif"
 )
 
 const (
@@ -295,6 +299,67 @@ func TestUnreadable(t *testing.T) {
 	if _, err := v.store.Blobs.Stat(t.Context(), blobName(good)); err == nil || v.watch.corpus.has(good) {
 		t.Error("the list outlives its image")
 	}
+}
+
+// TestOCIImage: an image that is stored as layers has a list of what they show together;
+// one whose layers cannot be looked into says so.
+func TestOCIImage(t *testing.T) {
+	v := newWatched(t, func(o *Options) { o.Read = nil })
+	alice := v.user("alice", auth.User, "")
+	v.advise("a.json", rec("A-1", day1, "Debian:12", "zlib1g", "3", "high"), rec("A-2", day1, "Debian:12", "gone", "9", "high"))
+	status := "Package: %s\nStatus: install ok installed\nVersion: %s\n\n"
+	const squash = "application/vnd.sylabs.image.layer.v1.squashfs"
+	lower := tree(t, map[string]string{"etc/os-release": "ID=debian\nVERSION_ID=\"12\"\n", "var/lib/dpkg/status": fmt.Sprintf(status, "zlib1g", "1"), "var/lib/dpkg/status.d/gone": fmt.Sprintf(status, "gone", "1")})
+	upper := tree(t, map[string]string{"var/lib/dpkg/status": fmt.Sprintf(status, "zlib1g", "2"), "var/lib/dpkg/status.d/.wh.gone": ""})
+	v.push(alice, "alice/c/k", ociSIF(t, squash, lower, upper), false)
+	v.known(1)
+	if f := v.findings(alice, "alice/c/k:latest"); f.State != "done" || f.Packages != 1 || len(f.Findings) != 1 || f.Findings[0].Package.Version != "2" || f.Distro != "debian 12" {
+		t.Errorf("%+v", f)
+	}
+	v.push(alice, "alice/c/l", ociSIF(t, "application/vnd.oci.image.layer.v1.tar", lower), false)
+	v.wait("the cause", func() bool {
+		return strings.Contains(v.findings(alice, "alice/c/l:latest").Problem, "of a type that cannot be looked into")
+	})
+}
+
+// ociSIF makes an image in OCI form of layers, the lowest first.
+func ociSIF(t *testing.T, kind string, layers ...[]byte) []byte {
+	t.Helper()
+	var in []sif.Input
+	blob := func(media string, b []byte) map[string]any {
+		sum := sha256.Sum256(b)
+		d := sif.Digest("sha256:" + hex.EncodeToString(sum[:]))
+		in = append(in, sif.Input{Type: sif.DataOCIBlob, Group: 1, Extra: d.Extra(), Data: bytes.NewReader(b)})
+		return map[string]any{"mediaType": media, "size": len(b), "digest": d}
+	}
+	text := func(v any) []byte {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	var list []any
+	for _, l := range layers {
+		list = append(list, blob(kind, l))
+	}
+	const media = "application/vnd.oci.image.manifest.v1+json"
+	manifest := blob(media, text(map[string]any{"schemaVersion": 2, "mediaType": media, "config": blob("application/vnd.oci.image.config.v1+json", []byte("{}")), "layers": list}))
+	blob("", text(map[string]any{"schemaVersion": 2, "manifests": []any{manifest}}))
+	in[len(in)-1].Type = sif.DataOCIRootIndex
+	f, err := os.Create(filepath.Join(t.TempDir(), "image.sif"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := sif.Create(f, sif.CreateOptions{}, in...); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestCrashing: an image that ends the server is not read for ever.
