@@ -15,7 +15,8 @@
 // counted and named, and does not hide the others. Whether data may be used at
 // all (its age, its signature) is for the caller to say, by Info.
 //
-// Files: advisory.go (types), load.go (files), version.go (ranges and
+// Files: advisory.go (types), load.go (files), db.go (all records, and the next state of
+// them), version.go (ranges and
 // comparison), match.go, severity.go, ecosystem.go (which names a package has
 // in records), import.go and changelog.go (other forms), vex.go (what people
 // have decided about findings).
@@ -197,39 +198,13 @@ type Info struct {
 	Newest    time.Time `json:"newest"` // last change of any record
 	// Ecosystems are the numbers of packages of each.
 	Ecosystems map[string]int `json:"ecosystems"`
-	// Digest is the SHA-256 of the ids, changes and packages, whatever the order
-	// and form of the files.
+	// Digest is a SHA-256 of all that the records say, whatever the order and form
+	// of the files.
 	Digest string `json:"digest"`
 	// Unusable names records that could not be understood.
 	Unusable []string `json:"unusable,omitempty"`
 	Skipped  int      `json:"skipped,omitempty"`
 }
-
-// DB is a set of advisories, ready for Match. It may be used by several
-// goroutines.
-type DB struct {
-	info    Info
-	byName  map[key][]*claim
-	records map[string]*Record
-}
-
-// key is a package as Match looks it up: see normalEcosystem.
-type key struct{ ecosystem, name string }
-
-// claim is what one record says of one package.
-type claim struct {
-	rec      *Record
-	ranges   []Range
-	versions map[string]struct{}
-	archs    []string // of Go that it is about, none for all
-	level    Level
-}
-
-// Info tells what db is made of.
-func (db *DB) Info() Info { return db.info }
-
-// Record returns the advisory called id, nil if there is none.
-func (db *DB) Record(id string) *Record { return db.records[id] }
 
 // Follows tells whether data like i may take the place of data like old. It
 // refuses data whose newest record is older, and data that lacks a tenth of the

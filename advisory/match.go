@@ -110,17 +110,17 @@ func (h hit) finding(p sbom.Package, purl string) Finding {
 
 // lookUp is what is known of id.
 func (m *Matcher) lookUp(id identity) []hit {
-	claims := m.db.byName[id.key]
-	if len(claims) == 0 || id.version == "" {
+	known := m.db.byName[id.key]
+	if known == nil || id.version == "" {
 		return nil
 	}
 	m.mu.RLock()
-	hits, known := m.hits[id]
+	hits, judged := m.hits[id]
 	m.mu.RUnlock()
-	if known {
+	if judged {
 		return hits
 	}
-	hits = judge(id, claims)
+	hits = judge(id, known.list)
 	m.mu.Lock()
 	if len(m.hits) < maxCached {
 		m.hits[id] = hits

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -167,7 +168,7 @@ func updateAdvisories(c *cobra.Command, log *action.Log, o *updateOptions, from 
 		return err
 	}
 	final := filepath.Join(o.dir, name)
-	if err := o.compare(c.Context(), final, next.Info()); err != nil {
+	if err := o.compare(c.Context(), final, next); err != nil {
 		return err
 	}
 	if err := tmp.Chmod(0o644); err != nil {
@@ -222,7 +223,7 @@ func (o *updateOptions) target(from string) (string, error) {
 }
 
 // compare refuses data that is behind what is at path.
-func (o *updateOptions) compare(ctx context.Context, path string, next advisory.Info) error {
+func (o *updateOptions) compare(ctx context.Context, path string, next *advisory.DB) error {
 	if _, err := os.Stat(path); o.older || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -230,7 +231,7 @@ func (o *updateOptions) compare(ctx context.Context, path string, next advisory.
 	if err != nil {
 		return nil // what cannot be used is worth nothing
 	}
-	return next.Follows(have.Info())
+	return cmp.Or(next.Info().Follows(have.Info()), next.Keeps(have))
 }
 
 // bringArchive writes the archive called from, an address or a file, to the file

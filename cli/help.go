@@ -157,7 +157,7 @@ func options(c *cobra.Command) []action.OptionHelp {
 		}
 		value, help := pflag.UnquoteUsage(f)
 		switch f.DefValue {
-		case "", "0", "[]", "false":
+		case "", "0", "0s", "[]", "false":
 		default:
 			help += " (default " + f.DefValue + ")"
 		}

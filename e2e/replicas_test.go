@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -21,8 +22,8 @@ import (
 	"singularity/server/store/s3/s3test"
 )
 
-// replicasCommand starts two servers on the same records (the test's server of
-// MongoDB's protocol) and blobs (that of S3), behind a proxy that gives requests
+// replicasCommand starts two servers on the same records (FerretDB, or the test's
+// own server of MongoDB's protocol where that is not here) and blobs, behind a proxy that gives requests
 // to them in turn: replicas NAME USER... It sets what the command site sets, with
 // $NAME_pid for the first server and $NAME-b_pid for the second.
 func replicasCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -33,9 +34,7 @@ func replicasCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(dir, 0o700))
 	cert, ca, err := mongotest.Certificate()
 	ts.Check(err)
-	db, err := mongotest.New(dir)
-	ts.Check(err)
-	ts.Defer(db.Close)
+	uri, uriCA := database(ts, dir)
 	bucket, err := s3test.New(dir, cert, ca)
 	ts.Check(err)
 	ts.Defer(bucket.Close)
@@ -46,11 +45,11 @@ func replicasCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(proxy.Close)
 	host := strings.TrimPrefix(proxy.URL, "https://")
 	ts.Check(os.WriteFile(dir+"/proxy-ca.pem", ca, 0o644))
-	ts.Check(os.WriteFile(dir+"/uri", []byte(db.URI+"\n"), 0o600))
+	ts.Check(os.WriteFile(dir+"/uri", []byte(uri+"\n"), 0o600))
 	ts.Check(os.WriteFile(dir+"/keys", []byte(s3test.AccessKey+"\n"+s3test.SecretKey+"\n"), 0o600))
 	config := fmt.Sprintf("url = %q\ntrusted_proxies = [\"127.0.0.1\"]\n[storage]\nrecords = \"mongodb\"\nmongodb_uri_file = \"%s/uri\"\nmongodb_ca_file = %q\n"+
 		"blobs = \"s3\"\ns3_endpoint = %q\ns3_bucket = %q\ns3_region = \"us-east-1\"\ns3_key_file = \"%s/keys\"\ns3_ca_file = %q\n",
-		"https://"+host, dir, db.CAFile, bucket.Endpoint, s3test.Bucket, dir, bucket.CAFile)
+		"https://"+host, dir, uriCA, bucket.Endpoint, s3test.Bucket, dir, bucket.CAFile)
 	ts.Check(os.WriteFile(dir+"/server.toml", []byte(config), 0o600))
 	pool := x509.NewCertPool()
 	var said string
@@ -74,6 +73,22 @@ func replicasCommand(ts *testscript.TestScript, neg bool, args []string) {
 		admin.call("POST", "/v1/admin/users", map[string]any{"name": u}, &made)
 		ts.Setenv(name+"_"+u, s.member(made.Data.Link).token(u))
 	}
+}
+
+// database starts one and returns its address and its authority.
+func database(ts *testscript.TestScript, dir string) (uri, caFile string) {
+	program := filepath.Join(os.Getenv("SINGULARITY_E2E_PREFIX"), "libexec/ferretdb")
+	if _, err := os.Stat(program); err != nil {
+		ts.Logf("no FerretDB is here, see e2e/mongodb/build")
+		db, err := mongotest.New(dir)
+		ts.Check(err)
+		ts.Defer(db.Close)
+		return db.URI, db.CAFile
+	}
+	db, err := mongotest.StartFerret(program, dir)
+	ts.Check(err)
+	ts.Defer(db.Close)
+	return db.Orderly, db.CAFile
 }
 
 var replicaAddress = regexp.MustCompile(`listen=(\S+)`)

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"html"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"singularity/api"
 	"singularity/catalog"
 	"singularity/client/library"
 	"singularity/server/openapi"
@@ -164,25 +166,8 @@ func TestWatchPages(t *testing.T) {
 	// An owner lets a fault not count, and count again.
 	form := func(values ...string) string {
 		t.Helper()
-		_, csrf, _ := strings.Cut(text, `name="csrf" value="`)
-		csrf, _, _ = strings.Cut(csrf, `"`)
-		v := url.Values{"csrf": {csrf}}
-		for i := 0; i < len(values); i += 2 {
-			v.Set(values[i], values[i+1])
-		}
-		req, err := http.NewRequest("POST", r.config.URL+"/security/images/alice/c/k:latest", strings.NewReader(v.Encode()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.Header.Set("Origin", r.config.URL)
-		res, err := r.client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		out, _ := io.ReadAll(res.Body)
-		return html.UnescapeString(string(out))
+		_, out := r.submit(t, "/security/images/alice/c/k:latest", values...)
+		return out
 	}
 	if out := form("id", id); !strings.Contains(out, "say why") {
 		t.Error("a reason is not asked for")
@@ -216,6 +201,116 @@ func TestWatchPages(t *testing.T) {
 	// Metrics say how old the data is.
 	if text := r.metricsText(t); !strings.Contains(text, "singularity_watch_advisories_age_seconds") || !strings.Contains(text, `singularity_watch_images{state="done"} 1`) {
 		t.Error("no metrics of the watch")
+	}
+}
+
+// submit gets a page and sends its form with other values; it follows where that leads.
+func (r *running) submit(t *testing.T, at string, values ...string) (*http.Response, string) {
+	t.Helper()
+	_, text := r.get(t, at)
+	_, csrf, _ := strings.Cut(text, `name="csrf" value="`)
+	csrf, _, _ = strings.Cut(csrf, `"`)
+	v := url.Values{"csrf": {csrf}}
+	for i := 0; i < len(values); i += 2 {
+		v.Set(values[i], values[i+1])
+	}
+	req, err := http.NewRequest("POST", r.config.URL+at, strings.NewReader(v.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Origin", r.config.URL)
+	res, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	out, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, html.UnescapeString(string(out))
+}
+
+// TestRulesPages: administrators see and change what the site does not serve, owners what
+// holds for their collection, and nobody else either of them; a form of another site
+// changes nothing (SC-148).
+func TestRulesPages(t *testing.T) {
+	r := start(t, func(c *Config) { c.WatchAdvisories = t.TempDir() })
+	alice, boss := r.user(t, "alice", false), r.user(t, "boss", true)
+	r.user(t, "bob", false)
+	r.pushFile(t, alice, "alice/c/k", debianImage(t, "Package: zlib1g\nStatus: install ok installed\nVersion: 1\n\n"))
+	const of = "/security/rules/alice/c"
+	status := func(at string, want int) string {
+		t.Helper()
+		res, text := r.get(t, at)
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", at, res.StatusCode, want)
+		}
+		return html.UnescapeString(text)
+	}
+	rules := func(token, at string) (v api.WatchRules) {
+		t.Helper()
+		code, text := r.do(t, token, "GET", at, "")
+		if err := json.Unmarshal([]byte(text), &struct{ Data *api.WatchRules }{&v}); code != 200 || err != nil {
+			t.Fatal(code, text)
+		}
+		return v
+	}
+	for _, at := range []string{"/security/rules", of} {
+		if text := status(at, 200); !strings.Contains(text, `name="password"`) || strings.Contains(text, "Do not serve") {
+			t.Errorf("%s without a log-in: %.200q", at, text)
+		}
+	}
+	r.logIn(t, "bob")
+	status("/security/rules", 403)
+	status(of, 403)
+	if res, _ := r.submit(t, of, "block", "low"); res.StatusCode != 403 {
+		t.Errorf("another's rules are changed: %s", res.Status)
+	}
+	r.logIn(t, "alice")
+	status("/security/rules", 403)
+	if text := status("/library/alice/c", 200); !strings.Contains(text, `href="`+of+`"`) {
+		t.Error("no way from the collection to its rules")
+	}
+	if res, _ := r.submit(t, of, "block", "low", "csrf", "wrong"); res.StatusCode != 403 {
+		t.Errorf("a form without its secret: %s", res.Status)
+	}
+	for _, bad := range [][]string{{"grace", "two <i>weeks</i>"}, {"block", "worst"}, {"webhook", `http://a"><b>`}, {"notify", "high"}} {
+		res, text := r.submit(t, of, bad...)
+		if res.StatusCode != 400 || !strings.Contains(text, `role="alert"`) || bad[0] != "block" && bad[0] != "notify" && !strings.Contains(text, bad[1]) {
+			t.Errorf("%q: %s", bad, res.Status)
+		}
+	}
+	if v := rules(alice, "/v1/watch/rules/alice/c"); v != (api.WatchRules{}) {
+		t.Errorf("a refused form has changed %+v", v)
+	}
+	res, text := r.submit(t, of, "block", "high", "grace", "336h", "unknown", "yes", "notify", "medium", "webhook", "https://chat.example.org/hook?a=1&b=2")
+	_, secret, _ := strings.Cut(text, `aria-label="Secret of the webhook">`)
+	secret, _, _ = strings.Cut(secret, "<")
+	if res.StatusCode != 200 || len(secret) != 64 {
+		t.Errorf("the secret of the webhook: %s %q", res.Status, secret)
+	}
+	if text := status(of, 200); strings.Contains(text, secret) || !strings.Contains(text, "No notice was sent yet") || !strings.Contains(text, `value="https://chat.example.org/hook?a=1&b=2"`) {
+		t.Error("the page does not say what holds, or the secret once more")
+	}
+	want := api.WatchRules{Block: "high", Grace: "336h", BlockUnknown: true, Notify: "medium", Webhook: "https://chat.example.org/hook?a=1&b=2"}
+	if v := rules(alice, "/v1/watch/rules/alice/c"); v != want {
+		t.Errorf("%+v, want %+v", v, want)
+	}
+	r.logIn(t, "boss")
+	if text := status("/security", 200); !strings.Contains(text, `href="/security/rules"`) {
+		t.Error("no way from the dashboard to the rules")
+	}
+	res, text = r.submit(t, "/security/rules", "block", "critical", "grace", "24h", "notify", "high", "mail", "yes")
+	if res.StatusCode != 200 || res.Request.URL.Path != "/security/rules" || !strings.Contains(text, "The rules are saved") || !strings.Contains(text, "<option selected>critical") {
+		t.Errorf("the rules of the site: %s %s", res.Status, res.Request.URL)
+	}
+	if v := rules(boss, "/v1/watch/rules"); v.Block != "critical" || v.Grace != "24h" || !v.Mail || v.Notify != "high" {
+		t.Errorf("%+v", v)
+	}
+	if v := rules(alice, "/v1/watch/rules/alice/c"); v != want {
+		t.Errorf("the rules of the collection have become %+v", v)
 	}
 }
 

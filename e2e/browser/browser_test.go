@@ -560,7 +560,7 @@ func (v *site) mine() {
 // phone looks at pages as wide as a phone: nothing sticks out.
 func (v *site) phone() {
 	v.do(chromedp.EmulateViewport(390, 844))
-	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/admin/builds", "/builder", "/builder/builds", "/builder/registries", "/docs", "/docs/api", "/status", "/security", "/security/running", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
+	for _, p := range []string{"/", "/library", "/library/admin/tools", "/library/admin/tools/python", "/library/admin/tools/python:signed", "/keystore", "/account", "/auth/tokens", "/admin", "/admin/users", "/admin/storage", "/admin/builds", "/builder", "/builder/builds", "/builder/registries", "/docs", "/docs/api", "/status", "/security", "/security/running", "/security/rules", "/security/rules/admin/tools", "/groups/lab", "/robots/pipeline", "/edit/admin/tools/python", "/members/admin/tools"} {
 		v.open(p)
 		if over := eval[int](v, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 			v.t.Errorf("on a phone %s is %d pixels too wide", p, over)

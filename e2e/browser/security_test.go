@@ -154,6 +154,24 @@ func TestSecurity(t *testing.T) {
 	if text := v.text(); strings.Contains(text, "Faults that do not count here") {
 		t.Error("the fault does not count again")
 	}
+	// What is not served, and who is told; the secret of a webhook is shown once.
+	v.open("/security/rules")
+	v.fill("input[name=grace]", "soon")
+	v.click("main form button.main")
+	v.want(v.text(), "grace is a time like 168h")
+	v.look("security-rules-refused")
+	v.open("/security/rules")
+	v.fill("input[name=grace]", "336h")
+	v.press("input[name=unknown]")
+	v.click("main form button.main")
+	v.want(v.text(), "The rules are saved", "No notice was sent yet")
+	v.look("security-rules-site")
+	v.open("/library/admin/tools")
+	v.click("main a[href='/security/rules/admin/tools']")
+	v.fill("input[name=webhook]", "https://chat.example.org/hook")
+	v.click("main form button.main")
+	v.want(v.text(), "it is not shown again")
+	v.look("security-rules")
 	v.want(v.open("/security/images/admin/tools/new:latest"), "No fault that counts is known")
 	v.want(v.open("/security/images/admin/tools/strange:latest"), packageName(corpus[0]))
 	v.clean("strange packages")
@@ -162,7 +180,7 @@ func TestSecurity(t *testing.T) {
 		v.clean(fmt.Sprint("fault ", n))
 	}
 	v.do(chromedp.EmulateViewport(390, 844))
-	for _, p := range []string{"/security", "/security/images/admin/tools/old:latest", "/security/images/admin/tools/strange:latest", "/security/fault?id=CVE-2026-1", "/security/running", "/library/admin/tools/old:latest"} {
+	for _, p := range []string{"/security", "/security/images/admin/tools/old:latest", "/security/images/admin/tools/strange:latest", "/security/fault?id=CVE-2026-1", "/security/running", "/security/rules", "/security/rules/admin/tools", "/library/admin/tools/old:latest"} {
 		v.open(p)
 		if over := eval[int](v, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 			t.Errorf("on a phone %s is %d pixels too wide", p, over)

@@ -78,6 +78,7 @@ type Service struct {
 	host     string
 	claiming sync.Mutex
 	sealing  sync.Mutex
+	tidying  sync.RWMutex // of who tidies after a build; locked for good at the end
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -165,6 +166,7 @@ func (s *Service) Internal() []route.Route {
 
 // Run tidies up until ctx ends: what a crash left half, and what is old.
 func (s *Service) Run(ctx context.Context) {
+	defer s.tidying.Lock()
 	every := min(s.o.Lease, 5*time.Second)
 	tick := time.NewTicker(every)
 	defer tick.Stop()

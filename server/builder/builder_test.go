@@ -130,6 +130,8 @@ func (v *site) serve(h http.Handler, r *http.Request, out any) int {
 	defer cancel()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r.WithContext(ctx))
+	v.tidying.Lock() // until what follows an end is done
+	v.tidying.Unlock()
 	if out != nil && w.Code < 300 && w.Code != 204 {
 		if text, ok := out.(*string); ok {
 			*text = w.Body.String()

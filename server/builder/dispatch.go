@@ -51,6 +51,7 @@ type worker struct {
 const (
 	claimTime  = 25 * time.Second // a claim waits so long
 	forgetTime = 7 * 24 * time.Hour
+	noteTime   = 10 * time.Second // how old the note of a worker may be
 )
 
 // claim gives a worker the next job, or 204 after a while without one.
@@ -98,7 +99,11 @@ func (s *Service) claim(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) meet(ctx context.Context, in *api.WorkerClaim) error {
 	now := s.now().UTC()
 	v := worker{Name: in.Worker, Archs: in.Archs, Slots: in.Slots, Seen: now, Forget: now.Add(forgetTime)}
-	_, err := s.workers.Insert(ctx, in.Worker, v)
+	old, err := s.workers.Get(ctx, in.Worker)
+	if err == nil && now.Sub(old.Value.Seen) < noteTime && slices.Equal(old.Value.Archs, v.Archs) && old.Value.Slots == v.Slots {
+		return nil
+	}
+	_, err = s.workers.Insert(ctx, in.Worker, v)
 	if errors.Is(err, store.ErrExists) {
 		_, err = s.workers.Update(ctx, in.Worker, func(w *worker) error { *w = v; return nil })
 	}

@@ -28,9 +28,15 @@ func (s *Service) end(ctx context.Context, id string, fence int64, state State, 
 	}
 	s.audit(ctx, &i.Value)
 	s.note(context.WithoutCancel(ctx), &i.Value)
-	// It is over now, whatever happens to the rest: settle does that again.
-	if err := s.tidy(context.WithoutCancel(ctx), &i.Value); err != nil {
-		s.log.Warn("a build that is over is not settled yet", "build", id, "error", err.Error())
+	// It is over now, whatever happens to the rest: settle does that again. Who told
+	// of the end, often a worker that could have the next, does not wait for it.
+	if s.tidying.TryRLock() {
+		go func() {
+			defer s.tidying.RUnlock()
+			if err := s.tidy(context.WithoutCancel(ctx), &i.Value); err != nil {
+				s.log.Warn("a build that is over is not settled yet", "build", id, "error", err.Error())
+			}
+		}()
 	}
 	return nil
 }
@@ -59,6 +65,12 @@ func (j *job) lastLine() string {
 
 // tidy does what follows an end. Each step may be done twice.
 func (s *Service) tidy(ctx context.Context, j *job) error {
+	if j.Hold != "" { // first: then its user may have room for another
+		if err := s.queue.Done(j.Hold); err != nil {
+			return err
+		}
+		s.queue.Wake(queue.Jobs)
+	}
 	for _, id := range []string{j.ReadToken, j.WriteToken} {
 		if err := s.auth.EndDelegation(ctx, j.User, id); err != nil {
 			return err
@@ -74,11 +86,6 @@ func (s *Service) tidy(ctx context.Context, j *job) error {
 		return err
 	}
 	s.queue.Wake(j.ID)
-	if j.Hold != "" {
-		if err := s.queue.Done(j.Hold); err != nil {
-			return err
-		}
-	}
 	if j.Ticket != 0 {
 		if err := s.queue.Drop(ctx, j.Ticket); err != nil {
 			return err

@@ -182,7 +182,7 @@ func (s *Service) readLog(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx, id := r.Context(), j.ID
-	if form.Get("follow") == "true" {
+	if form.Get("follow") == "true" || j.State.over() && !j.Settled { // soon it is whole
 		out := http.NewResponseController(w)
 		s.follow(ctx, id, func(text []byte) error {
 			if _, err := w.Write(text); err != nil {

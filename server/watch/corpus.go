@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"context"
+	"hash/fnv"
 	"maps"
 	"runtime"
 	"slices"
@@ -25,7 +26,8 @@ type held struct {
 	packages []uint32 // entries
 	gaps     []string
 	// An image with more packages than are kept has its findings here alone.
-	large    int // how many it has
+	large    int      // how many it has
+	subjects []uint32 // hashes of the names by which advisories speak of them, sorted
 	findings []advisory.Finding
 }
 
@@ -42,7 +44,8 @@ const (
 // waits for none of them.
 type corpus struct {
 	change  sync.Mutex
-	matcher *advisory.Matcher // guarded by change
+	db      *advisory.DB // guarded by change, as is the next; nil for none
+	matcher *advisory.Matcher
 
 	mu      sync.RWMutex
 	distros map[sbom.Distro]*sbom.Distro
@@ -50,13 +53,14 @@ type corpus struct {
 	entries []entry
 	uses    []int32
 	free    []uint32
+	about   map[string][]uint32           // entries by the name by which advisories speak of them
 	found   map[uint32][]advisory.Finding // those entries that have any
 	images  map[string]*held
 	turn    int // changes with each that matters to findings
 }
 
 func newCorpus() *corpus {
-	return &corpus{distros: map[sbom.Distro]*sbom.Distro{}, ids: map[entry]uint32{}, found: map[uint32][]advisory.Finding{}, images: map[string]*held{}}
+	return &corpus{distros: map[sbom.Distro]*sbom.Distro{}, ids: map[entry]uint32{}, about: map[string][]uint32{}, found: map[uint32][]advisory.Finding{}, images: map[string]*held{}}
 }
 
 func (c *corpus) has(hash string) bool {
@@ -76,7 +80,7 @@ func (c *corpus) add(ctx context.Context, hash string, inv *sbom.Inventory) erro
 	c.turn++
 	var fresh []uint32
 	if len(inv.Packages) > maxShared || len(c.ids)+len(inv.Packages) > maxEntries {
-		h.large = len(inv.Packages)
+		h.large, h.subjects = len(inv.Packages), subjectsOf(inv)
 	} else {
 		h.packages, fresh = c.intern(h.distro, inv.Packages)
 	}
@@ -125,6 +129,8 @@ func (c *corpus) intern(d *sbom.Distro, list []sbom.Package) (ids, fresh []uint3
 				c.entries, c.uses = append(c.entries, e), append(c.uses, 0)
 			}
 			c.ids[e] = id
+			name := advisory.Subject(&p)
+			c.about[name] = append(c.about[name], id)
 			fresh = append(fresh, id)
 		}
 		c.uses[id]++
@@ -151,12 +157,42 @@ func (c *corpus) drop(hash string) {
 	c.turn++
 	for _, id := range h.packages {
 		if c.uses[id]--; c.uses[id] == 0 {
+			c.unname(id)
 			delete(c.ids, c.entries[id])
 			delete(c.found, id)
 			c.entries[id] = entry{}
 			c.free = append(c.free, id)
 		}
 	}
+}
+
+// unname takes an entry out of those that go by its name.
+func (c *corpus) unname(id uint32) {
+	name := advisory.Subject(&c.entries[id].Package)
+	list := c.about[name]
+	if last := len(list) - 1; last > 0 {
+		i := slices.Index(list, id)
+		list[i] = list[last]
+		c.about[name] = list[:last]
+		return
+	}
+	delete(c.about, name)
+}
+
+// subjectsOf are the hashes of the names by which advisories speak of packages.
+func subjectsOf(inv *sbom.Inventory) []uint32 {
+	list := make([]uint32, len(inv.Packages))
+	for i := range inv.Packages {
+		list[i] = hashOf(advisory.Subject(&inv.Packages[i]))
+	}
+	slices.Sort(list)
+	return slices.Clip(slices.Compact(list))
+}
+
+func hashOf(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
 }
 
 // match compares entries with the advisories, on all processors. The caller has the
@@ -199,24 +235,18 @@ func (c *corpus) match(ctx context.Context, m *advisory.Matcher, ids []uint32) (
 	return out, failed
 }
 
-// use compares everything with other advisories. kept reads the stored list of an image
-// that is not in memory as a whole.
+// use takes other advisories, and compares with them those packages of which they say
+// something else than the ones before. kept reads the stored list of an image that is not
+// in memory as a whole.
 func (c *corpus) use(ctx context.Context, db *advisory.DB, kept func(context.Context, string) (*sbom.Inventory, error)) error {
 	c.change.Lock()
 	defer c.change.Unlock()
+	before := c.db
+	if before == nil {
+		before = new(advisory.DB)
+	}
+	ids, large := c.concerned(db.Changed(before))
 	m := advisory.NewMatcher(db)
-	c.mu.RLock()
-	ids := make([]uint32, len(c.entries))
-	for i := range ids {
-		ids[i] = uint32(i)
-	}
-	var large []string
-	for hash, h := range c.images {
-		if h.large > 0 {
-			large = append(large, hash)
-		}
-	}
-	c.mu.RUnlock()
 	found, err := c.match(ctx, m, ids)
 	if err != nil {
 		return err
@@ -235,12 +265,37 @@ func (c *corpus) use(ctx context.Context, db *advisory.DB, kept func(context.Con
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.matcher, c.found = m, found
+	c.db, c.matcher = db, m
+	for _, id := range ids {
+		if list := found[id]; list != nil {
+			c.found[id] = list
+		} else {
+			delete(c.found, id)
+		}
+	}
 	for hash, list := range findings {
 		c.images[hash].findings = list
 	}
 	c.turn++
 	return nil
+}
+
+// concerned returns the entries that go by one of names, and the images that are not in
+// memory as a whole and may have such packages.
+func (c *corpus) concerned(names map[string]bool) (ids []uint32, large []string) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	hashes := make([]uint32, 0, len(names))
+	for name := range names {
+		ids = append(ids, c.about[name]...)
+		hashes = append(hashes, hashOf(name))
+	}
+	for hash, h := range c.images {
+		if h.large > 0 && slices.ContainsFunc(hashes, func(n uint32) bool { _, has := slices.BinarySearch(h.subjects, n); return has }) {
+			large = append(large, hash)
+		}
+	}
+	return ids, large
 }
 
 // known is what the corpus has of an image.

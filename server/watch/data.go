@@ -1,12 +1,10 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +24,10 @@ type data struct {
 	problem string // why what lies in the directory is not used
 	refused int    // sets that were not used
 
-	seen string // signature of what was looked at last; of the goroutine that looks
+	// Of the goroutine that looks:
+	db   *advisory.DB // nil for none
+	copy mirrorCopy
+	seen []seenFile // what was looked at last, nil for nothing
 }
 
 // state tells how the data is.
@@ -52,25 +53,18 @@ func hours(d time.Duration) string {
 	return text
 }
 
-// copyName is the directory with the copy of the advisories, below that of the service.
-const copyName = "advisories"
-
 // startData takes up the copy of the last good data.
 func (s *Service) startData(ctx context.Context) {
 	if s.o.Advisories == "" {
 		return
 	}
-	dir := filepath.Join(s.o.Dir, copyName)
-	st, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var db *advisory.DB
-	if err == nil {
-		db, err = advisory.Load(ctx, dir)
-	}
-	if err == nil {
-		err = s.use(ctx, db, st.ModTime())
+	s.data.copy = mirrorCopy{dir: filepath.Join(s.o.Dir, copyName)}
+	at, err := s.data.copy.open(ctx)
+	if err == nil && len(s.data.copy.files) > 0 {
+		var db *advisory.DB
+		if db, err = new(advisory.DB).Next(ctx, s.data.copy.sources(s.data.copy.files)); err == nil {
+			err = s.use(ctx, db, at)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		s.refuse(fmt.Errorf("cannot use the copy of the last advisories: %w", err))
@@ -89,7 +83,7 @@ func (s *Service) refuse(err error) {
 	s.data.refused++
 }
 
-// use compares everything with db.
+// use takes db in place of the advisories before.
 func (s *Service) use(ctx context.Context, db *advisory.DB, at time.Time) error {
 	begun := time.Now()
 	if err := s.corpus.use(ctx, db, s.kept); err != nil {
@@ -100,6 +94,7 @@ func (s *Service) use(ctx context.Context, db *advisory.DB, at time.Time) error 
 		// A record that is dated ahead must not make all later data look old.
 		info.Newest = at
 	}
+	s.data.db = db
 	s.data.mu.Lock()
 	s.data.info, s.data.since, s.data.problem = &info, at.UTC(), ""
 	s.data.mu.Unlock()
@@ -109,17 +104,17 @@ func (s *Service) use(ctx context.Context, db *advisory.DB, at time.Time) error 
 	return nil
 }
 
-// lookAtData takes the advisories of the operator if they have changed.
+// lookAtData takes what has changed in the advisories of the operator.
 func (s *Service) lookAtData(ctx context.Context) {
 	if s.o.Advisories == "" {
 		return
 	}
-	seen, err := signature(s.o.Advisories)
-	if err == nil && seen == s.data.seen {
+	seen, err := look(s.o.Advisories, time.Now())
+	if err == nil && s.data.seen != nil && slices.Equal(seen, s.data.seen) {
 		return
 	}
 	if err == nil {
-		err = s.take(ctx)
+		err = s.take(ctx, seen)
 	}
 	if ctx.Err() != nil {
 		return
@@ -128,121 +123,61 @@ func (s *Service) lookAtData(ctx context.Context) {
 		s.refuse(err)
 	}
 	if errors.Is(err, errCopy) {
-		seen = "" // to try again
+		seen = nil // to try again
 	}
 	s.data.seen = seen
 }
 
 var errCopy = errors.New("cannot copy the advisories")
 
-// signature tells states of a directory, or file, apart.
-func signature(path string) (string, error) {
-	text := ""
-	err := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		st, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it goes away just now
-		}
-		if err != nil {
-			return err
-		}
-		if d.Type().IsRegular() {
-			text += fmt.Sprintf("%q %d %d\n", p, st.Size(), st.ModTime().UnixNano())
-		}
-		return nil
-	})
-	return text, err
-}
-
-// take copies the advisories of the operator, looks at the copy, and uses it if it is
-// good: nobody changes it meanwhile.
-func (s *Service) take(ctx context.Context) error {
-	fresh, dir := filepath.Join(s.o.Dir, copyName+".new"), filepath.Join(s.o.Dir, copyName)
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	defer os.RemoveAll(fresh)
-	if err := copyData(ctx, s.o.Advisories, fresh); err != nil {
+// take copies what is new of the operator's advisories, looks at the copy, and uses it
+// if it is good: nobody changes it meanwhile.
+func (s *Service) take(ctx context.Context, seen []seenFile) error {
+	c := &s.data.copy
+	files, err := c.bring(ctx, s.o.Advisories, seen)
+	if err != nil {
 		return fmt.Errorf("%w: %w", errCopy, err)
 	}
-	db, err := advisory.Load(ctx, fresh)
+	before := s.data.db
+	if before == nil {
+		before = new(advisory.DB)
+	}
+	db, err := before.Next(ctx, c.sources(files))
+	if err == nil && db.Info().Records == 0 {
+		err = fmt.Errorf("cannot use the advisories in %q: there is no usable record in OSV form among %d files", s.o.Advisories, len(files))
+	}
+	if err == nil {
+		err = s.follows(db)
+	}
 	if err != nil {
+		return errors.Join(err, c.drop(files))
+	}
+	if s.data.db != nil && db.Info().Digest == s.data.db.Info().Digest {
+		s.data.db = db
+		s.data.mu.Lock()
+		s.data.problem = ""
+		s.data.mu.Unlock()
+	} else if err := s.use(ctx, db, s.now()); err != nil {
 		return err
+	}
+	if err := c.keep(files); err != nil {
+		return fmt.Errorf("%w: %w", errCopy, err)
+	}
+	return nil
+}
+
+// follows refuses data that goes back in time, or lacks much.
+func (s *Service) follows(db *advisory.DB) error {
+	if s.data.db == nil {
+		return nil
 	}
 	s.data.mu.RLock()
 	old := s.data.info
 	s.data.mu.RUnlock()
-	if old != nil {
-		if db.Info().Digest == old.Digest {
-			s.data.mu.Lock()
-			s.data.problem = ""
-			s.data.mu.Unlock()
-			return nil
-		}
-		if err := db.Info().Follows(*old); err != nil {
-			return fmt.Errorf("the advisories were refused, those from before stay in use: %w", err)
-		}
+	if err := cmp.Or(db.Info().Follows(*old), db.Keeps(s.data.db)); err != nil {
+		return fmt.Errorf("the advisories were refused, those from before stay in use: %w", err)
 	}
-	if err := s.use(ctx, db, s.now()); err != nil {
-		return err
-	}
-	// Between the two calls a crash leaves no copy: then the operator's is taken.
-	return errors.Join(os.RemoveAll(dir), os.Rename(fresh, dir))
-}
-
-// copyData copies the regular files of a directory, or one file, into a new directory.
-func copyData(ctx context.Context, from, to string) error {
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	st, err := os.Stat(from)
-	if err != nil {
-		return err
-	}
-	if !st.IsDir() {
-		return copyFile(func() (fs.File, error) { return os.Open(from) }, filepath.Join(to, filepath.Base(from)))
-	}
-	root, err := os.OpenRoot(from)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		target := filepath.Join(to, path)
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir():
-			return os.MkdirAll(target, 0o700)
-		case !d.Type().IsRegular():
-			return nil
-		}
-		err = copyFile(func() (fs.File, error) { return root.Open(path) }, target)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it was replaced just now
-		}
-		return err
-	})
-}
-
-func copyFile(open func() (fs.File, error), to string) error {
-	r, err := open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(w, r)
-	return errors.Join(err, w.Close())
+	return nil
 }
 
 // Figures are numbers for metrics.

@@ -228,6 +228,10 @@ func (c *corpus) names(text string) map[string]bool {
 	look := func(list []advisory.Finding) {
 		for n := range list {
 			f := &list[n]
+			if text == "" {
+				out[f.ID] = true
+				continue
+			}
 			for _, name := range slices.Concat([]string{f.ID, f.Package.Name, f.Package.Source}, f.IDs, f.Aliases) {
 				if strings.Contains(strings.ToLower(name), text) {
 					out[f.ID] = true

@@ -556,7 +556,7 @@ func TestShort(t *testing.T) {
 	if got := short(errors.New("a\x1b]0;x\x07\n" + strings.Repeat("é", 1000))); strings.ContainsAny(got, "\x1b\x07\n") || len(got) > maxErrorLen {
 		t.Errorf("%q", got)
 	}
-	if _, err := signature(filepath.Join(t.TempDir(), "none")); err == nil {
+	if _, err := look(filepath.Join(t.TempDir(), "none"), time.Now()); err == nil {
 		t.Error("a place that is not there has a state")
 	}
 }

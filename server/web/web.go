@@ -15,7 +15,8 @@
 //   - explore.go: home, search, entities, collections
 //   - image.go: containers and images; anatomy.go: the drawing of a SIF; trust.go:
 //     who made an image, in a sentence
-//   - security.go: what is wrong with images, and what runs
+//   - security.go: what is wrong with images, and what runs; rules.go: what is not served
+//     for that, and who is told
 //   - edit.go: forms; trash.go; members.go: who may what; keys.go
 //   - build.go, buildpage.go: building, and one build; ansi.go: its log;
 //     buildsecret.go: registries that builds log in to
@@ -115,6 +116,10 @@ func (s *Service) Routes() []route.Route {
 		{Pattern: "GET /security", Handler: f(s.security), Class: route.Search},
 		{Pattern: "GET /security/fault", Handler: f(s.fault), Class: route.Search},
 		{Pattern: "GET /security/running", Handler: f(s.running), Class: route.Search},
+		{Pattern: "GET /security/rules", Handler: f(s.rulesPage)},
+		{Pattern: "POST /security/rules", Handler: f(s.rulesForm), Body: maxForm},
+		{Pattern: "GET /security/rules/{entity}/{collection}", Handler: f(s.rulesPage)},
+		{Pattern: "POST /security/rules/{entity}/{collection}", Handler: f(s.rulesForm), Body: maxForm},
 		{Pattern: "GET /security/images/{path...}", Handler: f(s.imageSecurity)},
 		{Pattern: "POST /security/images/{path...}", Handler: f(s.imageSecurityForm), Body: maxForm},
 

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/server/store"
 )
 
@@ -172,7 +174,28 @@ func (f faultyWriter) Write(p []byte) (int, error) {
 }
 
 func (b *Blobs) writer(f *os.File, off int64) io.Writer {
-	return faultyWriter{b, io.NewOffsetWriter(f, off)}
+	return faultyWriter{b, &behind{f: f, at: off, begun: off}}
+}
+
+// writeBack is after how many bytes the kernel begins to write them to the disk,
+// so that little is left to do when they are synced.
+const writeBack = 8 << 20
+
+// behind writes to a file, with the disk not far behind.
+type behind struct {
+	f         *os.File
+	at, begun int64
+}
+
+func (b *behind) Write(p []byte) (int, error) {
+	n, err := b.f.WriteAt(p, b.at)
+	b.at += int64(n)
+	if b.at-b.begun >= writeBack {
+		// Only a hint: what matters is the sync that follows.
+		unix.SyncFileRange(int(b.f.Fd()), b.begun, b.at-b.begun, unix.SYNC_FILE_RANGE_WRITE)
+		b.begun = b.at
+	}
+	return n, err
 }
 
 // receive copies what was declared from r to w, hashes it, and refuses what is

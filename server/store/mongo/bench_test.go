@@ -14,7 +14,10 @@ import (
 func benchRecords(b *testing.B) *store.Collection[sum] {
 	b.Helper()
 	o := Options{URI: os.Getenv("SINGULARITY_TEST_MONGODB"), Database: "bench_" + store.NewID(), Trial: true}
-	if o.URI == "" {
+	if program := os.Getenv(mongotest.FerretEnv); o.URI == "" && program != "" {
+		f := mongotest.Real(b)
+		o.URI, o.CAFile = f.URI, f.CAFile
+	} else if o.URI == "" {
 		s, err := mongotest.New(b.TempDir())
 		if err != nil {
 			b.Fatal(err)

@@ -158,13 +158,16 @@ func (r *Records) Define(ctx context.Context, s store.Schema, index func([]byte)
 	return nil
 }
 
+// reindexed is how many documents are read at once for it.
+const reindexed = 100
+
 func (r *Records) reindex(ctx context.Context, s store.Schema, index func([]byte) (map[string][]string, error)) error {
 	c := r.db.Collection(s.Name)
 	if err := r.dropIndexes(ctx, c); err != nil {
 		return err
 	}
 	for after := ""; ; {
-		docs, err := r.find(ctx, s.Name, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, bson.D{{Key: "_id", Value: 1}}, 500, "")
+		docs, err := r.find(ctx, s.Name, bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: after}}}}, bson.D{{Key: "_id", Value: 1}}, reindexed, "")
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"singularity/server/store"
+	"singularity/server/store/mongo/mongotest"
 	"singularity/server/store/storetest"
 )
 
@@ -26,13 +27,15 @@ func open(t *testing.T, uri, ca string, trial bool) *Records {
 	return r
 }
 
-// TestServer runs the contract on a real server.
+// TestServer runs the contract on a real server: the one that
+// SINGULARITY_TEST_MONGODB names, or FerretDB with writes one after another.
 func TestServer(t *testing.T) {
-	uri := os.Getenv("SINGULARITY_TEST_MONGODB")
+	uri, ca := os.Getenv("SINGULARITY_TEST_MONGODB"), ""
 	if uri == "" {
-		t.Skip("SINGULARITY_TEST_MONGODB names no server")
+		f := mongotest.Real(t)
+		uri, ca = f.Orderly, f.CAFile
 	}
-	r, err := Open(t.Context(), Options{URI: uri, Database: "test_probe"})
+	r, err := Open(t.Context(), Options{URI: uri, CAFile: ca, Database: "test_probe"})
 	if err == nil {
 		r.Close()
 	} else if !strings.Contains(err.Error(), "changes would be lost") {
@@ -44,7 +47,7 @@ func TestServer(t *testing.T) {
 		if err != nil && strings.HasSuffix(t.Name(), "/concurrent") {
 			t.Skip(err)
 		}
-		return open(t, uri, "", true)
+		return open(t, uri, ca, err != nil)
 	})
 }
 

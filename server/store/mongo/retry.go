@@ -32,6 +32,11 @@ var passing = []int{6, 7, 89, 91, 134, 189, 262, 317, 9001, 10107, 11600, 11602,
 
 // passes tells whether a call that failed so may do better soon.
 func passes(err error) bool {
+	// The driver puts what it found out about a server into words of its own.
+	text := fmt.Sprint(err)
+	if strings.Contains(text, "x509: ") {
+		return false
+	}
 	var s mongo.ServerError
 	if errors.As(err, &s) && slices.ContainsFunc(passing, s.HasErrorCode) {
 		return true
@@ -41,7 +46,6 @@ func passes(err error) bool {
 	}
 	// The driver has no type that is exported for these: a call that waited for a
 	// connection when another one broke, or for a server.
-	text := fmt.Sprint(err)
 	return strings.Contains(text, "connection pool for") || strings.Contains(text, "server selection error")
 }
 

@@ -101,7 +101,7 @@ func gateway(t *testing.T) Options {
 	}
 	program, err := exec.LookPath(program)
 	if err != nil {
-		t.Skip("versitygw is not here: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0")
+		t.Skip("versitygw is not here: SINGULARITY_TEST_VERSITYGW=$(e2e/versitygw/build) names one")
 	}
 	dir := t.TempDir()
 	cert, ca := certificate(t)

@@ -342,7 +342,7 @@ func testHostile(t *testing.T, r store.Records) {
 // testReindex opens the collection with other indexes than before.
 func testReindex(t *testing.T, r store.Records) {
 	ctx, c := t.Context(), things(t, r, "things")
-	for i := range 600 {
+	for i := range 150 {
 		must(c.Insert(ctx, fmt.Sprintf("k%03d", i), Thing{Name: fmt.Sprint(i), Owner: fmt.Sprint("o", i%3)}))(t)
 	}
 	c2, err := store.Open(ctx, r, "things", store.Options[Thing]{Indexes: []store.Index[Thing]{
@@ -352,7 +352,7 @@ func testReindex(t *testing.T, r store.Records) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := must(c2.Count(ctx, store.Query{Index: "third", Equal: "o1"}))(t); n != 200 {
+	if n := must(c2.Count(ctx, store.Query{Index: "third", Equal: "o1"}))(t); n != 50 {
 		t.Fatalf("%d in the new index", n)
 	}
 	if found := must(c2.Find(ctx, "name", "new 7"))(t); found.Key != "k007" {
