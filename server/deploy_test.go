@@ -30,6 +30,10 @@ func TestKubernetes(t *testing.T) {
 	if err := c.check(); err != nil || c.Storage.Records != inMongoDB || c.Storage.Blobs != inS3 || c.Storage.Direct {
 		t.Errorf("%+v %v", c.Storage, err)
 	}
+	// Servers that share their records share the queue, and the key of what it needs.
+	if c.QueueURL == "" || c.QueueCredentials == "" || c.BuildSecrets == "" {
+		t.Errorf("each server has a queue or a key of its own: %q %q %q", c.QueueURL, c.QueueCredentials, c.BuildSecrets)
+	}
 	all := manifests(t, base)
 	var kinds []string
 	for _, d := range all {
