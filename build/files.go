@@ -326,8 +326,9 @@ func (c *copier) content(in io.Reader, dest, at string, mode uint32, attributes 
 	return errors.Join(err, out.Close())
 }
 
-// copyChunk is how many bytes of a file are copied at a time.
-const copyChunk = 1 << 20
+// copyChunk is how many bytes of a file are copied at a time: each file has such a
+// buffer, and there may be ten thousand.
+const copyChunk = 128 << 10
 
 // create opens dest for writing, through links in the image; what cannot be
 // written to is replaced.

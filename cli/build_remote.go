@@ -136,15 +136,22 @@ func readDefinition(spec string) ([]byte, []string, error) {
 		return nil, nil, err
 	}
 	notHere := action.Fatal(fmt.Errorf("cannot build %q remotely: it is an image of this machine", spec), "push it to the library, and let the definition begin with bootstrap: library")
-	if !info.Mode().IsRegular() || info.Size() > deffile.MaxSize {
+	if !info.Mode().IsRegular() {
 		return nil, nil, notHere
 	}
-	text, err := os.ReadFile(spec)
+	f, err := os.Open(spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	if bytes.IndexByte(text, 0) >= 0 {
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, deffile.MaxSize+1))
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case bytes.IndexByte(text, 0) >= 0:
 		return nil, nil, notHere
+	case len(text) > deffile.MaxSize:
+		return nil, nil, fmt.Errorf("cannot build %q: a definition has at most %d bytes", spec, deffile.MaxSize)
 	}
 	d, err := deffile.Parse(spec, text, nil)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,10 @@ func TestKubernetes(t *testing.T) {
 	}
 	if err := c.check(); err != nil || c.Storage.Records != inMongoDB || c.Storage.Blobs != inS3 || c.Storage.Direct {
 		t.Errorf("%+v %v", c.Storage, err)
+	}
+	// Servers that share their records share the queue, and the key of what it needs.
+	if c.QueueURL == "" || c.QueueCredentials == "" || c.BuildSecrets == "" {
+		t.Errorf("each server has a queue or a key of its own: %q %q %q", c.QueueURL, c.QueueCredentials, c.BuildSecrets)
 	}
 	all := manifests(t, base)
 	var kinds []string
@@ -133,4 +138,27 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%s: %s", unit, out)
 		}
 	}
+	// The programs are not installed where the units want them.
+	dir := t.TempDir()
+	files, err := filepath.Glob("../deploy/systemd/*")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%q %v", files, err)
+	}
+	var copies []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies = append(copies, filepath.Join(dir, filepath.Base(f)))
+		if err := os.WriteFile(copies[len(copies)-1], installed.ReplaceAll(text, []byte("=/bin/true")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A fault in a unit is a warning to it, not an error.
+	if out, err := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, copies...)...).CombinedOutput(); err != nil || len(bytes.TrimSpace(out)) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
+
+var installed = regexp.MustCompile(`=/usr/bin/singularity[a-z-]*`)

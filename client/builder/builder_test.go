@@ -182,7 +182,7 @@ func TestSubmit(t *testing.T) {
 }
 
 // TestHostileAnswers: an answer without end, one that is none, a text that acts on a
-// terminal, and a redirect to somebody else, who gets no token.
+// terminal, and a redirect to somebody else, who gets no token (SC-127).
 func TestHostileAnswers(t *testing.T) {
 	other, _ := newPeer(t)
 	other.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { answer(w, map[string]any{"id": id}) })
@@ -413,7 +413,7 @@ func (p *peer) store(got *[]byte) {
 
 // TestFiles: what is packed is what is there, links followed, and its digest is that
 // of what comes; sent to an address of the builder's or of another host, without the
-// token; not sent again.
+// token (SC-132); not sent again.
 func TestFiles(t *testing.T) {
 	f := pack(t)
 	p, c := newPeer(t)

@@ -288,6 +288,100 @@ func (v *site) used(alice, bob, admin string) {
 	}
 }
 
+// TestQueueRules: what waits while the queue is drained begins afterwards; a higher
+// priority comes first; who has enough builds gets no more, and a worker that stops
+// gives one back; who is banned has none left.
+func TestQueueRules(t *testing.T) {
+	v := newSite(t, library.Options{}, Options{})
+	alice, admin := v.user("alice", false), v.user("admin", true)
+	v.meet()
+	next := func() string {
+		t.Helper()
+		task, err := v.next(t.Context(), &api.WorkerClaim{Worker: "hand", Archs: []string{"amd64"}, Slots: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if task == nil {
+			return ""
+		}
+		return task.ID
+	}
+	// soon is for a queue that hears of a change a moment later.
+	soon := func() (id string) {
+		t.Helper()
+		for id = next(); id == "" && t.Context().Err() == nil; id = next() {
+		}
+		return id
+	}
+	if got := v.call(alice, "PATCH", "/v1/admin/builds", map[string]bool{"draining": true}, nil); got != 403 {
+		t.Errorf("alice drains the queue: %d", got)
+	}
+	if got := v.call(admin, "PATCH", "/v1/admin/builds", map[string]bool{"draining": true}, nil); got != 200 {
+		t.Fatalf("drain: %d", got)
+	}
+	var ids []string
+	for range 5 {
+		i, got := v.submit(alice, "")
+		if got != 201 {
+			t.Fatalf("submit: %d", got)
+		}
+		ids = append(ids, i.ID)
+	}
+	if _, got := v.submit(alice, ""); got != 429 {
+		t.Errorf("a sixth build: %d", got)
+	}
+	if got := next(); got != "" {
+		t.Errorf("%s begins while the queue is drained", got)
+	}
+	for who, want := range map[string]int{alice: 403, admin: 200} {
+		if got := v.call(who, "PATCH", "/v1/admin/builds/"+ids[3], map[string]string{"priority": "high"}, nil); got != want {
+			t.Errorf("priority: %d, want %d", got, want)
+		}
+	}
+	if got := v.call(admin, "PATCH", "/v1/admin/builds/"+ids[4], map[string]string{"priority": "highest"}, nil); got != 400 {
+		t.Errorf("a priority that is none: %d", got)
+	}
+	v.call(admin, "PATCH", "/v1/admin/builds", map[string]bool{"draining": false}, nil)
+	if got := soon(); got != ids[3] {
+		t.Errorf("%s comes before the one with a high priority, %s", got, ids[3])
+	}
+	if got := soon(); got != ids[0] {
+		t.Errorf("%s comes before %s", got, ids[0])
+	}
+	if got := next(); got != "" {
+		t.Errorf("a third build of a user runs: %s", got)
+	}
+	// Its worker stops: it waits again, and no attempt is counted.
+	j, err := v.jobs.Get(t.Context(), ids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.work(ids[0]+"/done", api.WorkerDone{Fence: j.Value.Fence, State: "queued"}, nil); got != 204 {
+		t.Fatalf("given back: %d", got)
+	}
+	var i api.BuildInfo
+	if v.call(alice, "GET", "/v1/build/"+ids[0], nil, &i); i.State != "queued" || i.Attempts != 0 {
+		t.Errorf("given back: %+v", i)
+	}
+	if got := v.work(ids[0]+"/done", api.WorkerDone{Fence: j.Value.Fence, State: "failed"}, nil); got != 409 {
+		t.Errorf("who gave it back ends it: %d", got)
+	}
+	if got := v.call(admin, "PATCH", "/v1/admin/builds", map[string]string{"ban": "alice"}, nil); got != 200 {
+		t.Fatalf("ban: %d", got)
+	}
+	for _, id := range ids {
+		if v.call(alice, "GET", "/v1/build/"+id, nil, &i); i.State != "cancelled" {
+			t.Errorf("of who is banned: %+v", i)
+		}
+	}
+	if _, got := v.submit(alice, ""); got != 403 {
+		t.Errorf("who is banned submits: %d", got)
+	}
+	if got := next(); got != "" {
+		t.Errorf("%s of who is banned begins", got)
+	}
+}
+
 // TestFollow: many who watch a log each see all of it, in order, whenever they
 // came; and a tail of it when it is over.
 func TestFollow(t *testing.T) {

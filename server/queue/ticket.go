@@ -153,6 +153,12 @@ func (q *Queue) lines(ctx context.Context, archs []string, running func(context.
 			list = append(list, line{subject, string(user), slices.Index(Priorities, words[2]), n})
 		}
 	}
+	q.order(list)
+	return list, nil
+}
+
+// order sorts lines by whose turn it is.
+func (q *Queue) order(list []line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	slices.SortFunc(list, func(a, b line) int {
@@ -164,7 +170,6 @@ func (q *Queue) lines(ctx context.Context, archs []string, running func(context.
 		}
 		return q.served[a.user].Compare(q.served[b.user])
 	})
-	return list, nil
 }
 
 // idleConsumer is after how long without a question a line is forgotten. A

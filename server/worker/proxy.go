@@ -28,6 +28,7 @@ type proxy struct {
 	allow   []allowed
 	slots   chan struct{}
 	forget  http.Handler
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // maxConnections of one sandbox.
@@ -63,7 +64,7 @@ func newProxy(s *spec) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{library: hostPort(u), own: map[netip.Addr]bool{}, slots: make(chan struct{}, maxConnections)}
+	p := &proxy{library: hostPort(u), own: map[netip.Addr]bool{}, slots: make(chan struct{}, maxConnections), connect: (&net.Dialer{}).DialContext}
 	if p.allow, err = parseAllow(s.Allow); err != nil {
 		return nil, err
 	}
@@ -109,9 +110,9 @@ func loopback(u *url.URL) (string, bool) {
 }
 
 // reserved are networks that are not public though the library of Go does not
-// say so.
+// say so, and a public address behind which Azure has a service of each machine's.
 var reserved = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("fec0::/10"),
 	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("2001:db8::/32")}
 
@@ -160,7 +161,7 @@ func (p *proxy) dial(ctx context.Context, network, address string) (net.Conn, er
 			continue
 		}
 		var c net.Conn
-		if c, err = (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(a.String(), port)); err == nil {
+		if c, err = p.connect(ctx, "tcp", net.JoinHostPort(a.String(), port)); err == nil {
 			return c, nil
 		}
 	}

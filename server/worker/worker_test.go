@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"singularity/api"
 	"singularity/oci/registry"
 )
@@ -127,5 +129,31 @@ func TestRegistries(t *testing.T) {
 	}
 	if got := secretsOf(task); !slices.Contains(got, "hunter2-canary") || !slices.Contains(got, basic(task.Registries[0])) {
 		t.Errorf("masked are %q", got)
+	}
+}
+
+// TestHashImage: in the place of the image may lie anything, and it is read only if it
+// is a file.
+func TestHashImage(t *testing.T) {
+	dir := t.TempDir()
+	name := func(n string) string { return filepath.Join(dir, n) }
+	if err := os.WriteFile(name("file"), []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.Symlink("file", name("link")), os.Symlink("none", name("dangling")), unix.Mkfifo(name("pipe"), 0o600), os.Mkdir(name("directory"), 0o700)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sum, n, err := hashImage(t.Context(), name("file")); err != nil || n != 3 || sum != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" {
+		t.Errorf("%s %d %v", sum, n, err)
+	}
+	for _, n := range []string{"link", "dangling", "pipe", "directory", "none"} {
+		if _, _, err := hashImage(t.Context(), name(n)); err == nil {
+			t.Errorf("%s is taken for an image", n)
+		}
+	}
+	if _, _, err := hashImage(t.Context(), "/dev/zero"); err == nil {
+		t.Error("a device is taken for an image")
 	}
 }

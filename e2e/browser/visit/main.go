@@ -161,7 +161,7 @@ func (v *visit) builder(address, name, password string) error {
 	if err = errors.Join(err, v.click("button[value=check]"), v.keep("builder-check")); err != nil {
 		return err
 	}
-	for _, p := range []string{"/builder", "/builder/builds", "/admin/builds"} {
+	for _, p := range []string{"/builder", "/builder/builds", "/builder/registries", "/admin/builds"} {
 		if err := v.look(address+p, p); err != nil {
 			return err
 		}
