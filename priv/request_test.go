@@ -3,6 +3,7 @@ package priv
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -166,4 +167,30 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestCodecKnows: codec writes and reads every field that a message has: one of a kind
+// that it does not know would be left out in silence.
+func TestCodecKnows(t *testing.T) {
+	known := []reflect.Kind{reflect.Bool, reflect.Int, reflect.Uint8, reflect.Uint16, reflect.Uint64, reflect.String}
+	var look func(reflect.Type, string)
+	look = func(of reflect.Type, name string) {
+		switch of.Kind() {
+		case reflect.Struct:
+			for f := range of.Fields() {
+				if f.IsExported() {
+					look(f.Type, name+"."+f.Name)
+				}
+			}
+		case reflect.Slice, reflect.Array, reflect.Pointer:
+			look(of.Elem(), name)
+		default:
+			if !slices.Contains(known, of.Kind()) {
+				t.Errorf("%s is a %v, which the codec leaves out", name, of.Kind())
+			}
+		}
+	}
+	for _, of := range []reflect.Type{reflect.TypeFor[Request](), reflect.TypeFor[Answer](), reflect.TypeFor[Verdict]()} {
+		look(of, of.Name())
+	}
 }
