@@ -50,7 +50,7 @@ func (s *starter) allowed(im *image.Image) error {
 		return err
 	}
 	err = s.conf.CheckImage(formatOf(im), f, SystemNames())
-	if r, ok := errors.AsType[*conf.Refusal](err); ok {
+	if r, ok := errors.AsType[*conf.Check](err); ok {
 		hint := fmt.Sprintf("the administrator's rule is %q in singularity.conf; singularity policy explain %s tells more", r.Directive, im.Path)
 		if f.UID < 0 && (r.Directive == "limit container owners" || r.Directive == "limit container groups") {
 			hint = "whose directory this is cannot be seen from within a user namespace: give the option --no-shared-mount, which has it looked at from outside"

@@ -65,7 +65,7 @@ func (b *bench) builderSite(ctx context.Context) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = s.enroll(ctx, st)
+	_, _, err = s.enroll(ctx, st.Records)
 	if err = errors.Join(err, st.Close()); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,6 @@
 // (a shell that runs commands by turns), inputs.go (tree and images), peers.go
 // (how each peer is called), start.go, shared.go, site.go, hot.go, read.go, pack.go,
 // layers.go, trust.go, protected.go, soak.go, flip.go, builder.go (the rows), services.go,
-// services_site.go and services_seed.go (those of the server), report.go (the
+// services_site.go, services_seed.go and mongodb.go (those of the server), report.go (the
 // table).
 package main

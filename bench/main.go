@@ -35,6 +35,7 @@ var groups = []struct {
 	{"watch", (*bench).watch},
 	{"protected", (*bench).protected},
 	{"services", (*bench).services},
+	{"mongodb", (*bench).mongodb},
 	{"builder", (*bench).builder},
 	{soakName, (*bench).soak},
 	{flipName, (*bench).flip},

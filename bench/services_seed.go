@@ -96,25 +96,31 @@ func (s *site) open(ctx context.Context, fresh bool) error {
 		return err
 	}
 	defer st.Close()
-	a, caller, err := s.enroll(ctx, st)
+	a, caller, err := s.enroll(ctx, st.Records)
 	if err != nil || !fresh {
 		return err
 	}
-	l, err := translog.Open(ctx, st.Records, "bench")
+	const containers = 100
+	return s.fill(auth.With(ctx, caller), st.Records, st.Blobs, a, containers, sent/containers)
+}
+
+// fill gives each of some containers all of some contents.
+func (s *site) fill(ctx context.Context, records store.Records, blobs store.Blobs, a *auth.Service, containers, contents int) error {
+	l, err := translog.Open(ctx, records, "bench")
 	if err != nil {
 		return err
 	}
-	lib, err := library.Open(ctx, st.Records, st.Blobs, a, library.Options{URL: "https://127.0.0.1", Log: l})
+	lib, err := library.Open(ctx, records, blobs, a, library.Options{URL: "https://127.0.0.1", Log: l})
 	if err != nil {
 		return err
 	}
-	return s.addImages(auth.With(ctx, caller), st.Blobs, lib)
+	return s.addImages(ctx, blobs, lib, containers, contents)
 }
 
 // enroll makes an account and a token of it.
-func (s *site) enroll(ctx context.Context, st *embedded.Store) (*auth.Service, auth.Caller, error) {
+func (s *site) enroll(ctx context.Context, records store.Records) (*auth.Service, auth.Caller, error) {
 	none := auth.Caller{}
-	a, err := auth.Open(ctx, st.Records, auth.Options{URL: "https://127.0.0.1", AuditLog: slog.New(slog.DiscardHandler)})
+	a, err := auth.Open(ctx, records, auth.Options{URL: "https://127.0.0.1", AuditLog: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, none, err
 	}
@@ -130,11 +136,9 @@ func (s *site) enroll(ctx context.Context, st *embedded.Store) (*auth.Service, a
 	return a, caller, err
 }
 
-// addImages gives each of some containers all of some contents.
-func (s *site) addImages(ctx context.Context, blobs store.Blobs, lib *library.Service) error {
-	containers := 100
+func (s *site) addImages(ctx context.Context, blobs store.Blobs, lib *library.Service, containers, contents int) error {
 	var sums []string
-	for n := range sent / containers {
+	for n := range contents {
 		var image bytes.Buffer
 		f, err := os.CreateTemp("", "bench-*.sif")
 		if err != nil {
@@ -188,7 +192,7 @@ func (s *site) addKeys(ctx context.Context) error {
 	for c := range clients {
 		all.Go(func() {
 			for n := c * each; n < sent && errs[c] == nil; n += clients * each {
-				errs[c] = s.sendKeys(ctx, n, each)
+				_, errs[c] = s.sendKeys(ctx, n, each)
 			}
 		})
 	}
@@ -273,12 +277,13 @@ func (c copies) texts() []string {
 	}
 }
 
-// sendKeys makes keys and sends them in one block.
-func (s *site) sendKeys(ctx context.Context, first, count int) error {
+// sendKeys makes keys and sends them in one block. It returns their ids.
+func (s *site) sendKeys(ctx context.Context, first, count int) ([]string, error) {
+	var ids []string
 	var text bytes.Buffer
 	w, err := armor.Encode(&text, openpgp.PublicKeyType, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range count {
 		e, err := openpgp.NewEntity(fmt.Sprint("User ", first+i), "", fmt.Sprintf("user%d@example.org", first+i), &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
@@ -286,26 +291,27 @@ func (s *site) sendKeys(ctx context.Context, first, count int) error {
 			err = e.Serialize(w)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
+		ids = append(ids, fmt.Sprintf("%016x", e.PrimaryKey.KeyId))
 	}
 	if err := w.Close(); err != nil {
-		return err
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/pks/add", strings.NewReader(url.Values{"keytext": {text.String()}}.Encode()))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Authorization", "Bearer "+s.token)
 	res, err := s.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
 		err = fmt.Errorf("adding keys: %s: %s", res.Status, answer)
 	}
-	return err
+	return ids, err
 }

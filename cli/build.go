@@ -166,7 +166,7 @@ func runBuild(log *action.Log, run build.Runner, f *buildFlags, e *events, targe
 	debug.SetGCPercent(50) // most of the memory is the tree of the image, which stays
 	parent := openLink()
 	bar := newProgress(log, action.IsTerminal(2))
-	ctx, stop := buildContext(parent)
+	ctx, stop := buildContext(telling(log), parent)
 	defer stop()
 	f.fromElsewhere(ctx, log, o)
 	bar.events = e

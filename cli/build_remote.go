@@ -83,7 +83,7 @@ func (f *buildFlags) buildRemote(log *action.Log, local, target, spec string) er
 	if err := f.refused.check(); err != nil {
 		return err
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(telling(log))
 	defer stop()
 	j := &remoteJob{log: log, flags: f, target: target}
 	if err := j.check(); err != nil {
@@ -247,7 +247,7 @@ func sameService(address string, e *remote.Endpoint, list endpoint.Services) boo
 
 // socketTransport connects for the log, which is a web socket.
 func socketTransport(config *registries.File, plain bool) (http.RoundTripper, error) {
-	return transfer.NewTransport(&transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, Plain: plain, UserAgent: userAgent(), NoHTTP2: true})
+	return transfer.NewTransport(&transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, Plain: plain, UserAgent: userAgent(), NoHTTP2: true, Again: true})
 }
 
 // run sends the build, follows it and fetches what it made.

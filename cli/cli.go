@@ -66,7 +66,7 @@ func Main(argv []string) int {
 		os.Setenv("SINGULARITY_CONFIG_FILE", v.Options.ConfigFile)
 	}
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
-	err = root.Execute()
+	err = root.ExecuteContext(telling(log))
 	if status, ok := errors.AsType[exitStatus](err); ok {
 		return int(status)
 	}

@@ -168,7 +168,7 @@ func (o *fetchOptions) registryClient(ctx context.Context, log *action.Log) (*re
 
 // httpClient returns a client for services that are no registries.
 func httpClient(config *registries.File, plain bool) (*http.Client, error) {
-	t, err := transfer.NewTransport(&transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, Plain: plain, UserAgent: userAgent()})
+	t, err := transfer.NewTransport(&transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, Plain: plain, UserAgent: userAgent(), Again: true})
 	if err != nil {
 		return nil, err
 	}

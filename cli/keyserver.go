@@ -59,7 +59,7 @@ func (o *serverOptions) client(ctx context.Context) (*keyserver.Client, error) {
 	for i := range list {
 		logIn(&list[i], logIns, user)
 	}
-	client, err := keyserver.New(list, transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, UserAgent: userAgent()})
+	client, err := keyserver.New(list, transfer.Settings{Offline: config.Offline, Proxy: config.Proxy, UserAgent: userAgent(), Again: true})
 	if errors.Is(err, keyserver.ErrNoServer) {
 		return nil, action.Fatal(err, "name one with --url https://HOST, with the variable SINGULARITY_KEYSERVER_URL, or in remote.yaml")
 	}

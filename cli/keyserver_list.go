@@ -68,7 +68,7 @@ func servers(c *cobra.Command, log *action.Log, e *remote.Endpoint) []remote.Key
 	if len(e.Keyservers) > 0 {
 		return slices.Clone(e.Keyservers)
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	_, list, err := services(ctx, e)
 	if err != nil {
@@ -295,7 +295,7 @@ func keyserverLogin(c *cobra.Command, log *action.Log, o *loginOptions, server s
 	if err != nil {
 		return err
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	if err := endpoint.CheckCredential(ctx, client, address+"/", auth); err != nil {
 		return fmt.Errorf("cannot log in to %q: %w", server, err)

@@ -70,7 +70,7 @@ func deleteImage(c *cobra.Command, log *action.Log, o *deleteOptions, uri string
 			return nil
 		}
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(o.timeout, 1))*time.Second)
 	defer cancel()
@@ -109,7 +109,7 @@ func newSearchCommand(log *action.Log) *cobra.Command {
 			if err := errors.Join(o.fromEnv(c), setFromEnv(c, []flagEnv{{"arch", "SEARCH_ARCH", false}, {"signed", "SEARCH_SIGNED", false}})); err != nil {
 				return err
 			}
-			return explainFetch(search(c.OutOrStdout(), &o, args[0]))
+			return explainFetch(search(c.Context(), c.OutOrStdout(), &o, args[0]))
 		},
 	}
 	f := c.Flags()
@@ -120,8 +120,8 @@ func newSearchCommand(log *action.Log) *cobra.Command {
 	return c
 }
 
-func search(w io.Writer, o *searchOptions, text string) error {
-	ctx, stop := interrupted()
+func search(ctx context.Context, w io.Writer, o *searchOptions, text string) error {
+	ctx, stop := interrupted(ctx)
 	defer stop()
 	config, _, err := registriesConf()
 	if err != nil {

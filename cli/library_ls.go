@@ -53,7 +53,7 @@ func newLibraryListCommand() *cobra.Command {
 			if err := o.fromEnv(c); err != nil {
 				return err
 			}
-			return explainFetch(libraryList(c.OutOrStdout(), &o, strings.Join(args, "")))
+			return explainFetch(libraryList(c.Context(), c.OutOrStdout(), &o, strings.Join(args, "")))
 		},
 		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 || o.fromEnv(c) != nil {
@@ -99,8 +99,8 @@ func (o *libraryListOptions) open(ctx context.Context, host string) (*library.Cl
 	return o.libraryClient(ctx, config, host)
 }
 
-func libraryList(w io.Writer, o *libraryListOptions, text string) error {
-	ctx, stop := interrupted()
+func libraryList(ctx context.Context, w io.Writer, o *libraryListOptions, text string) error {
+	ctx, stop := interrupted(ctx)
 	defer stop()
 	host, name, err := libraryPlace(text)
 	if err != nil {

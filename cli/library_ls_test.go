@@ -48,7 +48,7 @@ func TestLibraryList(t *testing.T) {
 	t.Cleanup(s.Close)
 	o := &libraryListOptions{fetchOptions: fetchOptions{library: s.URL, noHTTPS: true}}
 	var out bytes.Buffer
-	if err := libraryList(&out, o, "library://lab"); err != nil {
+	if err := libraryList(t.Context(), &out, o, "library://lab"); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -58,13 +58,13 @@ func TestLibraryList(t *testing.T) {
 	o.json = true
 	out.Reset()
 	var all []map[string]any
-	if err := libraryList(&out, o, "lab"); err != nil || json.Unmarshal(out.Bytes(), &all) != nil || len(all) != 2 || all[1]["description"] != "bad\x1b]52;c;AAAA\a\n\u202etext" || strings.ContainsAny(out.String(), "\x1b\x07\u202e") {
+	if err := libraryList(t.Context(), &out, o, "lab"); err != nil || json.Unmarshal(out.Bytes(), &all) != nil || len(all) != 2 || all[1]["description"] != "bad\x1b]52;c;AAAA\a\n\u202etext" || strings.ContainsAny(out.String(), "\x1b\x07\u202e") {
 		t.Errorf("%v %q", err, out.String())
 	}
 	if got := o.complete("library://lab/t"); len(got) != 1 || got[0] != "library://lab/two" {
 		t.Errorf("completed: %q", got)
 	}
-	if err := libraryList(&out, o, "nobody"); err == nil || !strings.Contains(err.Error(), "there is no nobody in the library") {
+	if err := libraryList(t.Context(), &out, o, "nobody"); err == nil || !strings.Contains(err.Error(), "there is no nobody in the library") {
 		t.Error(err)
 	}
 }
@@ -97,7 +97,7 @@ func TestOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, call := range map[string]func() error{
-		"ls":     func() error { return libraryList(io.Discard, o, "lab") },
+		"ls":     func() error { return libraryList(t.Context(), io.Discard, o, "lab") },
 		"find":   func() error { _, err := client.Find(t.Context(), "lab/tools/tool", "latest", "amd64"); return err },
 		"search": func() error { _, err := client.Search(t.Context(), "tool", "amd64", false); return err },
 		"delete": func() error { return client.Delete(t.Context(), "lab/tools/tool", "latest", "amd64") },

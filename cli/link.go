@@ -71,8 +71,8 @@ func openLink() *os.File {
 
 // buildContext returns a context that ends when the build shall: at a signal,
 // or when the process that started this one is gone.
-func buildContext(parent *os.File) (context.Context, func()) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+func buildContext(ctx context.Context, parent *os.File) (context.Context, func()) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	// Whoever read the output may be gone too; that must not end the process
 	// before it has cleaned up.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

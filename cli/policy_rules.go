@@ -139,14 +139,14 @@ func (x *explainer) limits() {
 	for _, c := range x.p.Checks {
 		rule := x.directive(c.Directive)
 		switch {
-		case c.Err == nil && strings.HasSuffix(rule, "= "):
+		case c.Reason == "" && strings.HasSuffix(rule, "= "):
 			x.e.add("limits", ruleAllowed, "no limit", c.Directive+" is empty")
-		case c.Err == nil:
+		case c.Reason == "":
 			x.e.add("limits", ruleAllowed, "the image keeps to it", rule)
 		case x.e.UID == 0:
-			x.e.add("limits", ruleInfo, "others would be refused: "+c.Err.Error(), rule)
+			x.e.add("limits", ruleInfo, "others would be refused: "+c.Reason, rule)
 		default:
-			x.e.fail("limits", c.Err, rule)
+			x.e.fail("limits", &c, rule)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"singularity/action"
+	"singularity/client/transfer"
 	"singularity/fetch"
 	"singularity/pgp"
 	"singularity/sif"
@@ -77,9 +78,14 @@ func newPullCommand(log *action.Log) *cobra.Command {
 	return c
 }
 
+// telling returns a context whose requests say on log that they wait for a server.
+func telling(log *action.Log) context.Context {
+	return transfer.Telling(context.Background(), log.Warning)
+}
+
 // interrupted returns a context that ends with the first signal to stop.
-func interrupted() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+func interrupted(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 func pull(c *cobra.Command, log *action.Log, o *pullOptions, args []string) error {
@@ -105,7 +111,7 @@ func pull(c *cobra.Command, log *action.Log, o *pullOptions, args []string) erro
 	if o.verbatim(ref) && (o.platform != "" || o.arch != "") {
 		log.Warning("--arch and --platform have no effect on " + string(ref.Kind) + " images")
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	bar := newTransferBar(log)
 	defer bar.clear()

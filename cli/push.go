@@ -75,7 +75,7 @@ func push(c *cobra.Command, log *action.Log, o *pushOptions, path, uri string) e
 	if err := o.ask(c, log, ref); err != nil {
 		return err
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	bar := newTransferBar(log)
 	defer bar.clear()

@@ -92,7 +92,7 @@ func login(c *cobra.Command, log *action.Log, o *loginOptions, uri string) error
 	if err != nil {
 		return err
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	client, err := o.registryClient(ctx, log)
 	if err != nil {

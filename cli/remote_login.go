@@ -102,7 +102,7 @@ func services(ctx context.Context, e *remote.Endpoint) (*http.Client, endpoint.S
 
 // token gets an access token for e from its user and checks it.
 func (o *remoteLoginOptions) token(c *cobra.Command, log *action.Log, e *remote.Endpoint) (string, error) {
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	client, list, err := services(ctx, e)
 	if err != nil {

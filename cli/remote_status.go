@@ -39,7 +39,7 @@ func newRemoteStatusCommand(log *action.Log) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := interrupted()
+			ctx, stop := interrupted(c.Context())
 			defer stop()
 			s, err := status(ctx, name, e)
 			if err != nil {
@@ -190,7 +190,7 @@ func newRemoteLoginPasswordCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u, err := currentUser(files)
+			u, err := currentUser(c.Context(), files)
 			if err != nil {
 				return err
 			}
@@ -204,7 +204,7 @@ func newRemoteLoginPasswordCommand() *cobra.Command {
 }
 
 // currentUser asks the endpoint in use who is logged in.
-func currentUser(files remoteFiles) (*api.CurrentUser, error) {
+func currentUser(ctx context.Context, files remoteFiles) (*api.CurrentUser, error) {
 	name, e, err := files.endpoint("")
 	if err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func currentUser(files remoteFiles) (*api.CurrentUser, error) {
 	if e.Token == "" {
 		return nil, action.Fatal(fmt.Errorf("nobody is logged in to the remote %q", name), "singularity remote login "+name)
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(ctx)
 	defer stop()
 	client, list, err := services(ctx, e)
 	if err != nil {

@@ -41,7 +41,7 @@ func newRunsAffectedCommand() *cobra.Command {
 			if (len(args) == 1) == (o.job != "") {
 				return usageError(c, errors.New("an advisory or --job is needed"))
 			}
-			ctx, stop := interrupted()
+			ctx, stop := interrupted(c.Context())
 			defer stop()
 			client, err := o.connect(ctx)
 			if err != nil {

@@ -33,7 +33,7 @@ func newRunsBlockedCommand(log *action.Log) *cobra.Command {
 			if file == "" {
 				return usageError(c, errors.New("--out is needed"))
 			}
-			ctx, stop := interrupted()
+			ctx, stop := interrupted(c.Context())
 			defer stop()
 			r, err := o.fetchBlocked(ctx, log, file)
 			if err != nil {

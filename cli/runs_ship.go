@@ -53,7 +53,7 @@ func newRunsShipCommand(log *action.Log) *cobra.Command {
 			"  $ sudo singularity runs ship --server https://library.example.org",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			ctx, stop := interrupted()
+			ctx, stop := interrupted(c.Context())
 			defer stop()
 			return o.ship(ctx, c.OutOrStdout(), log)
 		},

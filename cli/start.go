@@ -86,7 +86,7 @@ func fetchForStart(c *cobra.Command, log *action.Log, v *action.Invocation, verb
 	if err := o.ask(c, log, ref); err != nil {
 		return nil, err
 	}
-	ctx, stop := interrupted()
+	ctx, stop := interrupted(c.Context())
 	defer stop()
 	bar := newTransferBar(log)
 	defer bar.clear()

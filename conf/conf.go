@@ -14,47 +14,26 @@
 // may be missing, whom a limit binds, and whether it is a boundary or a rule of the
 // house, is for the callers.
 //
-// Files: config.go (Config, and the directives that the setuid helper enforces), others.go (the
-// other directives), parse.go (the reader),
-// capability.go (reading capability.json),
-// owned.go (who may write the files), limit.go (which images may be used).
+// Files: config.go (Config, and the directives that the setuid helper enforces),
+// others.go (the other directives, and what else the helper does not read),
+// parse.go (the reader), capability.go (reading capability.json), owned.go (who may
+// write the files), limit.go (which images may be used).
 package conf
 
-// Fixed at link time by the Makefile. Of the directories that are empty, those
-// of the same name below the prefix are meant.
+import "cmp"
+
+// Fixed at link time by the Makefile. The directory of configuration files is that
+// below the prefix if it is empty.
 var (
-	Version       = "0.0.0-dev"
-	Prefix        = "/usr/local"
-	sysconfdir    string
-	localstatedir string
+	Prefix     = "/usr/local"
+	sysconfdir string
 )
 
 // Sysconfdir returns the directory of the host's configuration files.
-func Sysconfdir() string {
-	if sysconfdir != "" {
-		return sysconfdir
-	}
-	return Prefix + "/etc"
-}
-
-// Localstatedir returns the directory of files that programs keep.
-func Localstatedir() string {
-	if localstatedir != "" {
-		return localstatedir
-	}
-	return Prefix + "/var"
-}
-
-// PackageName stands before the version in the output of --version, where
-// scripts look for it.
-const PackageName = "singularity-ce"
+func Sysconfdir() string { return cmp.Or(sysconfdir, Prefix+"/etc") }
 
 // Dir returns the directory of the administrator's files.
 func Dir() string { return Sysconfdir() + "/singularity" }
 
 // Path returns the path of the installed singularity.conf.
 func Path() string { return Dir() + "/singularity.conf" }
-
-// SessionDir returns the empty directory that an installation has as a mount
-// point.
-func SessionDir() string { return Localstatedir() + "/singularity/mnt/session" }

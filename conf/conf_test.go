@@ -59,7 +59,10 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := defaults(false)
+	want, err := Read(strings.NewReader(""))
+	if err != nil {
+		t.Fatal(err)
+	}
 	want.AllowSetuid, want.MountDev, want.EnableUnderlay, want.MaxLoopDevices = false, "minimal", "preferred", 7
 	want.BindPaths, want.LdconfigPath, want.CNIPluginPath = []string{"/a:/b", "/c#d", "/e"}, "/sbin/ldconfig", "a = b"
 	if diff := cmp.Diff(want, c); diff != "" {

@@ -1,7 +1,5 @@
 package conf
 
-import "slices"
-
 // Config holds the directives of singularity.conf: those that the setuid helper
 // enforces, and the others. A choice is the word of the file; a path is absolute or
 // empty.
@@ -15,18 +13,15 @@ type Config struct {
 	BindPaths, LimitContainerOwners, LimitContainerGroups, LimitContainerPaths, AllowNetnsPaths                []string
 }
 
-// A Kind tells which values a directive takes.
-type Kind int
+// A Kind tells which values a directive takes: what is wrong with any other.
+type Kind string
 
-// The kinds of directives.
+// The kinds of directives; others.go has more.
 const (
-	YesNo   Kind = iota // yes or no
-	Number              // a whole number, not negative
-	Choice              // one word of a set
-	Text                // any
-	AbsPath             // an absolute path, or nothing
-	List                // words separated by commas; repeated lines add
-	Size                // bytes, with K, M or G behind the number, or nothing
+	YesNo  Kind = "is neither yes nor no"
+	Number Kind = "is not a whole number from 0 to 9223372036854775807"
+	Choice Kind = "is not one of"      // with the words of the set
+	List   Kind = "has too many words" // separated by commas; repeated lines add
 )
 
 // A Directive is one row of the table that the reader and the default file
@@ -38,7 +33,7 @@ type Directive struct {
 	Field         func(*Config) any // *bool, *int64, *string or *[]string
 }
 
-// boundary are the directives that the setuid helper enforces; others() has the
+// boundary are the directives that the setuid helper enforces; others.go has the
 // rest, which it does not read.
 var boundary = []Directive{
 	{Name: "allow setuid", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.AllowSetuid }},
@@ -65,6 +60,3 @@ var boundary = []Directive{
 	{Name: "allow kernel extfs", Kind: YesNo, Default: "yes", Field: func(c *Config) any { return &c.AllowKernelExtfs }},
 	{Name: "allow netns paths", Kind: List, Field: func(c *Config) any { return &c.AllowNetnsPaths }},
 }
-
-// Directives is the whole table.
-func Directives() []Directive { return slices.Concat(boundary, others()) }

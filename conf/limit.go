@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,11 +21,8 @@ type File struct {
 // FileOf returns what the limits look at.
 func FileOf(f *os.File) (File, error) {
 	var st syscall.Stat_t
-	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
-		return File{}, err
-	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
-	if err != nil {
+	if err = errors.Join(err, syscall.Fstat(int(f.Fd()), &st)); err != nil {
 		return File{}, err
 	}
 	if st.Nlink == 0 || !strings.HasPrefix(path, "/") {
@@ -47,16 +46,11 @@ const (
 	FormatDir       = "dir"
 )
 
-// A Refusal says which directive keeps an image from being used.
-type Refusal struct{ Directive, Reason string }
+// A Check is what one directive says of an image: why it keeps that from being used,
+// "" if it does not. One that does is an error.
+type Check struct{ Directive, Reason string }
 
-func (e *Refusal) Error() string { return e.Reason }
-
-// A Check is what one directive says of an image; Err is nil or a *Refusal.
-type Check struct {
-	Directive string
-	Err       error
-}
+func (c *Check) Error() string { return c.Reason }
 
 // Checks asks every directive about an image of that format. Nobody is exempt
 // here: that the limits do not bind root is the caller's to know.
@@ -65,7 +59,7 @@ func (c *Config) Checks(format string, f File, n Names) []Check {
 	limit := func(directive, reason string, words []string, holds func(word string) bool) {
 		check := Check{Directive: directive}
 		if len(words) > 0 && !slices.ContainsFunc(words, holds) {
-			check.Err = &Refusal{directive, "singularity image is not " + reason}
+			check.Reason = "singularity image is not " + reason
 		}
 		list = append(list, check)
 	}
@@ -78,8 +72,8 @@ func (c *Config) Checks(format string, f File, n Names) []Check {
 // CheckImage returns the first refusal of Checks, or nil.
 func (c *Config) CheckImage(format string, f File, n Names) error {
 	for _, check := range c.Checks(format, f, n) {
-		if check.Err != nil {
-			return check.Err
+		if check.Reason != "" {
+			return &check
 		}
 	}
 	return nil
@@ -93,21 +87,12 @@ func (c *Config) Limited() bool {
 
 func (c *Config) checkFormat(format string) Check {
 	check := Check{Directive: "allow container " + format}
-	for _, f := range []struct {
-		format, what string
-		on           bool
-	}{
-		{FormatSIF, "unencrypted SIF", c.AllowContainerSIF}, {FormatEncrypted, "encrypted SIF", c.AllowContainerEncrypted},
-		{FormatSquashfs, "squashFS", c.AllowContainerSquashfs}, {FormatExtfs, "extFS", c.AllowContainerExtfs}, {FormatDir, "sandbox", c.AllowContainerDir},
-	} {
-		if f.format == format && f.on {
-			return check
-		}
-		if f.format == format {
-			format = f.what
-		}
+	allowed := map[string]bool{FormatSIF: c.AllowContainerSIF, FormatEncrypted: c.AllowContainerEncrypted,
+		FormatSquashfs: c.AllowContainerSquashfs, FormatExtfs: c.AllowContainerExtfs, FormatDir: c.AllowContainerDir}
+	if !allowed[format] {
+		names := map[string]string{FormatSIF: "unencrypted SIF", FormatEncrypted: "encrypted SIF", FormatSquashfs: "squashFS", FormatExtfs: "extFS", FormatDir: "sandbox"}
+		check.Reason = "configuration disallows users from running " + cmp.Or(names[format], format) + " containers"
 	}
-	check.Err = &Refusal{check.Directive, "configuration disallows users from running " + format + " containers"}
 	return check
 }
 

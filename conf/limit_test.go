@@ -52,7 +52,7 @@ func TestCheckImage(t *testing.T) {
 		c := Default()
 		row.change(c)
 		err := c.CheckImage(row.format, row.file, testNames)
-		r := new(Refusal)
+		r := new(Check)
 		if errors.As(err, &r); r.Directive != row.want || (err == nil) != (row.want == "") {
 			t.Errorf("row %d: got %q %v, want %q", i, r.Directive, err, row.want)
 		}

@@ -3,9 +3,33 @@
 package conf
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
+
+// Fixed at link time as well. PREFIX/var is meant where localstatedir is empty.
+var (
+	Version       = "0.0.0-dev"
+	localstatedir string
+)
+
+// PackageName stands before the version in the output of --version, where
+// scripts look for it.
+const PackageName = "singularity-ce"
+
+// Localstatedir returns the directory of files that programs keep.
+func Localstatedir() string {
+	if localstatedir != "" {
+		return localstatedir
+	}
+	return Prefix + "/var"
+}
+
+// SessionDir returns the empty directory that an installation has as a mount
+// point.
+func SessionDir() string { return Localstatedir() + "/singularity/mnt/session" }
 
 // searchPath is where programs of a host are.
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,7 +70,43 @@ type Others struct {
 	SystemdCgroups, SIFFuse bool
 }
 
-func others() []Directive { return rest }
+// Directives is the whole table.
+func Directives() []Directive { return slices.Concat(boundary, rest) }
+
+// The kinds that no directive of the setuid helper is of.
+const (
+	Text    Kind = "is no text"              // never said: any will do
+	AbsPath Kind = "is not an absolute path" // or nothing
+	Size    Kind = "is not a size such as 512M or 2G"
+)
+
+// allows tells whether a directive that holds a text may have that value.
+func (d *Directive) allows(value string) bool {
+	switch d.Kind {
+	case Choice:
+		return slices.Contains(d.Allowed, value)
+	case AbsPath:
+		return value == "" || value[0] == '/'
+	case Size:
+		_, ok := ParseSize(value)
+		return ok || value == ""
+	}
+	return true
+}
+
+// Default returns the configuration that holds where there is no file.
+func Default() *Config {
+	c, err := Read(strings.NewReader(""))
+	for _, d := range Directives() {
+		if d.Kind == List {
+			err = errors.Join(err, d.set(c, d.Default))
+		}
+	}
+	if err != nil {
+		panic("conf: " + err.Error())
+	}
+	return c
+}
 
 // Find returns the row of a directive, nil if there is none.
 func Find(name string) *Directive {

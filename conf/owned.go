@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -72,22 +73,18 @@ func openOwned(path string, owns func(uid uint32) bool) (*os.File, error) {
 		if last {
 			flags = syscall.O_RDONLY | syscall.O_NONBLOCK
 		}
-		if err == nil {
-			err = owned(dir, at, syscall.S_IFDIR, !last, owns)
+		if err = cmp.Or(err, owned(dir, at, syscall.S_IFDIR, !last, owns)); err != nil {
+			break
 		}
 		above := dir
-		if at = strings.TrimSuffix(at, "/") + "/" + name; err == nil {
-			dir, err = syscall.Openat(above, name, flags|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-			syscall.Close(above)
-		}
+		at = strings.TrimSuffix(at, "/") + "/" + name
+		dir, err = syscall.Openat(above, name, flags|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+		syscall.Close(above)
 		if err == syscall.ELOOP {
 			err = &OwnerError{at, "it is a link"}
 		}
 	}
-	if err == nil {
-		err = owned(dir, at, syscall.S_IFREG, false, owns)
-	}
-	if err == nil {
+	if err = cmp.Or(err, owned(dir, at, syscall.S_IFREG, false, owns)); err == nil {
 		return os.NewFile(uintptr(dir), path), nil
 	}
 	syscall.Close(dir)
@@ -108,10 +105,8 @@ func owned(fd int, path string, kind uint32, sticky bool, owns func(uid uint32) 
 	switch {
 	case st.Mode&syscall.S_IFMT == syscall.S_IFLNK:
 		return &OwnerError{path, "it is a link"}
-	case st.Mode&syscall.S_IFMT != kind && kind == syscall.S_IFDIR:
-		return &OwnerError{path, "it is not a directory"}
 	case st.Mode&syscall.S_IFMT != kind:
-		return &OwnerError{path, "it is not a regular file"}
+		return &OwnerError{path, map[uint32]string{syscall.S_IFDIR: "it is not a directory", syscall.S_IFREG: "it is not a regular file"}[kind]}
 	case !owns(st.Uid):
 		return &OwnerError{path, fmt.Sprintf("it belongs to uid %d", st.Uid)}
 	case mode&0o022 != 0 && !(sticky && mode&syscall.S_ISVTX != 0):

@@ -2,10 +2,14 @@
 
 package conf
 
+import "slices"
+
 // Others are the directives that the setuid helper does not read.
 type Others struct{}
 
-func others() []Directive { return nil }
+// Directives is the table without those.
+func Directives() []Directive { return boundary }
 
-// ParseSize is for directives that the setuid helper does not read.
-func ParseSize(string) (int64, bool) { return 0, false }
+// allows tells whether a directive that holds a text may have that value. Those of
+// the helper are choices.
+func (d *Directive) allows(value string) bool { return slices.Contains(d.Allowed, value) }

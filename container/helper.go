@@ -94,7 +94,7 @@ func (b *builder) askHelper(images []*Served, devs []*device, ready int) (int, e
 	if err != nil {
 		return 0, err
 	}
-	req := &priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: cmp.Or(b.h.NetID, b.p.NetnsPath), Steps: list}
+	req := priv.Start{PID: b.p.Namespaces.PID, Report: b.errfd, Network: cmp.Or(b.h.NetID, b.p.NetnsPath), Steps: *list}
 	if r := b.p.Rights; r != nil {
 		req.Caps = uint64(r.Caps)
 	}
@@ -169,13 +169,13 @@ func (b *builder) ask(r *priv.Request) (int, error) {
 	case err != nil:
 		return 0, err
 	case a.NoKernel:
-		return 0, &KernelRefused{a.Error}
+		return 0, &KernelRefused{a.Refusal}
 	case a.Step > 0:
 		step := b.s.Fail(a.Step-1, syscall.EPERM)
-		_, reason, _ := strings.Cut(a.Error, "refused: ")
+		_, reason, _ := strings.Cut(a.Refusal, "refused: ")
 		return 0, &helperError{step.Error() + ": " + reason, step}
-	case a.Error != "":
-		return 0, errors.New(a.Error)
+	case a.Refusal != "":
+		return 0, errors.New(a.Refusal)
 	}
 	return a.PID, nil
 }

@@ -10,12 +10,12 @@ import (
 // RootDir opens the root directory of a container that the setuid helper made,
 // which keeps it from everybody else.
 func (r *Running) RootDir() (*os.File, error) {
-	a, err := priv.Ask(&priv.Request{Verb: priv.RootVerb, FDs: []int{r.FD}, Join: &priv.Join{Process: r.FD}})
+	a, err := priv.Ask(&priv.Request{Verb: priv.RootVerb, FDs: []int{r.FD}, Join: priv.Join{Process: r.FD}})
 	switch {
 	case err != nil:
 		return nil, err
-	case a.Error != "":
-		return nil, errors.New(a.Error)
+	case a.Refusal != "":
+		return nil, errors.New(a.Refusal)
 	case a.FD == 0:
 		return nil, errors.New(priv.Name + " gave no directory")
 	}
@@ -29,7 +29,7 @@ func (b *builder) askJoin(r *Running, left int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	j := &priv.Join{Process: r.FD, Report: b.errfd, Left: left, Steps: list}
+	j := priv.Join{Process: r.FD, Report: b.errfd, Left: left, Steps: *list}
 	if rights := b.p.Rights; rights != nil {
 		j.Caps = uint64(rights.Caps)
 	}

@@ -85,7 +85,7 @@ func database(ts *testscript.TestScript, dir string) (uri, caFile string) {
 		ts.Defer(db.Close)
 		return db.URI, db.CAFile
 	}
-	db, err := mongotest.StartFerret(program, dir)
+	db, err := mongotest.StartFerret(program, dir, mongotest.Quick)
 	ts.Check(err)
 	ts.Defer(db.Close)
 	return db.Orderly, db.CAFile

@@ -61,7 +61,7 @@ func Keep(r *Request) (connection *os.File, pid int, err error) {
 	unix.Shutdown(fd, unix.SHUT_WR)
 	a, err := end(fd, pid, err)
 	if err == nil {
-		err = errors.New(a.Error)
+		err = errors.New(a.Refusal)
 	}
 	return nil, 0, err
 }
@@ -148,9 +148,10 @@ func answer(fd int) (*Answer, error) {
 		}
 		got += n
 	}
-	c, a := &codec{data: b[:got], reading: true}, &Answer{FD: file}
-	if c.answer(a); c.bad || len(c.data) > 0 {
+	c, a := &codec{data: b[:got], reading: true}, new(Answer)
+	if c.values(a); c.bad || len(c.data) > 0 {
 		return nil, errors.New(Name + " gave no answer")
 	}
+	a.FD = file
 	return a, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"singularity/conf"
 	"singularity/linux/script"
 )
 
@@ -60,16 +59,14 @@ func (r *result) memory() bool { return r.fs == "tmpfs" || r.fs == "ramfs" }
 // descriptor are -1. Behind the mark everything is given up and the steps are the
 // caller's own business.
 type checker struct {
+	*helper
 	*script.Listing
-	conf    *conf.Config
-	uid     int
-	gid     int
 	pid     bool
-	strict  bool         // every image must be one that was checked
-	listed  bool         // by the execution control list, too
-	numbers map[int]bool // of descriptors
-	kernel  int          // the number of the kernel's mount, or -1
-	images  [][2]uint64  // device and inode
+	joins   bool        // a container that runs: nothing is to be made
+	strict  bool        // every image must be one that was checked
+	listed  bool        // by the execution control list, too
+	kernel  int         // the number of the kernel's mount, or -1
+	images  [][2]uint64 // device and inode
 	res     []result
 	skipped []bool
 	output  []bool // memory that calls write to
@@ -85,45 +82,21 @@ type place struct {
 	name string
 }
 
-// A StepError is a step that the helper refuses.
-type StepError struct {
-	Step   int
-	Reason string
+// refuse is the answer that a step is refused.
+func refuse(step int, reason string) error {
+	return &Answer{Step: step + 1, Refusal: "step " + strconv.Itoa(step) + " is refused: " + reason}
 }
-
-func (e *StepError) Error() string {
-	return "step " + strconv.Itoa(e.Step) + " is refused: " + e.Reason
-}
-
-func refuse(step int, reason string) error { return &StepError{step, reason} }
 
 // check returns the number of the mark.
 func (c *checker) check() (drop int, err error) {
+	c.res, c.skipped, c.output = make([]result, len(c.Steps)), make([]bool, len(c.Steps)), make([]bool, len(c.Memory))
+	c.stat, c.placed, c.dir = map[int]int{}, map[place]result{}, -1
 	if drop, err = c.shape(); err != nil {
 		return 0, err
 	}
-	c.res, c.skipped = make([]result, drop), make([]bool, drop+1)
-	c.output, c.stat = make([]bool, len(c.Memory)), map[int]int{}
-	c.placed, c.dir = map[place]result{}, -1
-	for _, k := range c.Links {
-		c.output[k.At.Mem()] = true // holds addresses: no constant
-	}
 	for i := range c.Steps[:drop] {
-		s := &c.Steps[i]
-		n := int(max(s.SkipOK, s.SkipNo))
-		if i+1+n > drop {
-			return 0, refuse(i, "it skips the mark")
-		}
-		for k := range n {
-			c.skipped[i+1+k] = true
-		}
-		if writes(s) && s.Refs&2 != 0 {
-			c.output[script.Ref(s.Args[1]).Mem()] = true
-		}
-	}
-	for i := range c.Steps[:drop] {
-		if err := c.step(i); err != nil {
-			return 0, err
+		if reason := c.step(i); reason != "" {
+			return 0, refuse(i, reason)
 		}
 	}
 	return drop, nil
@@ -134,8 +107,9 @@ func (c *checker) room(r script.Ref, n int) bool {
 	return r.Mem() < len(c.Memory) && r.Off()+n <= len(c.Memory[r.Mem()])
 }
 
-// shape checks what holds for all steps: that references lie in the memory, and
-// slots before their step.
+// shape checks what holds for all steps: that references lie in the memory, slots
+// before their step, and that none skips the mark. It notes which steps may be
+// skipped, and what is written to before the mark.
 func (c *checker) shape() (drop int, err error) {
 	drop = -1
 	words := func(n int, list ...script.Ref) bool {
@@ -145,6 +119,7 @@ func (c *checker) shape() (drop int, err error) {
 		if !words(1, k.At) || !c.room(k.To, 1) {
 			return 0, refuse(0, "an address lies outside of its memory")
 		}
+		c.output[k.At.Mem()] = true // holds addresses: no constant
 	}
 	if p := c.Program; p != nil && (slices.ContainsFunc(p.Paths, func(r script.Ref) bool { return !c.room(r, 1) }) ||
 		!words(1, p.Argv, p.Envp) || p.Shell != 0 && !words(2, p.Shell) || p.Other != 0 && !words(1, p.Other)) {
@@ -152,7 +127,8 @@ func (c *checker) shape() (drop int, err error) {
 	}
 	for i := range c.Steps {
 		s := &c.Steps[i]
-		ok := s.Refs&s.Slots == 0 && i+1+int(max(s.SkipOK, s.SkipNo)) <= len(c.Steps)
+		skips := int(max(s.SkipOK, s.SkipNo))
+		ok := s.Refs&s.Slots == 0 && i+1+skips <= len(c.Steps)
 		for k, a := range s.Args {
 			ok = ok && (s.Refs&(1<<k) == 0 || c.room(script.Ref(a), 1)) && (s.Slots&(1<<k) == 0 || a < uint64(i))
 		}
@@ -165,13 +141,19 @@ func (c *checker) shape() (drop int, err error) {
 		case script.OpExec:
 			ok = ok && c.Program != nil && i == len(c.Steps)-1
 		case script.OpDrop:
-			ok = ok && drop < 0
+			ok = ok && drop < 0 && !c.skipped[i]
 			drop = i
 		default:
 			ok = false
 		}
 		if !ok {
 			return 0, refuse(i, "it is not well formed")
+		}
+		for k := range skips {
+			c.skipped[i+1+k] = true
+		}
+		if drop < 0 && writes(s) && s.Refs&2 != 0 {
+			c.output[script.Ref(s.Args[1]).Mem()] = true
 		}
 	}
 	if drop < 0 {
@@ -182,7 +164,7 @@ func (c *checker) shape() (drop int, err error) {
 
 // writes tells whether a step is a call that writes to its second argument.
 func writes(s *script.Step) bool {
-	return s.Op == script.OpCall && (s.Nr == unix.SYS_FSTAT || s.Nr == unix.SYS_FSTATFS || s.Nr == unix.SYS_STATFS || s.Nr == unix.SYS_PREAD64)
+	return s.Op == script.OpCall && (s.Nr == unix.SYS_FSTAT || s.Nr == unix.SYS_FSTATFS || s.Nr == unix.SYS_PREAD64)
 }
 
 // in returns the n bytes of argument k, which no call writes to.
@@ -194,6 +176,9 @@ func (c *checker) in(i, k, n int) []byte {
 	}
 	return c.Memory[r.Mem()][r.Off():]
 }
+
+// statSize is the size of struct stat; that of struct statfs is less.
+const statSize = 144
 
 // maxText bounds a text: a path, or the layers of an overlay.
 const maxText = 1 << 16
@@ -213,13 +198,9 @@ func (c *checker) is(i, k int, want string) bool {
 
 // words are the n words at argument k, nil if it does not have them.
 func (c *checker) words(i, k, n int) []uint64 {
-	b := c.in(i, k, 8*n)
-	if b == nil {
-		return nil
-	}
 	w := make([]uint64, n)
-	for j := range w {
-		w[j] = binary.NativeEndian.Uint64(b[8*j:])
+	if _, err := binary.Decode(c.in(i, k, 8*n), binary.NativeEndian, w); err != nil {
+		return nil
 	}
 	return w
 }
@@ -253,11 +234,8 @@ const cwd = ^uint64(99) // AT_FDCWD
 // fd tells whether argument k is a descriptor: the working directory, one of the
 // request, or the result of a step.
 func (c *checker) fd(i, k int) bool {
-	if r := c.slot(i, k); r.kind != nothing {
-		return true
-	}
 	n := c.num(i, k)
-	return n == cwd || n < 3 || n < maxNumber && c.numbers[int(n)]
+	return c.slot(i, k).kind != nothing || n == cwd || n < 3 || n < maxNumber && c.fds[int(n)] != 0
 }
 
 // surely tells whether step i is made whatever happens, and ends the script if it
@@ -267,23 +245,17 @@ func (c *checker) surely(i int) bool { return !c.skipped[i] && !c.Steps[i].Ignor
 // notAllowed is why most steps are refused.
 const notAllowed = "its arguments are not allowed"
 
-// step checks step i, and notes what it raises and what its result is.
-func (c *checker) step(i int) error {
-	reason := "it must come behind the mark"
+// step checks step i, and notes what it raises and what its result is. It returns why
+// the step is refused.
+func (c *checker) step(i int) string {
 	switch c.Steps[i].Op {
 	case script.OpEqual:
 		c.compare(i)
-		return nil
+		return ""
 	case script.OpCall:
-		ok, plain := c.plain(i)
-		if reason = unless(ok, notAllowed); !plain {
-			reason = c.privileged(i)
-		}
+		return c.call(i)
 	}
-	if reason != "" {
-		return refuse(i, reason)
-	}
-	return nil
+	return "it must come behind the mark"
 }
 
 // compare notes that a file was found to be an image of the request.
@@ -305,10 +277,10 @@ func (c *checker) args(i int, shape string) bool {
 	return true
 }
 
-// plain checks the calls that need no privilege: what they do is done with the
-// caller's rights. It tells whether the call is one of these.
-func (c *checker) plain(i int) (ok, plain bool) {
-	s, r := &c.Steps[i], &c.res[i]
+// call checks the calls that need no privilege: what they do is done with the
+// caller's rights. It has the others checked.
+func (c *checker) call(i int) string {
+	s, r, ok := &c.Steps[i], &c.res[i], false
 	switch s.Nr {
 	case unix.SYS_OPENAT:
 		ok, r.kind = c.args(i, "ft"), file
@@ -335,14 +307,11 @@ func (c *checker) plain(i int) (ok, plain bool) {
 				c.dir = int(s.Args[0])
 			}
 		}
-	case unix.SYS_FSTAT:
-		if ok = c.args(i, "f") && c.out(i, 1, 144); ok && c.slot(i, 0).kind == file && c.surely(i) {
+	case unix.SYS_FSTAT, unix.SYS_FSTATFS:
+		ok = c.args(i, "f") && c.out(i, 1, statSize)
+		if ok && s.Nr == unix.SYS_FSTAT && c.slot(i, 0).kind == file && c.surely(i) {
 			c.stat[script.Ref(s.Args[1]).Mem()] = int(s.Args[0])
 		}
-	case unix.SYS_FSTATFS:
-		ok = c.args(i, "f") && c.out(i, 1, 120)
-	case unix.SYS_STATFS:
-		ok = c.args(i, "t") && c.out(i, 1, 120)
 	case unix.SYS_PREAD64:
 		ok = c.args(i, "f") && c.out(i, 1, c.num(i, 2))
 	case unix.SYS_DUP:
@@ -355,12 +324,12 @@ func (c *checker) plain(i int) (ok, plain bool) {
 		if c.unshare&unix.CLONE_NEWNET != 0 {
 			r.kind = socket
 		}
-	case unix.SYS_UMASK, unix.SYS_DUP3, unix.SYS_CLOSE_RANGE:
-		ok = s.Refs == 0
+	case unix.SYS_UMASK, unix.SYS_DUP3: // which could take what a join is made by
+		ok = s.Refs == 0 && !(c.joins && s.Nr == unix.SYS_DUP3)
 	default:
-		return false, false
+		return cmp.Or(unless(!c.joins, "nobody needs it who joins a container"), c.privileged(i))
 	}
-	return ok, true
+	return unless(ok, notAllowed)
 }
 
 // made tells whether argument k is in a file system that the script made.
@@ -371,9 +340,8 @@ func (c *checker) made(i, k int) bool {
 
 // privileged checks the calls that need a capability. It returns why one is refused.
 func (c *checker) privileged(i int) string {
-	s := &c.Steps[i]
-	s.Raise = capMounts
-	ok := false
+	s, ok := &c.Steps[i], false
+	s.Raise(capMounts)
 	switch s.Nr {
 	case unix.SYS_UNSHARE:
 		return c.namespaces(i)
@@ -391,7 +359,7 @@ func (c *checker) privileged(i int) string {
 		n := c.num(i, 1)
 		ok = c.unshare&unix.CLONE_NEWUTS != 0 && n <= 64 && c.in(i, 0, int(n)) != nil
 	case unix.SYS_IOCTL:
-		s.Raise = capNetwork
+		s.Raise(capNetwork)
 		w := c.words(i, 2, 5)
 		ok = c.slot(i, 0).kind == socket && c.num(i, 1) == unix.SIOCSIFFLAGS && w != nil && w[0] == 'l'|'o'<<8 && w[1] == 0 && w[2]&(1<<16-1) == unix.IFF_UP|unix.IFF_RUNNING
 	case unix.SYS_MOVE_MOUNT:
@@ -411,7 +379,7 @@ func (c *checker) privileged(i int) string {
 		last := &c.Steps[max(i-1, 0)]
 		ok = last.Nr == unix.SYS_PIVOT_ROOT && last.Op == script.OpCall && c.surely(i) && c.is(i, 0, ".") && c.num(i, 1) == unix.MNT_DETACH
 	case unix.SYS_CHROOT:
-		s.Raise = capChroot
+		s.Raise(capChroot)
 		_, ok = c.text(i, 0)
 	default:
 		return "system call " + strconv.Itoa(int(s.Nr)) + " is none that the helper makes"
@@ -475,7 +443,7 @@ func (c *checker) fsconfig(i int) string {
 			if !c.inMemory(r) {
 				return "only a layer in memory can be written to"
 			}
-			c.Steps[i].Raise |= capOverlay
+			c.Steps[i].Raise(capMounts | capOverlay)
 		}
 		return unless(c.num(i, 2) == 0 && c.num(i, 3) == 0, notAllowed)
 	case (cmd != unix.FSCONFIG_SET_FLAG || c.num(i, 3) != 0) && (cmd != unix.FSCONFIG_SET_STRING || !isText):
@@ -518,7 +486,7 @@ func (c *checker) option(fs, key, value string) bool {
 	want, only := map[string]string{"devpts gid": "5", "fuse rootmode": "40000", "fuse user_id": strconv.Itoa(c.uid), "fuse group_id": strconv.Itoa(c.gid)}[name]
 	if name == "fuse fd" {
 		n, err := strconv.Atoi(value)
-		return err == nil && c.numbers[n]
+		return err == nil && c.fds[n] != 0
 	}
 	return only && value == want || slices.Contains([]string{"tmpfs mode", "tmpfs size", "ramfs mode", "devpts newinstance", "devpts ptmxmode", "devpts mode",
 		"fuse default_permissions", "overlay lowerdir", "overlay upperdir", "overlay workdir", "overlay userxattr"}, name)
@@ -557,17 +525,17 @@ func (c *checker) openTree(i int) string {
 	case c.strict && from.kind == file && !from.image:
 		return "the directory is not the image that was checked"
 	}
-	return says(c.num(i, 0) != cwd || c.conf.UserBindControl || c.ofSite(path), "user bind control", "no")
+	return says(c.conf.UserBindControl || from.image || c.num(i, 0) == cwd && c.ofSite(path), "user bind control", "no")
 }
 
 // ofSite tells whether the administrator has path bound in every container.
 func (c *checker) ofSite(path string) bool {
-	site := []string{"/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", homeOf(c.uid)}
+	site := []string{"/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/etc/resolv.conf", find(users, 2, strconv.Itoa(c.uid))[5]}
 	for _, b := range c.conf.BindPaths {
 		src, _, _ := strings.Cut(b, ":")
 		site = append(site, src)
 	}
-	return slices.Contains(site, path) || strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..")
+	return path != "" && slices.Contains(site, path) || strings.HasPrefix(path, "/dev/") && !strings.Contains(path, "..")
 }
 
 func (c *checker) setattr(i int) bool {
@@ -579,11 +547,7 @@ func (c *checker) setattr(i int) bool {
 		w == nil || w[0]&^may != 0 || w[1]|w[3] != 0 || w[2] != 0 && w[2] != unix.MS_PRIVATE {
 		return false
 	}
-	if w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive {
-		r.nosymlinks = true
-	}
-	if w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive) {
-		r.restricted = true
-	}
+	r.nosymlinks = r.nosymlinks || w[0]&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 && c.surely(i) && !r.recursive
+	r.restricted = r.restricted || w[0]&unix.MOUNT_ATTR_NOSUID != 0 && c.surely(i) && (flags&unix.AT_RECURSIVE != 0 || !r.recursive)
 	return true
 }

@@ -19,7 +19,7 @@ const (
 var cwdArg = script.Int(unix.AT_FDCWD)
 
 func newChecker(l *script.Listing) *checker {
-	return &checker{Listing: l, conf: conf.Default(), uid: 1000, gid: 1000, kernel: 900, numbers: map[int]bool{9: true, 900: true}}
+	return &checker{helper: &helper{conf: conf.Default(), uid: 1000, gid: 1000, fds: map[int]int{9: 9, 900: 900}}, Listing: l, kernel: 900}
 }
 
 // run has a checker look at the steps of a script.
@@ -81,6 +81,20 @@ func TestCheckConfigured(t *testing.T) {
 	}
 }
 
+// TestCheckAcceptsImage: user bind control is not about the directory that is the image.
+func TestCheckAcceptsImage(t *testing.T) {
+	err := run(t, func(s *script.Script) {
+		d := s.Call("open", unix.SYS_OPENAT, cwdArg, s.Str("/opt/image"), script.Int(unix.O_PATH))
+		st := make([]uint64, 32)
+		s.Call("look", unix.SYS_FSTAT, d.Arg(), s.Words(st))
+		s.Equal("same", st, 0, 1, 5, 7)
+		s.Call("clone", unix.SYS_OPEN_TREE, d.Arg(), s.Str(""), script.Int(cloneFlags|unix.AT_EMPTY_PATH))
+	}, func(c *checker) { c.conf.UserBindControl, c.strict, c.images = false, true, [][2]uint64{{5, 7}} })
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCheckAccepts: what package container makes passes.
 func TestCheckAccepts(t *testing.T) {
 	err := run(t, func(s *script.Script) {
@@ -107,6 +121,7 @@ func TestCheckAccepts(t *testing.T) {
 // SC-062).
 func TestCheckRefuses(t *testing.T) {
 	strict := func(c *checker) { c.strict = true }
+	joins := func(c *checker) { c.joins = true }
 	for _, r := range []struct {
 		name   string
 		build  func(s *script.Script)
@@ -155,6 +170,16 @@ func TestCheckRefuses(t *testing.T) {
 		{"a layer behind a link", func(s *script.Script) { layered(s, "x/y", 0) }, nil},
 		{"a layer outside", func(s *script.Script) { layered(s, "..", 0) }, nil},
 		{"a bind against the configuration", func(s *script.Script) { bind(s, "/opt/mine") }, func(c *checker) { c.conf.UserBindControl = false }},
+		{"a bind by descriptor against the configuration", func(s *script.Script) {
+			d := s.Call("open", unix.SYS_OPENAT, cwdArg, s.Str("/opt/mine"), script.Int(unix.O_PATH))
+			s.Call("clone", unix.SYS_OPEN_TREE, d.Arg(), s.Str(""), script.Int(cloneFlags|unix.AT_EMPTY_PATH))
+		}, func(c *checker) { c.conf.UserBindControl = false }},
+		{"a bind of the working directory against the configuration, by a caller without a home", func(s *script.Script) {
+			s.Call("clone", unix.SYS_OPEN_TREE, cwdArg, s.Str(""), script.Int(cloneFlags|unix.AT_EMPTY_PATH))
+		}, func(c *checker) { c.conf.UserBindControl, c.uid = false, 1<<30 }},
+		{"a mount in a container that runs", func(s *script.Script) { bind(s, "/usr") }, joins},
+		{"a namespace in a container that runs", func(s *script.Script) { s.Call("unshare", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWIPC)) }, joins},
+		{"a number of another descriptor in a join", func(s *script.Script) { s.Call("dup", unix.SYS_DUP3, script.Int(9), script.Int(8), script.Int(0)) }, joins},
 		{"a directory that was not checked", func(s *script.Script) {
 			d := s.Call("open", unix.SYS_OPENAT, cwdArg, s.Str("/opt"), script.Int(unix.O_PATH))
 			s.Call("clone", unix.SYS_OPEN_TREE, d.Arg(), s.Str(""), script.Int(cloneFlags|unix.AT_EMPTY_PATH))
@@ -240,8 +265,8 @@ func TestRefusalNamesTheStep(t *testing.T) {
 		s.Call("umask", unix.SYS_UMASK, script.Int(0))
 		s.Call("unmount", unix.SYS_UMOUNT2, s.Str("/tmp"), script.Int(0))
 	}, nil)
-	se, ok := err.(*StepError)
-	if !ok || se.Step != 1 || !strings.Contains(se.Error(), "refused") {
+	a, ok := err.(*Answer)
+	if !ok || a.Step != 2 || !strings.Contains(a.Error(), "step 1 is refused") {
 		t.Errorf("%v", err)
 	}
 }

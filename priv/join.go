@@ -1,8 +1,8 @@
 package priv
 
 import (
+	"cmp"
 	"errors"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -22,61 +22,34 @@ type Join struct {
 	// new process, a child of the caller's, is written to Left: the process of the
 	// answer ends.
 	Report, Left int
-	Caps         uint64          // as in Start
-	Steps        *script.Listing // none of them is privileged
-}
-
-func (c *codec) process(r *Request) {
-	if c.reading {
-		r.Join = &Join{Steps: new(script.Listing)}
-	}
-	num(c, &r.Join.Process)
-}
-
-func (c *codec) join(r *Request) {
-	c.process(r)
-	j := r.Join
-	num(c, &j.Report)
-	num(c, &j.Left)
-	num(c, &j.Caps)
-	c.listing(j.Steps)
+	Caps         uint64         // as in Start
+	Steps        script.Listing // none of them is privileged
 }
 
 // join makes a process in a container. It takes the caller's ids and gives up all
 // that the caller was not granted between the change of namespaces and the first
 // path that it walks there.
 func (h *helper) join(r *Request) (*Answer, error) {
-	j := r.Join
-	if err := h.granted(j.Caps); err != nil {
+	j := &r.Join
+	c, err := h.checker(&j.Steps, j.Caps, j.Report, j.Left)
+	if err != nil {
 		return nil, err
 	}
-	c := h.checker(j.Steps)
-	if !c.numbers[j.Report] || !c.numbers[j.Left] {
-		return nil, errRequest
-	}
+	c.joins = true
 	drop, err := c.check()
-	if err != nil {
+	_, foreign := h.made(j.Process)
+	process, keepErr := h.keep(h.fds[j.Process])
+	if err := cmp.Or(err, foreign, keepErr); err != nil {
 		return nil, err
 	}
-	for i, s := range j.Steps.Steps[:drop] {
-		if s.Raise != 0 || s.Op == script.OpCall && (s.Nr == unix.SYS_DUP3 || s.Nr == unix.SYS_CLOSE_RANGE) {
-			return nil, refuse(i, "nobody needs it who joins a container")
-		}
-	}
-	if _, err := h.made(j.Process); err != nil {
-		return nil, err
-	}
-	process, err := h.keep(h.fds[j.Process])
-	if err != nil {
-		return nil, err
-	}
+	h.fds[process] = process
 	before, after := &script.Script{}, &script.Script{}
-	h.descriptors(before)
+	number(before, 3, h.fds)
 	permitted := h.become(before, j.Caps|capTrace)
 	with(after, capMounts|capChroot|capTrace, permitted, "join the namespaces of the container", unix.SYS_SETNS, script.Int(process), script.Int(spaces))
 	finish(after, j.Caps, permitted, h.uid, h.gid)
 	after.Leave(j.Left)
-	return carryOut(j.Steps, permitted, drop, j.Report, before, after)
+	return carryOut(&j.Steps, permitted, drop, j.Report, before, after)
 }
 
 // What a join needs: process 1 cannot be traced, and to join the namespaces of a
@@ -90,17 +63,13 @@ const spaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.C
 // root answers with the root directory of a container.
 func (h *helper) root(r *Request) (*Answer, error) {
 	root, err := h.made(r.Join.Process)
-	return &Answer{file: root}, err
+	return &Answer{fds: []int{root}}, err
 }
 
 // keep moves a descriptor above all numbers of the request, where a script finds
 // it: a number of the request must not become one of them before it is used.
 func (h *helper) keep(fd int) (int, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(socketFD, slices.Max(slices.Collect(maps.Keys(h.fds))))+1)
-	if err == nil {
-		h.fds[n] = n
-	}
-	return n, err
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, h.top+1)
 }
 
 var errForeign = errors.New("the process is none that began a container of the caller through this helper (or the helper was replaced since)")
@@ -115,14 +84,14 @@ var errForeign = errors.New("the process is none that began a container of the c
 // moves a process into them, so all of its namespaces are of root's making. So it
 // is a container of the caller, which is no more than the caller's after the join
 // as well.
-func (h *helper) made(number int) (*os.File, error) {
+func (h *helper) made(number int) (root int, err error) {
 	pidfd, ok := h.fds[number]
 	if !ok {
-		return nil, errRequest
+		return -1, errRequest
 	}
 	pid := field("/proc/self/fdinfo/"+strconv.Itoa(pidfd), "Pid:")
 	if len(pid) != 1 || pid[0] == "-1" {
-		return nil, errors.New("the process has ended, or is none")
+		return -1, errors.New("the process has ended, or is none")
 	}
 	dir, id := "/proc/"+pid[0], strconv.Itoa(h.uid)
 	first := field(dir+"/status", "NSpid:")
@@ -130,9 +99,9 @@ func (h *helper) made(number int) (*os.File, error) {
 	other := func(name string) bool { return !same(name) && inode(dir+name) != [2]uint64{} }
 	if len(first) < 2 || first[len(first)-1] != "1" || !same("/exe") || !same("/ns/user") || !other("/ns/mnt") || !other("/ns/pid") ||
 		!slices.Equal(field(dir+"/status", "Uid:"), []string{id, id, id, id}) || !slices.Equal(field(dir+"/status", "NoNewPrivs:"), []string{"1"}) {
-		return nil, errForeign
+		return -1, errForeign
 	}
-	root, err := os.OpenFile(dir+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err = unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	// What was looked at is of this process only if that is still there.
 	if err == nil && unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
 		err = errors.New("the process has ended")

@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -14,10 +15,10 @@ import (
 	"singularity/linux/script"
 )
 
-// A KernelError says why the kernel does not mount an image; our own server may.
-type KernelError struct{ Cause string }
-
-func (e *KernelError) Error() string { return "the kernel does not mount the image: " + e.Cause }
+// noKernel is the answer that the kernel does not mount an image; our own server may.
+func noKernel(cause string) error {
+	return &Answer{NoKernel: true, Refusal: "the kernel does not mount the image: " + cause}
+}
 
 // Tries to get a loop device that somebody else takes meanwhile.
 const loopTries = 64
@@ -31,24 +32,17 @@ const loopTries = 64
 // every read, that a key of the site's ring signed.
 func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 	k, format := s.Kernel, s.Images[0].Format
-	switch {
-	case k.FS != Ext3FS && !h.conf.AllowKernelSquashfs:
-		return &KernelError{"singularity.conf says: allow kernel squashfs = no"}
-	case k.FS == Ext3FS && !h.conf.AllowKernelExtfs:
-		return &KernelError{"singularity.conf says: allow kernel extfs = no"}
-	case k.Mount <= socketFD || k.Mount >= maxNumber || c.numbers[k.Mount]:
-		return errRequest
-	}
 	st, err := stat(f)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	size := uint64(st.Size)
-	// What has no name could have any.
-	if !k.fits(format, size) || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
+	case k.FS != Ext3FS && !h.conf.AllowKernelSquashfs:
+		return noKernel("singularity.conf says: allow kernel squashfs = no")
+	case k.FS == Ext3FS && !h.conf.AllowKernelExtfs:
+		return noKernel("singularity.conf says: allow kernel extfs = no")
+	case k.Mount <= socketFD || k.Mount >= maxNumber || h.fds[k.Mount] != 0 || !k.fits(format, st):
 		return errRequest
-	}
-	if k.FS == CryptFS {
+	case k.FS == CryptFS:
 		if err := h.readKey(k.Key); err != nil {
 			return err
 		}
@@ -57,34 +51,26 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 			h.key = nil
 		}()
 	}
-	own, refused := rootsOwn(f, st)
-	if refused == nil {
-		defer own.Close()
-		f = own
-	}
-	mapper, how, which := openMapper("verity"), "lazy", "no"
-	if mapper == nil {
-		how = "full" // what is read later is not checked
-	}
-	defer mapper.Close()
-	if c.listed {
-		which = "list"
-	}
+	f, refused := rootsOwn(f, st)
+	defer f.Close()
+	var mapper *os.File
 	v, needed := new(Verdict), h.conf.RequireIntegrity || k.Tree
-	if h.conf.RequireIntegrity || c.listed || mapper != nil && (k.Tree || refused != nil) || k.FS != SquashfsFS && sif(format) {
-		found, e := h.verify(f, how, which)
-		switch {
-		case e != nil && c.strict:
-			return e
-		case e != nil:
-			err = e
-		case k.FS != found.FS || k.Off != found.Off || k.Size != found.Size:
+	judged := h.conf.RequireIntegrity || c.listed || k.FS != SquashfsFS && sif(format)
+	if judged || k.Tree || refused != nil {
+		mapper = openMapper("verity")
+		defer mapper.Close()
+	}
+	if judged || mapper != nil {
+		// All of it is read if what is read later is not checked.
+		v, err = h.verify(f, unless(mapper != nil, "full"), unless(!c.listed, "list"))
+		if err != nil && c.strict {
+			return err
+		}
+		if err == nil && (k.FS != v.FS || k.Off != v.Off || k.Size != v.Size) {
 			err = errPlace
-		default:
-			v = found
 		}
 	}
-	over := v.Tree != nil && mapper != nil && kept(f, refused == nil)
+	over := err == nil && v.Tree != nil && mapper != nil && kept(f, refused == nil)
 	switch {
 	case err != nil:
 	case refused == nil && v.Size == 0 && format == conf.FormatSIF && !k.placed(f):
@@ -99,14 +85,18 @@ func (h *helper) mountKernel(s *Start, f *os.File, c *checker) error {
 		err = errors.New("no key of the site's ring signed it with a hash tree: " + v.Text)
 	}
 	if err != nil {
-		return &KernelError{err.Error()}
+		return noKernel(err.Error())
 	}
 	return nil
 }
 
-// fits tells whether an image of that format and size can hold such a partition.
-// What is no SIF is one file system, from its first byte on.
-func (k *Kernel) fits(format string, size uint64) bool {
+// fits tells whether an image of that format can hold such a partition. What is no SIF
+// is one file system, from its first byte on; what has no name could have any.
+func (k *Kernel) fits(format string, st *syscall.Stat_t) bool {
+	size := uint64(st.Size)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 || k.Size == 0 || k.Off%512 != 0 || k.Off > size || k.Size > size-k.Off {
+		return false
+	}
 	switch k.FS {
 	case SquashfsFS:
 		return format == conf.FormatSIF || format == conf.FormatSquashfs && k.Off == 0
@@ -151,11 +141,10 @@ func (k *Kernel) placed(f *os.File) bool {
 func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, v *Verdict, over bool) error {
 	var dev *os.File
 	var err error
-	share := h.conf.SharedLoopDevices && k.FS != CryptFS
-	switch {
-	case over:
+	share := h.conf.SharedLoopDevices && k.FS != CryptFS && !over
+	if over {
 		dev, err = h.verity(mapper, f, v)
-	case share:
+	} else if share {
 		dev = h.sharedLoop(f, k)
 	}
 	made := dev == nil && err == nil
@@ -179,26 +168,22 @@ func (h *helper) mountImage(f *os.File, k *Kernel, c *checker, mapper *os.File, 
 	if share && made {
 		h.linger(fd)
 	}
-	if fd, err = h.keep(fd); err == nil {
-		delete(h.fds, fd)
-		h.fds[k.Mount], c.numbers[k.Mount], c.kernel = fd, true, k.Mount
-	}
+	c.kernel = k.Mount
+	h.fds[k.Mount], err = h.keep(fd)
 	return err
 }
 
-// rootsOwn opens an image again, by a path that root alone can change.
+// rootsOwn opens an image again, by a path that root alone can change. If it cannot, it
+// says why, and returns the file as it was.
 func rootsOwn(mine *os.File, st *syscall.Stat_t) (*os.File, error) {
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(mine.Fd())))
-	if err != nil {
-		return nil, err
-	}
-	f, err := conf.OpenOwned(path)
-	if err != nil {
-		return nil, err
+	at, atErr := conf.FileOf(mine)
+	f, err := conf.OpenOwned(at.Path)
+	if err = cmp.Or(atErr, err); err != nil {
+		return mine, err
 	}
 	if found, err := stat(f); err != nil || st.Dev != found.Dev || st.Ino != found.Ino || !kept(f, true) {
 		f.Close()
-		return nil, errors.New("it is not what lies at " + path + ", or on no file system that this host alone keeps")
+		return mine, errors.New("it is not what lies at " + at.Path + ", or on no file system that this host alone keeps")
 	}
 	return f, nil
 }
@@ -267,8 +252,7 @@ const lingerTime = 5 // seconds
 // descriptor, no privilege, and ends by itself.
 func (h *helper) linger(mount int) {
 	p := &script.Script{}
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(0), script.Int(mount-1), script.Int(0))
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(mount+1), script.Uint(1<<32-1), script.Int(0))
+	number(p, 0, map[int]int{mount: mount})
 	h.take(p, h.uid)
 	setCaps(p, 0, 0, 0)
 	p.Call("begin a session", unix.SYS_SETSID)
@@ -279,11 +263,8 @@ func (h *helper) linger(mount int) {
 // sameLoop reads back what a loop device shows.
 func sameLoop(dev, f *os.File, off, size uint64) error {
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-	if err != nil {
-		return err
-	}
-	st, err := stat(f)
-	if err != nil {
+	st, err2 := stat(f)
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	const want = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
@@ -299,10 +280,7 @@ func sameLoop(dev, f *os.File, off, size uint64) error {
 // finds an error, and the option overrules it. A journal that was not emptied
 // would have to be written: the kernel refuses it on a device for reading.
 func mountBlock(kind FS, device string) (int, error) {
-	name := "squashfs"
-	if kind == Ext3FS {
-		name = "ext3"
-	}
+	name := map[FS]string{SquashfsFS: "squashfs", CryptFS: "squashfs", Ext3FS: "ext3"}[kind]
 	fs, err := unix.Fsopen(name, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err

@@ -1,6 +1,7 @@
 package priv
 
 import (
+	"syscall"
 	"testing"
 
 	"singularity/conf"
@@ -33,7 +34,8 @@ func TestFits(t *testing.T) {
 		{0, 0, size, conf.FormatSIF, false},
 		{99, 0, size, conf.FormatSIF, false},
 	} {
-		if got := (&Kernel{FS: c.fs, Off: c.off, Size: c.size}).fits(c.format, size); got != c.want {
+		file := &syscall.Stat_t{Mode: syscall.S_IFREG, Nlink: 1, Size: size}
+		if got := (&Kernel{FS: c.fs, Off: c.off, Size: c.size}).fits(c.format, file); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

@@ -42,21 +42,15 @@ type mapped struct {
 	sectors uint64
 }
 
-// request is the memory of an ioctl about d.
+// request is the memory of an ioctl about d: version 4, sizes, one target, the number
+// of users that the kernel tells, flags. Only a request that loads a table is about
+// its target.
 func (d *mapped) request(flags uint32) []byte {
 	b := make([]byte, mapperSize)
-	for i, v := range []uint32{4, 0, 0, mapperSize, mapperHead} {
+	for i, v := range []uint32{4, 0, 0, mapperSize, mapperHead, 1, 0, flags} {
 		binary.NativeEndian.PutUint32(b[4*i:], v)
 	}
-	binary.NativeEndian.PutUint32(b[headFlags:], flags)
 	copy(b[headName:headName+unix.DM_NAME_LEN-1], d.name)
-	return b
-}
-
-// table is the request that loads the table of d.
-func (d *mapped) table() []byte {
-	b := d.request(unix.DM_READONLY_FLAG)
-	binary.NativeEndian.PutUint32(b[headTargets:], 1)
 	copy(b[mapperHead:], d.spec())
 	return b
 }
@@ -72,31 +66,25 @@ func (d *mapped) spec() []byte {
 // openMapper opens the device mapper if it has that target, else it returns nil.
 func openMapper(target string) *os.File {
 	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
-	if err != nil {
-		return nil
+	if err == nil && script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: target}).request(0)) == nil {
+		return control
 	}
-	if script.Ioctl(control.Fd(), unix.DM_GET_TARGET_VERSION, (&mapped{name: target}).request(0)) != nil {
-		control.Close()
-		return nil
-	}
-	return control
+	control.Close()
+	return nil
 }
 
 // verity makes the device of dm-verity that shows the root partition of an image.
 func (h *helper) verity(control, f *os.File, v *Verdict) (*os.File, error) {
-	data, err := h.loop(f, v.Off, v.Size)
-	if err != nil {
-		return nil, err
-	}
+	data, dataErr := h.loop(f, v.Off, v.Size)
 	defer data.Close()
-	tree, err := h.loop(f, v.Tree.Off, v.Tree.Size)
-	if err != nil {
+	tree, treeErr := h.loop(f, v.Tree.Off, v.Tree.Size)
+	defer tree.Close()
+	if err := cmp.Or(dataErr, treeErr); err != nil {
 		return nil, err
 	}
-	defer tree.Close()
 	salt := cmp.Or(fmt.Sprintf("%x", v.Tree.Salt), "-")
 	d := &mapped{kind: "verity", sectors: v.Size / sectorSize, params: fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %x %s",
-		number(data), number(tree), v.Tree.DataBlock, v.Tree.HashBlock, v.Size/v.Tree.DataBlock, v.Tree.Root, salt)}
+		device(data), device(tree), blockSize, blockSize, v.Size/blockSize, v.Tree.Root, salt)}
 	return d.open(control)
 }
 
@@ -123,20 +111,6 @@ func (h *helper) readKey(n int) error {
 	return nil
 }
 
-// input is what starter-verify reads: a pipe with the key, or nothing.
-func (h *helper) input() (*os.File, error) {
-	if h.key == nil {
-		return os.Open("/dev/null")
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	_, err = w.Write(h.key)
-	return r, err
-}
-
 // crypt makes the device of dm-crypt that shows the squashfs in the LUKS2 partition
 // on lower.
 //
@@ -158,15 +132,15 @@ func (h *helper) crypt(lower *os.File, c *Crypt) (*os.File, error) {
 	}
 	defer control.Close()
 	d := &mapped{kind: "crypt", key: h.key[:c.Key], sectors: c.Size / sectorSize,
-		params: fmt.Sprintf("aes-xts-plain64 :%d:logon:%s 0 %s %d", c.Key, keyName, number(lower), c.Off/sectorSize)}
+		params: fmt.Sprintf("aes-xts-plain64 :%d:logon:%s 0 %s %d", c.Key, keyName, device(lower), c.Off/sectorSize)}
 	if c.Sector != sectorSize {
 		d.params += fmt.Sprintf(" 1 sector_size:%d", c.Sector)
 	}
 	return d.open(control)
 }
 
-// number is the number of a device, as tables have it.
-func number(dev *os.File) string {
+// device is the number of a device, as tables have it.
+func device(dev *os.File) string {
 	st, err := stat(dev)
 	if err != nil {
 		return ""
@@ -211,7 +185,7 @@ func (d *mapped) open(control *os.File) (*os.File, error) {
 		p.Call("add the key", unix.SYS_ADD_KEY, p.Str("logon"), p.Str(keyName), p.Bytes(d.key), script.Int(len(d.key)), script.Int(keyring))
 	}
 	ask("make a device of "+d.kind, unix.DM_DEV_CREATE, create)
-	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.table()), 3)
+	p.SkipFail(ask("load the table", unix.DM_TABLE_LOAD, d.request(unix.DM_READONLY_FLAG)), 3)
 	p.SkipFail(ask("begin to use it", unix.DM_DEV_SUSPEND, d.request(unix.DM_READONLY_FLAG)), 2)
 	fd := p.Call("open it", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str(d.path()), script.Int(unix.O_RDONLY|unix.O_CLOEXEC))
 	p.SkipFail(fd, 1)

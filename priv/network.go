@@ -27,13 +27,6 @@ const Networks = "/run/singularity/network"
 // semicolons between them.
 type Net struct{ Name, Words string }
 
-func (c *codec) nets(r *Request) {
-	list(c, &r.Nets, func(n *Net) {
-		c.text(&n.Name)
-		c.text(&n.Words)
-	})
-}
-
 // network becomes the keeper of networks: a process of root's that attaches a
 // network namespace, says so over the socket, and undoes all when that ends.
 //
@@ -97,14 +90,11 @@ func (h *helper) netns(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind, e := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); e != nil || kind != unix.CLONE_NEWNET {
-		err = errors.New(path + " is no network namespace")
-	} else if path == name {
+	if kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+		return nil, errors.New(path + " is no network namespace")
+	}
+	if path == name {
 		_, err = h.rights("networks")
 	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return f, err
 }

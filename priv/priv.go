@@ -16,11 +16,10 @@
 // privilege, and no way to get one (see checker).
 //
 // A verb is added so: a number in request.go, with a field of Request for what it
-// needs and a function that reads and writes that field (all numbers, texts and
-// lists come from codec, which bounds them), and a row in verbs below, whose
-// function does what the verb is for. It gets the helper: the administrator's
-// configuration, the caller's ids, and the descriptors of the request by number.
-// What it returns is the answer. The process is root there, with an empty
+// needs (all numbers, texts and lists in it come from codec, which bounds them), and
+// a row in verbs below, whose function does what the verb is for. It gets the
+// helper: the administrator's configuration, the caller's ids, and the descriptors of
+// the request by number. What it returns is the answer. The process is root there, with an empty
 // environment and / as its directory, and is not dumpable; a program that it
 // starts must be root's (conf.OpenOwned, then by descriptor), in a process of its
 // own, with an environment that is a fixed list.
@@ -33,6 +32,7 @@
 package priv
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"runtime"
@@ -54,13 +54,13 @@ const socketFD = 3
 
 // verbs are all that the helper does.
 var verbs = [...]struct {
-	code func(*codec, *Request)
-	run  func(*helper, *Request) (*Answer, error)
+	needs func(*Request) any // the field that is part of the request
+	run   func(*helper, *Request) (*Answer, error)
 }{
-	StartVerb - 1: {(*codec).start, (*helper).start},
-	JoinVerb - 1:  {(*codec).join, (*helper).join},
-	RootVerb - 1:  {(*codec).process, (*helper).root},
-	NetVerb - 1:   {(*codec).nets, (*helper).network},
+	StartVerb - 1: {func(r *Request) any { return &r.Start }, (*helper).start},
+	JoinVerb - 1:  {func(r *Request) any { return &r.Join }, (*helper).join},
+	RootVerb - 1:  {func(r *Request) any { return &r.Join.Process }, (*helper).root},
+	NetVerb - 1:   {func(r *Request) any { return &r.Nets }, (*helper).network},
 }
 
 // helper is what a verb has.
@@ -69,61 +69,51 @@ type helper struct {
 	uid, gid int
 	groups   []int
 	fds      map[int]int // what came with the request, by the number that it means it by
+	top      int         // no such number is above
 	key      []byte      // the volume key of the image that is looked at, if it has one
 }
 
-// Answer is what the helper says when it is done.
+// Answer is what the helper says when it is done, and in it an error.
 type Answer struct {
-	PID   int    // of a process that it made
-	Step  int    // one that was refused: its number, and 1
-	Error string // empty if all is well
+	PID     int    // of a process that it made
+	Step    int    // one that was refused: its number, and 1
+	Refusal string // empty if all is well
 	// NoKernel tells that the request failed because the kernel does not mount
 	// the image.
 	NoKernel bool
 	// FD is a descriptor that came with the answer, 0 for none. It is closed on
 	// execve.
-	FD   int
-	file *os.File // FD in the helper
+	FD  int
+	fds []int // what is sent in the helper: one or none
 }
+
+func (a *Answer) Error() string { return a.Refusal }
 
 // Main is the life of the helper. It returns the exit status.
 func Main() int {
 	a, err := serve()
-	if err != nil {
-		a = &Answer{Error: err.Error()}
-		if se, ok := err.(*StepError); ok {
-			a.Step = se.Step + 1
-		}
-		_, a.NoKernel = err.(*KernelError)
+	if refused, ok := err.(*Answer); ok {
+		a = refused
+	} else if err != nil {
+		a = &Answer{Refusal: err.Error()}
 	}
 	c := &codec{}
-	c.answer(a)
-	var rights []byte
-	if a.file != nil {
-		rights = unix.UnixRights(int(a.file.Fd()))
-	}
-	unix.Sendmsg(socketFD, c.data, rights, nil, unix.MSG_NOSIGNAL)
+	c.values(a)
+	unix.Sendmsg(socketFD, c.data, unix.UnixRights(a.fds...), nil, unix.MSG_NOSIGNAL)
 	if err != nil {
 		return 255
 	}
 	return 0
 }
 
-func (c *codec) answer(a *Answer) {
-	num(c, &a.PID)
-	num(c, &a.Step)
-	c.text(&a.Error)
-	c.flag(&a.NoKernel)
-}
-
 func serve() (*Answer, error) {
 	runtime.LockOSThread()
 	h := &helper{uid: os.Getuid(), gid: os.Getgid()}
-	if err := h.secure(); err != nil {
-		return nil, err
+	err := h.secure()
+	if err == nil {
+		h.conf, err = conf.LoadOwned(conf.Path())
 	}
-	var err error
-	if h.conf, err = conf.LoadOwned(conf.Path()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if !h.conf.AllowSetuid {
@@ -152,32 +142,23 @@ func (h *helper) secure() (err error) {
 		return errors.New("the process can be dumped")
 	}
 	os.Clearenv()
-	if err := unix.Chdir("/"); err != nil {
-		return err
-	}
 	unix.CloseOnExec(socketFD)
 	h.groups, err = os.Getgroups()
-	return err
+	return errors.Join(err, unix.Chdir("/"))
 }
 
-// headerSize is the size of what comes before a request: its length, in decimal,
-// filled up with blanks. The descriptors come with it.
+// headerSize is the size of what comes before a request: its length in hexadecimal
+// digits. The descriptors come with it.
 const headerSize = 16
 
 // receive reads the request.
 func (h *helper) receive() (*Request, error) {
 	head, rights := make([]byte, headerSize), make([]byte, unix.CmsgSpace(4*maxFDs))
 	n, nr, flags, _, err := unix.Recvmsg(socketFD, head, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
-	if err != nil || n != headerSize || flags&unix.MSG_CTRUNC != 0 {
+	size, sizeErr := strconv.ParseUint(string(head), 16, 32)
+	fds, rightsErr := parseRights(rights[:max(nr, 0)])
+	if cmp.Or(err, sizeErr, rightsErr) != nil || n != headerSize || flags&unix.MSG_CTRUNC != 0 || size > maxRequest {
 		return nil, errRequest
-	}
-	size, err := strconv.ParseUint(string(head), 16, 32)
-	if err != nil || size > maxRequest {
-		return nil, errRequest
-	}
-	fds, err := parseRights(rights[:nr])
-	if err != nil {
-		return nil, err
 	}
 	b := make([]byte, size)
 	for got := 0; got < len(b); got += max(n, 0) {
@@ -189,7 +170,7 @@ func (h *helper) receive() (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, h.number(r, fds)
+	return r, h.raise(r, fds)
 }
 
 func parseRights(b []byte) ([]int, error) {
@@ -200,21 +181,18 @@ func parseRights(b []byte) ([]int, error) {
 	return unix.ParseUnixRights(&list[0])
 }
 
-// number moves the descriptors above all numbers that the request uses.
-func (h *helper) number(r *Request, fds []int) error {
+// raise moves the descriptors above all numbers that the request uses.
+func (h *helper) raise(r *Request, fds []int) error {
 	if len(fds) != len(r.FDs) {
 		return errRequest
 	}
 	h.fds = map[int]int{}
-	if len(fds) == 0 {
-		return nil
-	}
-	top := slices.Max(r.FDs)
+	h.top = slices.Max(append(r.FDs, socketFD))
 	for i, want := range r.FDs {
-		if _, twice := h.fds[want]; twice || want <= socketFD || want >= maxNumber {
+		if want <= socketFD || want >= maxNumber || h.fds[want] != 0 {
 			return errRequest
 		}
-		fd, err := unix.FcntlInt(uintptr(fds[i]), unix.F_DUPFD_CLOEXEC, top+1)
+		fd, err := h.keep(fds[i])
 		if err != nil {
 			return errors.New("cannot number the descriptors of the request: " + err.Error())
 		}

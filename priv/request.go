@@ -3,6 +3,8 @@ package priv
 import (
 	"encoding/binary"
 	"errors"
+	"math"
+	"reflect"
 	"slices"
 
 	"singularity/linux/script"
@@ -11,8 +13,8 @@ import (
 // Verb says what is asked of the helper.
 type Verb uint8
 
-// The verbs. A new one gets a number here, a row in the table verbs, a field of
-// Request with what it needs, and a function that reads and writes that field.
+// The verbs. A new one gets a number here, a row in the table verbs, and a field of
+// Request with what it needs.
 const (
 	StartVerb Verb = iota + 1 // a container
 	JoinVerb                  // a process in a container that runs
@@ -27,15 +29,15 @@ const maxRequest = 16 << 20
 // maxFDs bounds the descriptors of a request; the kernel passes at most 253.
 const maxFDs = 64
 
-// Request is what the unprivileged side asks for. Exactly one of the fields for
-// verbs is set, that of Verb.
+// Request is what the unprivileged side asks for. Of the fields for verbs only that
+// of Verb is part of it.
 type Request struct {
 	Verb Verb
 	// FDs are the numbers by which the request means the descriptors that come
 	// with it, in that order. They are above 2 and below maxNumber.
 	FDs   []int
-	Start *Start
-	Join  *Join // of RootVerb too
+	Start Start
+	Join  Join  // RootVerb needs its Process alone
 	Nets  []Net // the networks, the first of which is eth0
 }
 
@@ -66,7 +68,7 @@ type Start struct {
 	// Network is the network namespace that the container begins in, if not empty: as
 	// the keeper that a NetVerb made calls it, or a path that the administrator names.
 	Network string
-	Steps   *script.Listing
+	Steps   script.Listing
 }
 
 // FS is what a partition holds that the kernel may mount.
@@ -113,84 +115,18 @@ func Decode(b []byte) (*Request, error) {
 }
 
 func (c *codec) request(r *Request) {
-	num(c, &r.Verb)
-	list(c, &r.FDs, func(fd *int) { num(c, fd) })
+	c.values(&r.Verb, &r.FDs)
 	if n := int(r.Verb) - 1; n >= 0 && n < len(verbs) {
-		verbs[n].code(c, r)
+		c.values(verbs[n].needs(r))
 	} else {
 		c.fail()
 	}
 }
 
-// optional is a value that may be nil.
-func optional[T any](c *codec, v **T, value func(*T)) {
-	there := *v != nil
-	if c.flag(&there); there && !c.bad {
-		if c.reading {
-			*v = new(T)
-		}
-		value(*v)
-	}
-}
-
-func (c *codec) start(r *Request) {
-	if c.reading {
-		r.Start = &Start{Steps: new(script.Listing)}
-	}
-	s := r.Start
-	c.flag(&s.PID)
-	num(c, &s.Report)
-	num(c, &s.Caps)
-	list(c, &s.Images, func(im *Image) {
-		num(c, &im.FD)
-		c.text(&im.Format)
-	})
-	optional(c, &s.Kernel, func(k *Kernel) {
-		num(c, &k.FS)
-		num(c, &k.Off)
-		num(c, &k.Size)
-		num(c, &k.Mount)
-		c.flag(&k.Tree)
-		num(c, &k.Key)
-	})
-	c.text(&s.Network)
-	c.listing(s.Steps)
-}
-
-func (c *codec) listing(l *script.Listing) {
-	list(c, &l.Memory, c.bytes)
-	list(c, &l.Links, func(k *script.Link) {
-		num(c, &k.At)
-		num(c, &k.To)
-	})
-	list(c, &l.Steps, c.step)
-	optional(c, &l.Program, func(p *script.Program) {
-		list(c, &p.Paths, func(r *script.Ref) { num(c, r) })
-		for _, r := range []*script.Ref{&p.Argv, &p.Envp, &p.Shell, &p.Other} {
-			num(c, r)
-		}
-		num(c, &p.OtherFD)
-	})
-}
-
-func (c *codec) step(s *script.Step) {
-	num(c, &s.Op)
-	num(c, &s.Slots)
-	num(c, &s.Refs)
-	c.flag(&s.Ignore)
-	c.flag(&s.Want)
-	num(c, &s.SkipOK)
-	num(c, &s.SkipNo)
-	num(c, &s.Nr)
-	num(c, &s.Expect)
-	for i := range s.Args {
-		num(c, &s.Args[i])
-	}
-}
-
 // codec writes or reads values, one after another: numbers as unsigned varints,
-// texts and lists with their length before them. One function for each type says
-// in which order, for both directions.
+// texts and lists with their length before them, and structs field by field, as
+// their types have them. What is behind a pointer may be missing. Fields that are
+// not exported are no part of it.
 //
 // Security: what it reads comes from the caller. A length is held against what is
 // left of the message before anything is allocated; every number must have its
@@ -201,80 +137,103 @@ type codec struct {
 	bad     bool
 }
 
-func (c *codec) uvarint(v *uint64) {
-	if !c.reading {
-		c.data = binary.AppendUvarint(c.data, *v)
-		return
-	}
-	n := 0
-	if *v, n = binary.Uvarint(c.data); n <= 0 || n > 1 && c.data[n-1] == 0 {
-		c.fail()
-		*v = 0
-		return
-	}
-	c.data = c.data[n:]
-}
-
 func (c *codec) fail() { c.bad, c.data = true, nil }
 
-// num reads or writes a number of any type.
-func num[T ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~int](c *codec, v *T) {
-	u := uint64(*v)
-	if c.uvarint(&u); c.reading {
-		if *v = T(u); uint64(*v) != u || *v < 0 {
-			c.fail()
+// values writes or reads what the pointers lead to.
+func (c *codec) values(pointers ...any) {
+	for _, p := range pointers {
+		c.value(reflect.ValueOf(p).Elem())
+	}
+}
+
+func (c *codec) value(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(c.flag(v.Bool()))
+	case reflect.Int:
+		v.SetInt(int64(c.number(uint64(v.Int()), math.MaxInt)))
+	case reflect.Uint8, reflect.Uint16, reflect.Uint64:
+		v.SetUint(c.number(v.Uint(), math.MaxUint64>>(64-v.Type().Bits())))
+	case reflect.String:
+		text := c.bytes([]byte(v.String()))
+		if v.SetString(string(text)); slices.Contains(text, 0) {
+			c.fail() // it has no end there
+		}
+	case reflect.Slice, reflect.Array:
+		c.list(v)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if field := v.Field(i); field.CanSet() {
+				c.value(field)
+			}
+		}
+	case reflect.Pointer:
+		there := c.flag(!v.IsNil())
+		if there && c.reading {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		if there {
+			c.value(v.Elem())
 		}
 	}
 }
 
-func (c *codec) flag(v *bool) {
-	n := uint8(0)
-	if *v {
-		n = 1
+// number writes n, or reads a number that is not above most.
+func (c *codec) number(n, most uint64) uint64 {
+	if !c.reading {
+		c.data = binary.AppendUvarint(c.data, n)
+		return n
 	}
-	if num(c, &n); n > 1 {
+	n, size := binary.Uvarint(c.data)
+	if size <= 0 || size > 1 && c.data[size-1] == 0 || n > most {
 		c.fail()
+		return 0
 	}
-	*v = n == 1
+	c.data = c.data[size:]
+	return n
 }
 
-func (c *codec) bytes(v *[]byte) {
-	n := len(*v)
-	num(c, &n)
-	switch {
-	case !c.reading:
-		c.data = append(c.data, *v...)
-	case n > len(c.data):
+func (c *codec) flag(on bool) bool {
+	if on {
+		return c.number(1, 1) == 1
+	}
+	return c.number(0, 1) == 1
+}
+
+// size is the length of a text or list, each of whose values takes one byte at least.
+func (c *codec) size(n int) int {
+	n = int(c.number(uint64(n), maxRequest))
+	if c.reading && n > len(c.data) {
 		c.fail()
-	default:
-		*v, c.data = c.data[:n:n], c.data[n:]
+		return 0
 	}
+	return n
 }
 
-// text is a string without a zero byte.
-func (c *codec) text(v *string) {
-	b := []byte(*v)
-	if c.bytes(&b); c.reading {
-		if *v = string(b); slices.Contains(b, 0) {
-			c.fail()
-		}
+func (c *codec) bytes(b []byte) []byte {
+	n := c.size(len(b))
+	if c.reading {
+		b, c.data = c.data[:n:n], c.data[n:]
+		return b
 	}
+	c.data = append(c.data, b...)
+	return b
 }
 
-// list is a list of values, each of which takes one byte at least.
-func list[T any](c *codec, v *[]T, value func(*T)) {
-	n := len(*v)
-	if num(c, &n); c.reading {
-		if n > len(c.data) {
-			c.fail()
-			return
-		}
-		*v = nil
+func (c *codec) list(v reflect.Value) {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		v.SetBytes(c.bytes(v.Bytes()))
+		return
+	}
+	n := v.Len()
+	if v.Kind() == reflect.Slice {
+		n = c.size(n)
 	}
 	for i := 0; i < n && !c.bad; i++ {
-		if c.reading {
-			*v = append(*v, *new(T))
+		if i == v.Len() { // it is read
+			v.Grow(1)
+			v.SetLen(i + 1)
 		}
-		value(&(*v)[i])
+		c.value(v.Index(i))
 	}
 }

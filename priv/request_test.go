@@ -26,16 +26,16 @@ func sample(t testing.TB) *Request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: &Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
-		Kernel: &Kernel{FS: Ext3FS, Off: 512, Size: 1 << 33, Mount: 77, Tree: true, Key: 5}, Network: "u1-ab", Steps: list}}
+	return &Request{Verb: StartVerb, FDs: []int{5, 9}, Start: Start{PID: true, Report: 5, Caps: 1 << 40, Images: []Image{{9, "sif"}},
+		Kernel: &Kernel{FS: Ext3FS, Off: 512, Size: 1 << 33, Mount: 77, Tree: true, Key: 5}, Network: "u1-ab", Steps: *list}}
 }
 
 // TestVerbsRoundTrip: the other verbs, and that a request of one is none of another.
 func TestVerbsRoundTrip(t *testing.T) {
 	steps := sample(t).Start.Steps
 	for _, want := range []*Request{
-		{Verb: JoinVerb, FDs: []int{7}, Join: &Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
-		{Verb: RootVerb, FDs: []int{7}, Join: &Join{Process: 7, Steps: new(script.Listing)}},
+		{Verb: JoinVerb, FDs: []int{7}, Join: Join{Process: 7, Report: 8, Left: 9, Caps: 1 << 13, Steps: steps}},
+		{Verb: RootVerb, FDs: []int{7}, Join: Join{Process: 7}},
 		{Verb: NetVerb, Nets: []Net{{"a", "IP=10.0.0.1"}, {Name: "b"}}},
 	} {
 		got, err := Decode(want.Encode())
@@ -64,6 +64,25 @@ func TestRequestRoundTrip(t *testing.T) {
 	}
 	if !bytes.Equal(got.Encode(), want.Encode()) || !reflect.DeepEqual(got.FDs, want.FDs) || got.Start.Kernel.Size != 1<<33 || len(got.Start.Steps.Steps) != len(want.Start.Steps.Steps) {
 		t.Errorf("got %+v", got.Start)
+	}
+}
+
+// TestRaiseIsNotSent: SC-002: no bit of a request says what a step is made with: two
+// listings that differ in that alone are the same bytes.
+func TestRaiseIsNotSent(t *testing.T) {
+	r := sample(t)
+	plain := r.Encode()
+	for i := range r.Start.Steps.Steps {
+		r.Start.Steps.Steps[i].Raise(1<<64 - 1)
+	}
+	if !bytes.Equal(r.Encode(), plain) {
+		t.Error("a request has the capabilities of a step")
+	}
+	// A field that codec can write to is one that everybody can.
+	for f := range reflect.TypeFor[script.Step]().Fields() {
+		if f.IsExported() && f.Type.Kind() == reflect.Uint64 && f.Name != "Expect" {
+			t.Errorf("%s is part of a request: is it a capability?", f.Name)
+		}
 	}
 }
 
@@ -114,9 +133,9 @@ func FuzzDecode(f *testing.F) {
 		var l *script.Listing
 		switch r.Verb {
 		case StartVerb:
-			l = r.Start.Steps
+			l = &r.Start.Steps
 		case JoinVerb:
-			l = r.Join.Steps
+			l = &r.Join.Steps
 		default:
 			return
 		}

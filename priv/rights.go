@@ -137,8 +137,5 @@ func capBits(word string) uint64 {
 
 // nameOf returns the name of a user or group, "" for nobody.
 func nameOf(file string, id int) string {
-	if f := find(file, 2, strconv.Itoa(id)); f != nil {
-		return f[0]
-	}
-	return ""
+	return find(file, 2, strconv.Itoa(id))[0]
 }

@@ -1,11 +1,9 @@
 package priv
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -23,45 +21,39 @@ const capBounding = 1 << unix.CAP_SETPCAP
 
 // start makes a container.
 func (h *helper) start(r *Request) (*Answer, error) {
-	s := r.Start
-	c := h.checker(s.Steps)
-	c.pid = s.PID
-	if !c.numbers[s.Report] {
-		return nil, errRequest
-	}
-	if s.PID && !h.conf.AllowPIDNS {
-		return nil, errors.New("singularity.conf says: allow pid ns = no")
-	}
-	if err := h.granted(s.Caps); err != nil {
+	s := &r.Start
+	c, err := h.checker(&s.Steps, s.Caps, s.Report)
+	if err != nil {
 		return nil, err
+	}
+	if c.pid = s.PID; s.PID && !h.conf.AllowPIDNS {
+		return nil, errors.New("singularity.conf says: allow pid ns = no")
 	}
 	image, err := h.images(s, c)
 	if err == nil && s.Kernel != nil {
 		err = h.mountKernel(s, image, c)
 	}
-	if refused, ok := err.(*KernelError); ok && c.strict {
-		err = errors.New(refused.Error() + "; " + strictly)
+	if refused, ok := err.(*Answer); ok && c.strict {
+		err = errors.New(refused.Refusal + "; " + strictly)
 	}
 	if err != nil {
 		return nil, err
 	}
 	drop, err := c.check()
-	if err != nil {
-		return nil, err
-	}
-	net, err := h.netns(s.Network)
-	if err != nil {
+	net, netErr := h.netns(s.Network)
+	if err := cmp.Or(err, netErr); err != nil {
 		return nil, err
 	}
 	return h.clone(s, drop, net)
 }
 
-func (h *helper) checker(steps *script.Listing) *checker {
-	c := &checker{Listing: steps, conf: h.conf, uid: h.uid, gid: h.gid, kernel: -1, numbers: map[int]bool{}}
-	for n := range h.fds {
-		c.numbers[n] = true
+// checker returns who looks at the steps of a request, whose capabilities must be
+// granted, and whose descriptors must have come with it.
+func (h *helper) checker(steps *script.Listing, caps uint64, fds ...int) (*checker, error) {
+	if slices.ContainsFunc(fds, func(n int) bool { return h.fds[n] == 0 }) {
+		return nil, errRequest
 	}
-	return c
+	return &checker{helper: h, Listing: steps, kernel: -1}, h.granted(caps)
 }
 
 // granted tells whether the administrator granted these capabilities to the
@@ -98,7 +90,7 @@ func (h *helper) images(s *Start, c *checker) (first *os.File, err error) {
 	c.strict = h.conf.Limited() || h.conf.RequireIntegrity || c.listed
 	for i, im := range s.Images {
 		fd, err := unix.FcntlInt(uintptr(h.fds[im.FD]), unix.F_DUPFD_CLOEXEC, h.fds[im.FD])
-		if err != nil || !c.numbers[im.FD] {
+		if err != nil || h.fds[im.FD] == 0 {
 			return nil, errRequest
 		}
 		f := os.NewFile(uintptr(fd), "image")
@@ -153,20 +145,19 @@ func listed() (bool, error) {
 // tells the formats apart that the administrator may allow and forbid, and
 // parses nothing.
 func sniff(f *os.File, mode uint32, format string) error {
-	b := make([]byte, 2048)
-	n := 0
+	b := make([]byte, 2048) // what cannot be read is zero
 	if mode&unix.S_IFMT == unix.S_IFREG {
-		n, _ = f.ReadAt(b, 0)
+		f.ReadAt(b, 0)
 	}
 	found := ""
-	switch b = b[:n]; {
+	switch {
 	case mode&unix.S_IFMT == unix.S_IFDIR:
 		found = conf.FormatDir
-	case n > 42 && string(b[32:41]) == "SIF_MAGIC":
+	case string(b[32:41]) == "SIF_MAGIC":
 		found = conf.FormatSIF
-	case n > 1081 && b[1080] == 0x53 && b[1081] == 0xef:
+	case b[1080] == 0x53 && b[1081] == 0xef:
 		found = conf.FormatExtfs
-	case n > 4 && (string(b[:4]) == "hsqs" || string(b[:2]) == "#!"):
+	case string(b[:4]) == "hsqs", string(b[:2]) == "#!":
 		found = conf.FormatSquashfs
 	}
 	if found == format || found == conf.FormatSIF && format == conf.FormatEncrypted {
@@ -183,7 +174,7 @@ func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 		defer net.Close()
 		with(before, capMounts, permitted, "join the network namespace", unix.SYS_SETNS, script.Int(int(net.Fd())), script.Int(unix.CLONE_NEWNET))
 	}
-	h.descriptors(before)
+	number(before, 3, h.fds)
 	with(before, capMounts, permitted, "create a mount namespace", unix.SYS_UNSHARE, script.Int(unix.CLONE_NEWNS))
 	with(before, capMounts, permitted, "detach the mounts from the host's", unix.SYS_MOUNT, script.Int(0), before.Str("/"), script.Int(0), script.Int(unix.MS_REC|unix.MS_SLAVE), script.Int(0))
 	if s.PID {
@@ -192,7 +183,7 @@ func (h *helper) clone(s *Start, drop int, net *os.File) (*Answer, error) {
 		}
 	}
 	finish(after, s.Caps, permitted, h.uid, h.gid)
-	return carryOut(s.Steps, permitted, drop, s.Report, before, after)
+	return carryOut(&s.Steps, permitted, drop, s.Report, before, after)
 }
 
 // carryOut makes a child of the caller's process that goes through the steps: behind
@@ -207,16 +198,16 @@ func carryOut(steps *script.Listing, permitted uint64, drop, report int, before,
 	return &Answer{PID: pid}, nil
 }
 
-// descriptors gives the descriptors of the request their numbers and closes all
-// others.
-func (h *helper) descriptors(p *script.Script) {
-	from := 3
-	for _, n := range slices.Sorted(maps.Keys(h.fds)) {
-		if h.fds[n] != n { // else it was kept
-			p.Call("number a descriptor", unix.SYS_DUP3, script.Int(h.fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
+// number gives descriptors their numbers and closes all others from the first on. None
+// of them has a number yet that another gets before.
+func number(p *script.Script, from int, fds map[int]int) {
+	numbers := slices.Sorted(maps.Keys(fds))
+	for _, n := range numbers {
+		if fds[n] != n { // else it was kept
+			p.Call("number a descriptor", unix.SYS_DUP3, script.Int(fds[n]), script.Int(n), script.Int(unix.O_CLOEXEC))
 		}
 	}
-	for _, n := range append(slices.Sorted(maps.Keys(h.fds)), 1<<31) {
+	for _, n := range append(numbers, 1<<31) {
 		if n > from {
 			p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(from), script.Int(n-1), script.Int(0))
 		}
@@ -238,7 +229,7 @@ func (h *helper) become(p *script.Script, caps uint64) uint64 {
 // with adds a call that is made with capabilities.
 func with(p *script.Script, caps, permitted uint64, label string, nr uintptr, args ...script.Arg) {
 	p.Permitted = permitted
-	p.Steps[p.Call(label, nr, args...)].Raise = caps
+	p.Steps[p.Call(label, nr, args...)].Raise(caps)
 }
 
 // take makes the process that of a user, without an effective capability.
@@ -306,21 +297,22 @@ func setCaps(p *script.Script, effective, permitted, inheritable uint64) {
 // maxUsers bounds /etc/passwd and /etc/group, in bytes.
 const maxUsers = 16 << 20
 
-// find looks for the first line of a file like /etc/passwd whose field k is value.
-// A name service is not asked: who is not in the file is nobody here.
+// find looks for the first line of a file like /etc/passwd whose field k is value,
+// and returns its fields, which are empty if there is none. A name service is not
+// asked: who is not in the file is nobody here.
 func find(file string, k int, value string) []string {
-	f, err := conf.OpenOwned(file)
-	if err != nil {
-		return nil
+	var text []byte
+	if f, err := conf.OpenOwned(file); err == nil {
+		text, _ = conf.ReadAll(f, maxUsers)
+		f.Close()
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxUsers))
-	for lines.Scan() {
-		if fields := strings.Split(lines.Text(), ":"); len(fields) > 3 && fields[k] == value {
-			return fields
+	empty := make([]string, 7) // as many as a line of /etc/passwd has
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(fields) > 3 && fields[k] == value {
+			return append(fields, empty...)
 		}
 	}
-	return nil
+	return empty
 }
 
 const (
@@ -328,22 +320,10 @@ const (
 	groups = "/etc/group"
 )
 
-// homeOf is the home directory of a user, "" if none is known.
-func homeOf(uid int) string {
-	if f := find(users, 2, strconv.Itoa(uid)); len(f) > 5 {
-		return f[5]
-	}
-	return ""
-}
-
 // lookup finds the numbers of users and groups for the limits on images.
 func lookup(file string) func(string) (int, bool) {
 	return func(name string) (int, bool) {
-		f := find(file, 0, name)
-		if f == nil {
-			return 0, false
-		}
-		id, err := strconv.ParseUint(f[2], 10, 32)
+		id, err := strconv.ParseUint(find(file, 0, name)[2], 10, 32)
 		return int(id), err == nil
 	}
 }

@@ -2,9 +2,9 @@ package priv
 
 import (
 	"errors"
-	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,11 +32,10 @@ type Verdict struct {
 	Caps uint64
 }
 
-// Tree is a hash tree as dm-verity takes it, with the sizes in bytes.
+// Tree is a hash tree as dm-verity takes it, of blocks of 4096 bytes.
 type Tree struct {
-	Off, Size            uint64
-	DataBlock, HashBlock uint64
-	Salt, Root           []byte
+	Off, Size  uint64
+	Salt, Root []byte
 }
 
 // Crypt is cipher text as dm-crypt takes it, with the sizes in bytes.
@@ -57,28 +56,6 @@ const (
 
 var errVerdict = errors.New("the check of the image's signature gave no answer")
 
-func (c *codec) verdict(v *Verdict) {
-	c.flag(&v.OK)
-	c.flag(&v.Listed)
-	c.text(&v.Text)
-	num(c, &v.FS)
-	num(c, &v.Off)
-	num(c, &v.Size)
-	optional(c, &v.Tree, func(t *Tree) {
-		for _, n := range []*uint64{&t.Off, &t.Size, &t.DataBlock, &t.HashBlock} {
-			num(c, n)
-		}
-		c.bytes(&t.Salt)
-		c.bytes(&t.Root)
-	})
-	optional(c, &v.Crypt, func(k *Crypt) {
-		for _, n := range []*uint64{&k.Off, &k.Size, &k.Sector, &k.Key} {
-			num(c, n)
-		}
-	})
-	num(c, &v.Caps)
-}
-
 // Encode returns v as the helper reads it. What it could not take is a refusal.
 func (v *Verdict) Encode() []byte {
 	text := []byte(v.Text[:min(len(v.Text), MaxVerdictText)])
@@ -90,7 +67,7 @@ func (v *Verdict) Encode() []byte {
 	w := *v
 	w.Text = string(text)
 	c := &codec{}
-	if c.verdict(&w); len(c.data) > VerdictSize {
+	if c.values(&w); len(c.data) > VerdictSize {
 		return make([]byte, VerdictSize)
 	}
 	return append(c.data, make([]byte, VerdictSize-len(c.data))...)
@@ -99,16 +76,11 @@ func (v *Verdict) Encode() []byte {
 // decodeVerdict reads what Encode wrote, and nothing else.
 func decodeVerdict(b []byte) (*Verdict, error) {
 	c, v := &codec{data: b, reading: true}, new(Verdict)
-	c.verdict(v)
+	c.values(v)
 	ok := len(b) == VerdictSize && !c.bad && len(v.Text) <= MaxVerdictText && (v.OK || v.Text != "") && v.FS <= CryptFS && extent(v.Off, v.Size)
-	for _, b := range c.data {
-		ok = ok && b == 0
-	}
-	for i := range len(v.Text) {
-		ok = ok && v.Text[i] >= ' ' && v.Text[i] <= '~'
-	}
+	ok = ok && strings.Trim(string(c.data), "\x00") == "" && !strings.ContainsFunc(v.Text, func(r rune) bool { return r < ' ' || r > '~' })
 	if t := v.Tree; t != nil {
-		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 && t.DataBlock == blockSize && t.HashBlock == blockSize &&
+		ok = ok && v.OK && v.Size > 0 && v.Size%blockSize == 0 &&
 			extent(t.Off, t.Size) && t.Size >= blockSize && t.Size%blockSize == 0 && len(t.Salt) <= maxSalt && len(t.Root) == digestSize
 	}
 	if k := v.Crypt; k != nil {
@@ -130,14 +102,15 @@ const (
 	nobody     = 65534
 )
 
-// The descriptors of starter-verify.
+// The descriptors of starter-verify. Its runtime opens /dev/null for standard error.
 const (
+	keyFD     = 0 // the same socket as that of the verdict
 	verdictFD = 1
 	imageFD   = 3
 	programFD = 4 // itself, until it runs
 )
 
-// verify has starter-verify judge an image: how is lazy or full, which list or no
+// verify has starter-verify judge an image: how is full or empty, which list or empty
 // (see there). Or it looks at no image, and
 // says what the caller may have: see Rights.
 //
@@ -153,19 +126,6 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 	if err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
 		return nil, errors.New("the image is not open for reading alone")
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	in, err := h.input()
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	if h.key != nil {
-		more = append(more, "key")
-	}
 	program, err := conf.OpenOwned(conf.Prefix + "/libexec/singularity/bin/starter-verify")
 	if err != nil {
 		return nil, err
@@ -174,18 +134,23 @@ func (h *helper) verify(image *os.File, how, which string, more ...string) (*Ver
 	if st, err := stat(program); err != nil || st.Mode&0o7777 != 0o711 {
 		return nil, errors.New(program.Name() + " must have mode 0711, so that nobody can trace it")
 	}
-	p := &script.Script{}
-	err = h.verifier(p, []*os.File{in, w, image, program}, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
-	pid := 0
-	if err == nil {
-		pid, err = script.Fork(unix.CLONE_NEWPID, int(w.Fd()), p.All())
-	}
-	w.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(io.LimitReader(r, VerdictSize+1))
-	r.Close()
+	socket, theirs := os.NewFile(uintptr(pair[0]), "verdict"), pair[1]
+	if h.key != nil {
+		socket.Write(h.key) // what does not arrive is no key
+		more = append(more, "key")
+	}
+	fds := map[int]int{keyFD: theirs, verdictFD: theirs, imageFD: int(image.Fd()), programFD: int(program.Fd())}
+	pid, err := h.startVerify(fds, append([]string{"starter-verify", "site", how, which, strconv.Itoa(h.uid)}, more...))
+	unix.Close(theirs)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := conf.ReadAll(socket, VerdictSize)
+	socket.Close()
 	if wait(pid) != nil || err != nil {
 		return nil, errVerdict
 	}
@@ -208,27 +173,21 @@ func wait(pid int) (err error) {
 	return err
 }
 
-// verifier makes the steps by which a process becomes starter-verify with those
-// descriptors: what it reads, the answer, the image, and the program.
-func (h *helper) verifier(p *script.Script, files []*os.File, args []string) error {
+// startVerify makes a process that becomes starter-verify with those descriptors.
+func (h *helper) startVerify(fds map[int]int, args []string) (pid int, err error) {
 	uid, gid := nobody, nobody
-	if f := find(users, 0, verifyUser); f != nil {
+	if f := find(users, 0, verifyUser); f[0] != "" {
 		uid, _ = strconv.Atoi(f[2])
 		gid, _ = strconv.Atoi(f[3])
 	}
 	if uid <= 0 || gid <= 0 || uid == h.uid {
-		return errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
+		return 0, errors.New("a check of signatures needs a user id that nobody else has: make the system user " + verifyUser)
 	}
-	null := p.Call("open /dev/null", unix.SYS_OPENAT, script.Int(unix.AT_FDCWD), p.Str("/dev/null"), script.Int(unix.O_RDWR))
-	from := []script.Arg{null.Arg()}
-	for _, f := range files {
-		// Above all numbers that they get.
-		from = append(from, p.Call("keep a descriptor", unix.SYS_FCNTL, script.Int(int(f.Fd())), script.Int(unix.F_DUPFD), script.Int(programFD+1)).Arg())
+	p := &script.Script{}
+	number(p, 0, fds)
+	for _, fd := range []int{keyFD, verdictFD, imageFD} {
+		p.Call("hand over a descriptor", unix.SYS_FCNTL, script.Int(fd), script.Int(unix.F_SETFD), script.Int(0))
 	}
-	for i, to := range []int{2, 0, verdictFD, imageFD, programFD} {
-		p.Call("number a descriptor", unix.SYS_DUP3, from[i], script.Int(to), script.Int(to/programFD*unix.O_CLOEXEC))
-	}
-	p.Call("close descriptors", unix.SYS_CLOSE_RANGE, script.Int(programFD+1), script.Uint(1<<32-1), script.Int(0))
 	id := script.Int(gid)
 	p.Call("leave all groups", unix.SYS_SETGROUPS, script.Int(0), script.Int(0))
 	p.Want(p.Call("read back the groups", unix.SYS_GETGROUPS, script.Int(0), script.Int(0)), 0)
@@ -243,5 +202,5 @@ func (h *helper) verifier(p *script.Script, files []*os.File, args []string) err
 	}
 	p.Call("execute the check", unix.SYS_EXECVEAT, script.Int(programFD), p.Str(""), p.Pointers(append(argv, script.Int(0))...),
 		p.Pointers(p.Str("GOTRACEBACK=none"), script.Int(0)), script.Int(unix.AT_EMPTY_PATH))
-	return nil
+	return script.Fork(unix.CLONE_NEWPID, fds[verdictFD], p.All())
 }

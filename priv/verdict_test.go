@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func verdicts() []*Verdict {
 	tree := func() *Tree {
-		return &Tree{Off: 8192, Size: 8192, DataBlock: 4096, HashBlock: 4096, Salt: bytes.Repeat([]byte{7}, 32), Root: bytes.Repeat([]byte{9}, 32)}
+		return &Tree{Off: 8192, Size: 8192, Salt: bytes.Repeat([]byte{7}, 32), Root: bytes.Repeat([]byte{9}, 32)}
 	}
 	return []*Verdict{
 		{Text: "no"},
@@ -57,8 +59,6 @@ func TestSC168_Verdicts(t *testing.T) {
 		"huge offset":    change(func(v *Verdict) { v.Tree.Off = 1 << 63 }),
 		"short root":     change(func(v *Verdict) { v.Tree.Root = v.Tree.Root[1:] }),
 		"long salt":      change(func(v *Verdict) { v.Tree.Salt = make([]byte, 257) }),
-		"block size":     change(func(v *Verdict) { v.Tree.DataBlock = 512 }),
-		"hash block":     change(func(v *Verdict) { v.Tree.HashBlock = 1024 }),
 		"small tree":     change(func(v *Verdict) { v.Tree.Size = 512 }),
 		"control":        bytes.Replace((&Verdict{Text: "abc"}).Encode(), []byte("b"), []byte{27}, 1),
 	} {
@@ -110,7 +110,7 @@ func FuzzVerdict(f *testing.F) {
 // TestMapperRequests: the layout of struct dm_ioctl and of a table's line.
 func TestMapperRequests(t *testing.T) {
 	d := &mapped{name: "singularity-1-ab", kind: "verity", params: "1 7:0 7:1", sectors: 80}
-	b := d.table()
+	b := d.request(unix.DM_READONLY_FLAG)
 	want := map[int]string{0: "\x04\x00\x00\x00", 12: "\x00\x10\x00\x00\x38\x01\x00\x00\x01\x00\x00\x00", 28: "\x01\x00\x00\x00", 48: "singularity-1-ab\x00",
 		312: "\x00\x00\x00\x00\x00\x00\x00\x00\x50\x00\x00\x00\x00\x00\x00\x00", 336: "verity\x00", 352: "1 7:0 7:1\x00"}
 	for off, text := range want {

@@ -84,7 +84,7 @@ func (s *HelperSite) judge(ctx context.Context, image *os.File) (*priv.Verdict, 
 	t := judged.Tree(root.ID)
 	switch {
 	case t != nil && judged.State == verdict.Trusted:
-		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), DataBlock: verity.BlockSize, HashBlock: verity.BlockSize, Salt: t.Salt, Root: t.Root[:]}
+		v.Tree = &priv.Tree{Off: uint64(t.Off), Size: uint64(t.Size), Salt: t.Salt, Root: t.Root[:]}
 		return v, s.unlock(v, image, f, root, t)
 	case v.Listed && !s.Full:
 		// The list trusted a tree that is not used.

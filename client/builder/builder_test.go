@@ -206,7 +206,9 @@ func TestHostileAnswers(t *testing.T) {
 		"long refusal": {func(w http.ResponseWriter, r *http.Request) { refuse(w, 503, strings.Repeat("no ", 10000)) },
 			"503"},
 		"no token": {func(w http.ResponseWriter, r *http.Request) { refuse(w, 401, "who?") }, "with the credentials of the remote endpoint"},
-		"loop":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect) }, "redirects"},
+		"loop": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		}, "redirects"},
 	} {
 		p, c := newPeer(t)
 		p.mux.HandleFunc("POST /v1/build", x.serve)
@@ -249,8 +251,11 @@ func TestCloseCodes(t *testing.T) {
 		c.CloseNow()
 	}
 	list := map[string]func(c *websocket.Conn){"cut": func(c *websocket.Conn) { say(c, lines[:2]...) }, "nothing": func(c *websocket.Conn) {}, "invalid": cut,
-		"binary": func(c *websocket.Conn) { c.Write(context.Background(), websocket.MessageBinary, []byte("no log")); say(c, lines[0]) },
-		"large":  func(c *websocket.Conn) { say(c, lines[0], strings.Repeat("x", maxFrame+1)) }}
+		"binary": func(c *websocket.Conn) {
+			c.Write(context.Background(), websocket.MessageBinary, []byte("no log"))
+			say(c, lines[0])
+		},
+		"large": func(c *websocket.Conn) { say(c, lines[0], strings.Repeat("x", maxFrame+1)) }}
 	for _, code := range []websocket.StatusCode{1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999} {
 		list[fmt.Sprint(int(code))] = func(c *websocket.Conn) {
 			say(c, lines[:2]...)

@@ -216,6 +216,7 @@ func (c *Client) send(ctx context.Context, f *Files) error {
 		return err
 	}
 	req.ContentLength = f.Size
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(f.file, 0, f.Size)), nil }
 	req.Header.Set("Content-Type", "application/octet-stream")
 	up, err := c.HTTP.Do(req) // the address is the right to do so: no token
 	if err != nil {

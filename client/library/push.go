@@ -75,7 +75,7 @@ func (c *Client) tag(ctx context.Context, p *Push, container, image, tag, sum st
 		return err
 	}
 	var e struct{ Proof *api.LogProof }
-	_, header, err := c.ask(ctx, http.MethodPost, "/v2/tags/"+url.PathEscape(container), query,
+	_, header, err := c.ask(transfer.Repeatable(ctx), http.MethodPost, "/v2/tags/"+url.PathEscape(container), query,
 		api.Tag{Arch: p.Arch, Tag: tag, ImageID: image}, &e, http.StatusOK, http.StatusCreated)
 	if err != nil {
 		return err
@@ -164,10 +164,12 @@ func (c *Client) upload(ctx context.Context, r io.ReaderAt, p *Push, id, sum, su
 		}
 	}
 	var e api.Envelope[api.UploadURL]
-	if _, err := c.call(ctx, http.MethodPost, path, nil, api.Upload{FileSize: p.Size, SHA256Sum: sum, MD5Sum: sum5}, &e, http.StatusOK, http.StatusCreated); err != nil {
+	if _, err := c.call(transfer.Repeatable(ctx), http.MethodPost, path, nil, api.Upload{FileSize: p.Size, SHA256Sum: sum, MD5Sum: sum5}, &e, http.StatusOK, http.StatusCreated); err != nil {
 		return nil, err
 	}
-	body := &transfer.Counted{R: io.NewSectionReader(r, 0, p.Size), Total: p.Size, Progress: p.Progress}
+	body := func() io.Reader {
+		return &transfer.Counted{R: io.NewSectionReader(r, 0, p.Size), Total: p.Size, Progress: p.Progress}
+	}
 	if _, err := c.put(ctx, e.Data.UploadURL, body, p.Size, sum, strings.Contains(signedHeaders(e.Data.UploadURL), "x-amz-content-sha256")); err != nil {
 		return nil, err
 	}
@@ -228,7 +230,9 @@ func (c *Client) part(ctx context.Context, r io.ReaderAt, p *Push, path string, 
 		if _, err = c.call(ctx, http.MethodPut, path+"/_multipart", nil, ask, &e, http.StatusOK); err != nil {
 			return "", err
 		}
-		body := &transfer.Counted{R: io.NewSectionReader(r, off, size), Done: off, Total: p.Size, Progress: p.Progress}
+		body := func() io.Reader {
+			return &transfer.Counted{R: io.NewSectionReader(r, off, size), Done: off, Total: p.Size, Progress: p.Progress}
+		}
 		if token, err = c.put(ctx, e.Data.PresignedURL, body, size, ask.SHA256Sum, strict); err == nil || ctx.Err() != nil {
 			return token, err
 		}
@@ -236,12 +240,12 @@ func (c *Client) part(ctx context.Context, r io.ReaderAt, p *Push, path string, 
 	return "", err
 }
 
-// put sends data to an address that the library names.
+// put sends data, which body gives from its beginning, to an address that the library names.
 //
 // Security: the address holds its own right to write, and may be anywhere. The
 // token stays here, and so does the data if the way there is not as safe as
 // that to the library.
-func (c *Client) put(ctx context.Context, to string, body io.Reader, size int64, sum string, header bool) (string, error) {
+func (c *Client) put(ctx context.Context, to string, body func() io.Reader, size int64, sum string, header bool) (string, error) {
 	u, err := url.Parse(to)
 	if err != nil || u.Host == "" {
 		return "", errors.New("the library names no address for the data")
@@ -249,11 +253,12 @@ func (c *Client) put(ctx context.Context, to string, body io.Reader, size int64,
 	if u.Scheme != "https" && strings.HasPrefix(c.Base, "https:") {
 		return "", &transfer.PlainError{Host: u.Host}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, body())
 	if err != nil {
 		return "", err
 	}
 	req.ContentLength = size
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(body()), nil }
 	req.Header.Set("Content-Type", "application/octet-stream")
 	if header {
 		req.Header.Set("X-Amz-Content-Sha256", sum)

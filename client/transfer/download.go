@@ -234,7 +234,7 @@ func (s *stream) open() (again bool, err error) {
 	if s.off > 0 && s.Digest == "" && s.etag == "" {
 		return false, errRestart
 	}
-	ctx, cancel := context.WithCancelCause(s.ctx)
+	ctx, cancel := context.WithCancelCause(context.WithValue(s.ctx, onceKey, true))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
 	if err != nil {
 		cancel(nil)

@@ -14,7 +14,8 @@
 // Nothing is ever sent unencrypted unless the caller allows it for that client,
 // and nothing at all with Offline.
 //
-// Files: transport.go (connections), redirect.go, download.go, error.go.
+// Files: transport.go (connections), again.go (a server that is away for a moment),
+// redirect.go, download.go, service.go, error.go.
 package transfer
 
 import (
@@ -55,6 +56,7 @@ type Settings struct {
 	Connect   time.Duration // for the connection; 0: the default
 	Idle      time.Duration // how long an answer may pause; 0: the default
 	NoHTTP2   bool          // for connections that become something else
+	Again     bool          // a request is made again whose server is away for a moment
 }
 
 // NewTransport returns a transport that follows s.
@@ -97,7 +99,11 @@ func NewTransport(s *Settings) (http.RoundTripper, error) {
 	if agent == "" {
 		agent = "singularity"
 	}
-	return &guard{inner: t, plain: s.Plain, agent: agent, idle: cmp.Or(s.Idle, idleTimeout)}, nil
+	g := &guard{inner: t, plain: s.Plain, agent: agent, idle: cmp.Or(s.Idle, idleTimeout)}
+	if s.Again {
+		return patient{g, firstAgain}, nil
+	}
+	return g, nil
 }
 
 func certificates(c *tls.Config, s *Settings) error {

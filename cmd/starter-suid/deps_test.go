@@ -15,7 +15,7 @@ import (
 
 // maxLines bounds the lines of ours that the helper links, without blank ones and
 // comments: what a person reads in one sitting.
-const maxLines = 2820
+const maxLines = 2500
 
 func list(t *testing.T, args ...string) []string {
 	t.Helper()

@@ -13,7 +13,7 @@ import (
 // readKey reads the volume key that comes with an encrypted image, nil if there is
 // none.
 func readKey(args []string) ([]byte, error) {
-	if len(args) != 4 || args[3] != "key" || args[0] != "lazy" && args[0] != "full" {
+	if len(args) != 4 || args[3] != "key" || args[0] != "" && args[0] != "full" {
 		return nil, nil
 	}
 	key, err := secret.Alloc(priv.KeySize)

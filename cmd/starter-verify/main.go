@@ -6,8 +6,8 @@
 // program of its own so that no check of signatures, and no parser of TOML, is
 // part of the one that starts containers.
 //
-// The setuid helper starts it with "site", how much to read, "list" or "no", and
-// the user id of its caller, as package priv says; the verdict is another one then.
+// The setuid helper starts it with "site", "full" or an empty word, "list" or an empty
+// word, and the user id of its caller, as package priv says; the verdict is another one then.
 // With "capabilities" or "networks" and the caller's groups it looks at no image, but
 // at what the administrator's files give to the caller. With "key" as the last word it
 // holds the key that it reads against the header of an encrypted root partition.

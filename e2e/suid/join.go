@@ -23,7 +23,7 @@ func joinRequest(fd int, build func(*script.Script)) *priv.Request {
 	l, err := s.List()
 	check(err)
 	n := int(null.Fd())
-	return &priv.Request{Verb: priv.JoinVerb, FDs: []int{fd, n}, Join: &priv.Join{Process: fd, Report: n, Left: n, Steps: l}}
+	return &priv.Request{Verb: priv.JoinVerb, FDs: []int{fd, n}, Join: priv.Join{Process: fd, Report: n, Left: n, Steps: *l}}
 }
 
 // joinLook is a program that tells what it is, and where.
@@ -108,12 +108,12 @@ func join(args []string) {
 
 // joinBy asks for the root directory of a process and for a process beside it.
 func joinBy(name string, fd int) {
-	a, err := priv.Ask(&priv.Request{Verb: priv.RootVerb, FDs: []int{fd}, Join: &priv.Join{Process: fd}})
+	a, err := priv.Ask(&priv.Request{Verb: priv.RootVerb, FDs: []int{fd}, Join: priv.Join{Process: fd}})
 	check(err)
 	if a.FD != 0 {
 		fmt.Println(name, "root directory")
 	} else {
-		fmt.Println(name, "no directory:", a.Error)
+		fmt.Println(name, "no directory:", a.Refusal)
 		fmt.Println(name, ask(joinRequest(fd, joinLook)))
 	}
 }

@@ -135,8 +135,8 @@ func image(path string, build func(s *script.Script)) (*priv.Request, *script.Sc
 	build(s)
 	l, err := s.List()
 	check(err)
-	return &priv.Request{Verb: priv.StartVerb, FDs: []int{int(f.Fd()), int(null.Fd())}, Start: &priv.Start{
-		Report: int(null.Fd()), Images: []priv.Image{{FD: int(f.Fd()), Format: conf.FormatSIF}}, Steps: l}}, s
+	return &priv.Request{Verb: priv.StartVerb, FDs: []int{int(f.Fd()), int(null.Fd())}, Start: priv.Start{
+		Report: int(null.Fd()), Images: []priv.Image{{FD: int(f.Fd()), Format: conf.FormatSIF}}, Steps: *l}}, s
 }
 
 // ask makes the request and returns what the program printed, or the refusal.
@@ -145,8 +145,8 @@ func ask(r *priv.Request) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	if a.Error != "" {
-		return "refused: " + a.Error
+	if a.Refusal != "" {
+		return "refused: " + a.Refusal
 	}
 	var ws syscall.WaitStatus
 	syscall.Wait4(a.PID, &ws, 0, nil)

@@ -11,13 +11,10 @@ import "syscall"
 type beside struct{}
 
 //go:nosplit
-func (*Script) old(uint16) (r uintptr, e syscall.Errno, ours bool) { return 0, 0, false }
+func (s *Script) perform(st *Step) (uintptr, syscall.Errno) { return call(s, st) }
 
 //go:nosplit
-func launch(*Script, int) syscall.Errno { return syscall.ENOSYS }
-
-//go:nosplit
-func endOthers() {}
+func endOthers(uintptr) {}
 
 //go:nosplit
 func wipeEnvironment() {}

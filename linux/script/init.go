@@ -112,9 +112,7 @@ func reap(child, how uintptr, ending bool) {
 			if n := status & 0x7f; n != 0 {
 				code = 128 + n
 			}
-			if how&initPolite != 0 {
-				endOthers()
-			}
+			endOthers(how)
 			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(code), 0, 0)
 		}
 	}

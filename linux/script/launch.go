@@ -27,6 +27,20 @@ func (s *Script) Launch(label string, paths, argv, env []string, fd int, wait bo
 	s.add(label, OpLaunch, 0, Int(len(s.launches)-1))
 }
 
+// perform makes a step that is the start of a program, or a system call.
+//
+//go:norace
+//go:nosplit
+func (s *Script) perform(st *Step) (uintptr, syscall.Errno) {
+	if st.Op == OpLaunch {
+		return 0, launch(s, int(st.Args[0]))
+	}
+	if r, e, ours := s.old(st.Nr); ours {
+		return r, e
+	}
+	return call(s, st)
+}
+
 // launch starts the program number n of s. It returns in the calling process alone.
 //
 //go:norace
@@ -124,12 +138,15 @@ var childSignal = uint64(1) << (syscall.SIGCHLD - 1)
 
 var politePause = syscall.Timespec{Nsec: 100e6}
 
-// endOthers asks all other processes to end and waits for that: programs that
+// endOthers asks, if how says so, all other processes to end and waits for that: programs that
 // serve file systems write what they hold.
 //
 //go:norace
 //go:nosplit
-func endOthers() {
+func endOthers(how uintptr) {
+	if how&initPolite == 0 {
+		return
+	}
 	syscall.RawSyscall6(syscall.SYS_KILL, ^uintptr(0), uintptr(syscall.SIGTERM), 0, 0, 0, 0)
 	for range politeRounds {
 		for {

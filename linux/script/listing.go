@@ -57,9 +57,12 @@ type Step struct {
 	Nr              uint16
 	Expect          uint64
 	Args            [6]uint64
-	// Raise are the capabilities that the step is made with, besides none.
-	Raise uint64
+	raise           uint64 // the capabilities that the step is made with
 }
+
+// Raise has a step made with capabilities. They are no part of what is handed over:
+// whoever carries a listing out decides on them.
+func (s *Step) Raise(caps uint64) { s.raise = caps }
 
 // Program is what a script executes.
 type Program struct {
@@ -116,4 +119,12 @@ func raise(effective, permitted uint64) syscall.Errno {
 	data := CapData(effective, permitted, 0)
 	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&data)), 0)
 	return e
+}
+
+// Ioctl makes one call at once, about memory that the kernel reads and writes.
+func Ioctl(fd uintptr, request uint, b []byte) error {
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, fd, uintptr(request), uintptr(unsafe.Pointer(&b[0]))); e != 0 {
+		return e
+	}
+	return nil
 }

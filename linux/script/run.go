@@ -99,8 +99,6 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 			if e == 0 {
 				continue
 			}
-		case OpLaunch:
-			e = launch(s, int(st.Args[0]))
 		case OpDrop:
 		case OpEqual:
 			if *word(s.at(Ref(st.Args[2]))) != st.Args[0] || *word(s.at(Ref(st.Args[3]))) != st.Args[1] {
@@ -110,11 +108,7 @@ func run(s *Script, from, to int) (int, syscall.Errno) {
 			*word(s.at(Ref(st.Args[1]))) = uint64(s.res[st.Args[0]])
 		default:
 			s.fill(st)
-			if r, old, ours := s.old(st.Nr); ours {
-				s.res[i], e = r, old
-			} else {
-				s.res[i], e = call(s, st)
-			}
+			s.res[i], e = s.perform(st)
 			if e == 0 && st.Want && uint64(s.res[i]) != st.Expect {
 				e = syscall.ESTALE
 			}
@@ -156,13 +150,13 @@ func (s *Script) fill(st *Step) {
 //go:nosplit
 //go:noinline
 func call(s *Script, st *Step) (uintptr, syscall.Errno) {
-	if st.Raise != 0 {
-		if e := raise(st.Raise, s.Permitted); e != 0 {
+	if st.raise != 0 {
+		if e := raise(st.raise, s.Permitted); e != 0 {
 			return 0, e
 		}
 	}
 	r, _, e := syscall.RawSyscall6(uintptr(st.Nr), s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
-	for st.Raise != 0 && raise(0, s.Permitted) != 0 {
+	for st.raise != 0 && raise(0, s.Permitted) != 0 {
 		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0) // never with them
 	}
 	return r, e

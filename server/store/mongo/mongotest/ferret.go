@@ -30,6 +30,7 @@ type Ferret struct {
 
 	dir     string
 	program string
+	sync    string
 	front   *front
 
 	mu    sync.Mutex
@@ -44,7 +45,7 @@ func Real(t testing.TB) *Ferret {
 	if program == "" {
 		t.Skip(FerretEnv + " names no program, which e2e/mongodb/build makes")
 	}
-	f, err := StartFerret(program, t.TempDir())
+	f, err := StartFerret(program, t.TempDir(), Quick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +53,15 @@ func Real(t testing.TB) *Ferret {
 	return f
 }
 
-// StartFerret starts the program with its data in dir.
-func StartFerret(program, dir string) (*Ferret, error) {
+// Tests write so that all survives the end of the process, but not that of the
+// machine; to measure, as the embedded store does.
+const (
+	Quick = "off"
+	Safe  = "full"
+)
+
+// StartFerret starts the program with its data in dir; sync is Quick or Safe.
+func StartFerret(program, dir, sync string) (*Ferret, error) {
 	cert, ca, err := Certificate()
 	if err != nil {
 		return nil, err
@@ -62,7 +70,7 @@ func StartFerret(program, dir string) (*Ferret, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Ferret{CAFile: filepath.Join(dir, "ferret-ca.pem"), dir: dir, program: program}
+	f := &Ferret{CAFile: filepath.Join(dir, "ferret-ca.pem"), dir: dir, program: program, sync: sync}
 	err = errors.Join(os.WriteFile(f.CAFile, ca, 0o600),
 		os.WriteFile(f.path("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600),
 		os.Mkdir(f.path("data"), 0o700))
@@ -92,8 +100,7 @@ var ferretListens = regexp.MustCompile(`Listening on TLS (127\.0\.0\.1:[0-9]+)`)
 // had stored. Its own address is another one then.
 func (f *Ferret) Start() error {
 	os.Remove(f.path("socket"))
-	// What is written survives the end of the process, not one of the machine.
-	cmd := exec.Command(f.program, "--handler=sqlite", "--sqlite-url=file:"+f.path("data")+"/?_pragma=synchronous(off)", "--state-dir=-", "--listen-addr=", "--listen-unix="+f.path("socket"),
+	cmd := exec.Command(f.program, "--handler=sqlite", "--sqlite-url=file:"+f.path("data")+"/?_pragma=synchronous("+f.sync+")", "--state-dir=-", "--listen-addr=", "--listen-unix="+f.path("socket"),
 		"--listen-tls=127.0.0.1:0", "--listen-tls-cert-file="+f.CAFile, "--listen-tls-key-file="+f.path("key.pem"), "--debug-addr=-", "--telemetry=disable",
 		"--test-enable-new-auth", "--setup-database=admin", "--setup-username="+User)
 	cmd.Env = []string{"FERRETDB_SETUP_PASSWORD=" + Password, "DO_NOT_TRACK=1"}

@@ -3,10 +3,13 @@
 //
 // It knows what package mongo asks of a server and refuses everything else, so
 // that nothing creeps in which a compatible server lacks. What it answers was
-// compared with FerretDB 1.24.2; the tests of package mongo run on a real server
-// wherever SINGULARITY_TEST_MONGODB names one.
+// compared with FerretDB 1.24.2.
+//
+// It also starts FerretDB, a real server, where SINGULARITY_TEST_FERRETDB names its
+// program, for the same tests.
 //
 //   - mongotest.go: from start to stop, faults; wire.go: messages and log-in
+//   - ferret.go: FerretDB; front.go: what lets its writes in one after another
 //   - command.go: the commands; match.go: filters, order, pipelines
 package mongotest
 
@@ -112,6 +115,17 @@ func (s *Server) Calls(command string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[command]
+}
+
+// Total tells how many commands came.
+func (s *Server) Total() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, c := range s.calls {
+		n += c
+	}
+	return n
 }
 
 func (s *Server) serve() {
