@@ -43,7 +43,7 @@ func Load(ctx context.Context, paths ...string) (*DB, error) {
 	}
 	db, err := new(DB).Next(ctx, list)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read advisories from %q: %w", paths, err)
+		return nil, fmt.Errorf("cannot read advisories from %q: %w", strings.Join(paths, ", "), err)
 	}
 	if db.info.Records == 0 {
 		return nil, fmt.Errorf("cannot use the advisories in %q: there is no usable record in OSV form among %d files", paths, db.info.Skipped)
