@@ -182,7 +182,7 @@ func (s *Service) uploadV1(w http.ResponseWriter, r *http.Request) error {
 }
 
 // completeSingle ends an upload in one part. The call does not say which: it is
-// the one of the caller whose bytes have come.
+// one of the caller whose bytes have come. Of two such calls at once each ends one.
 func (s *Service) completeSingle(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	i, _, err := s.imageByID(ctx, auth.Create, r.PathValue("id"))
@@ -197,22 +197,58 @@ func (s *Service) completeSingle(w http.ResponseWriter, r *http.Request) error {
 		if !u.Value.Single || u.Value.User != user {
 			continue
 		}
-		if got, err := s.blobs.Upload(ctx, u.Key); err == nil && len(got.Parts) == 1 {
-			return s.answerComplete(w, r, u.Key)
+		if got, err := s.blobs.Upload(ctx, u.Key); err != nil || len(got.Parts) != 1 {
+			continue
+		}
+		done, err := s.finish(ctx, i.Key, u.Key)
+		if err == nil {
+			return s.answerUploaded(w, r, done)
+		}
+		if !missing(err) { // else another call has ended it
+			return err
 		}
 	}
-	if i.Value.Uploaded { // said before, and the answer got lost
+	if i, err = s.ended(ctx, i.Key, ""); err == nil { // said before, and the answer got lost
 		return s.answerUploaded(w, r, i)
 	}
-	return route.Errorf(http.StatusConflict, "no bytes of the image have come")
+	if missing(err) {
+		return route.Errorf(http.StatusConflict, "no bytes of the image have come")
+	}
+	return err
 }
 
 func (s *Service) answerComplete(w http.ResponseWriter, r *http.Request, id string) error {
 	i, err := s.finish(r.Context(), r.PathValue("id"), id)
+	if missing(err) {
+		i, err = s.ended(r.Context(), r.PathValue("id"), id)
+	}
 	if err != nil {
 		return notMissing(err)
 	}
 	return s.answerUploaded(w, r, i)
+}
+
+// endTime is how long a call waits for another that ends the same upload.
+const endTime = 20 * time.Second
+
+// ended is for an upload that another call has ended, or is about to: a client that
+// lost the answer asks again. It returns the image if it is here then.
+func (s *Service) ended(ctx context.Context, imageID, id string) (store.Item[image], error) {
+	for end := time.Now().Add(endTime); ; {
+		_, busy := s.uploads.Get(ctx, id)
+		i, _, err := s.imageByID(ctx, auth.Create, imageID)
+		switch {
+		case err != nil || i.Value.Uploaded:
+			return i, err
+		case busy != nil || time.Now().After(end):
+			return i, store.ErrNotFound
+		}
+		select {
+		case <-ctx.Done():
+			return i, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (s *Service) answerUploaded(w http.ResponseWriter, r *http.Request, i store.Item[image]) error {
@@ -404,8 +440,11 @@ func (s *Service) completeParts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	got, err := s.blobs.Upload(ctx, u.Key)
+	if missing(err) {
+		return s.answerComplete(w, r, u.Key) // another call ends it
+	}
 	if err != nil {
-		return notMissing(err)
+		return err
 	}
 	if len(got.Parts) != got.Plan.Parts() {
 		return route.Errorf(http.StatusConflict, "%d of %d parts have come", len(got.Parts), got.Plan.Parts())
