@@ -140,7 +140,11 @@ func TestHostileProvider(t *testing.T) {
 			return h.sign(map[string]any{"alg": "ES256", "jku": h.URL + "/evil"}, c, es256)
 		},
 		"other key": func(c map[string]any) string {
-			return h.sign(nil, c, func(text []byte) []byte { return append(h.rs256(text)[:255], 0x55) })
+			return h.sign(nil, c, func(text []byte) []byte {
+				sig := h.rs256(text)
+				sig[255] ^= 0x55
+				return sig
+			})
 		},
 		"other audience": with("aud", "them"), "no audience": with("aud", nil), "other issuer": with("iss", "https://elsewhere.example"), "expired": with("exp", time.Now().Unix()-3600),
 		"no expiry": with("exp", nil), "other nonce": with("nonce", "n"), "no nonce": with("nonce", nil), "none": func(map[string]any) string { return "" },
