@@ -217,17 +217,18 @@ func (b *Blobs) begin(u *upload, number int, want *store.Content) (int64, hash.H
 func (b *Blobs) receivePart(ctx context.Context, u *upload, off int64, h hash.Hash, r io.Reader, want store.Content) (int64, []byte, error) {
 	u.mu.Lock()
 	var whole hash.Hash
-	if u.note.Hashed != nil && u.note.Offset == off {
+	both := h
+	switch {
+	case u.note.Hashed == nil || u.note.Offset != off:
+	case off == 0:
+		whole = h // the first part is the whole so far
+	default:
 		whole = sha256.New()
-		if err := whole.(encoding.BinaryUnmarshaler).UnmarshalBinary(u.note.Hashed); err != nil {
-			whole = nil
+		if both = (twice{h, whole}); whole.(encoding.BinaryUnmarshaler).UnmarshalBinary(u.note.Hashed) != nil {
+			whole, both = nil, h
 		}
 	}
 	u.mu.Unlock()
-	both := h
-	if whole != nil {
-		both = twice{h, whole}
-	}
 	n, err := receive(ctx, b.writer(u.file, off), both, r, want)
 	if err != nil {
 		return 0, nil, err
