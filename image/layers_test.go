@@ -2,11 +2,8 @@ package image
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,48 +16,33 @@ import (
 // an attribute behind "dir/" is that of an opaque directory.
 func layer(t *testing.T, files map[string]string) Files {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "sqfs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w, err := squashfs.NewWriter(f, squashfs.WriterOptions{Digest: sha256.Sum256})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var paths []string
 	for p := range files {
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)
-	for _, p := range paths {
-		text := files[p]
-		e := squashfs.Entry{Path: strings.TrimSuffix(p, "/"), Mode: squashfs.ModeRegular | 0o644, Size: int64(len(text))}
-		var content io.Reader = strings.NewReader(text)
-		switch {
-		case strings.HasSuffix(p, "/"):
-			e.Mode, e.Size, content = squashfs.ModeDir|0o755, 0, nil
-			if text != "" {
-				e.Xattrs = []squashfs.Xattr{{Name: text, Value: []byte("y")}}
+	b := pack(t, func(w *squashfs.Writer) {
+		for _, p := range paths {
+			text := files[p]
+			e := squashfs.Entry{Path: strings.TrimSuffix(p, "/"), Mode: squashfs.ModeRegular | 0o644, Size: int64(len(text))}
+			var content io.Reader = strings.NewReader(text)
+			switch {
+			case strings.HasSuffix(p, "/"):
+				e.Mode, e.Size, content = squashfs.ModeDir|0o755, 0, nil
+				if text != "" {
+					e.Xattrs = []squashfs.Xattr{{Name: text, Value: []byte("y")}}
+				}
+			case text == "whiteout":
+				e.Mode, e.Size, content = squashfs.ModeChar, 0, nil
+			case strings.HasPrefix(text, ">"):
+				e.Mode, e.Size, e.Target, content = squashfs.ModeSymlink|0o777, 0, text[1:], nil
 			}
-		case text == "whiteout":
-			e.Mode, e.Size, content = squashfs.ModeChar, 0, nil
-		case strings.HasPrefix(text, ">"):
-			e.Mode, e.Size, e.Target, content = squashfs.ModeSymlink|0o777, 0, text[1:], nil
+			if err := w.Add(e, content); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := w.Add(e, content); err != nil {
-			t.Fatal(err)
-		}
-	}
-	size, err := w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, size))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree, _, err := OpenFiles(FormatSquashfs, io.NewSectionReader(bytes.NewReader(b), 0, size))
+	})
+	tree, _, err := OpenFiles(FormatSquashfs, io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b))))
 	if err != nil {
 		t.Fatal(err)
 	}

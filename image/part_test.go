@@ -15,6 +15,16 @@ import (
 // squash returns a squashfs with the file /f.
 func squash(t *testing.T) []byte {
 	t.Helper()
+	return pack(t, func(w *squashfs.Writer) {
+		if err := w.Add(squashfs.Entry{Path: "f", Mode: 0o100644, Size: 4}, strings.NewReader("text")); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// pack returns the squashfs that fill makes.
+func pack(t *testing.T, fill func(*squashfs.Writer)) []byte {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "sqfs"))
 	if err != nil {
 		t.Fatal(err)
@@ -24,9 +34,7 @@ func squash(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Add(squashfs.Entry{Path: "f", Mode: 0o100644, Size: 4}, strings.NewReader("text")); err != nil {
-		t.Fatal(err)
-	}
+	fill(w)
 	size, err := w.Close()
 	if err != nil {
 		t.Fatal(err)

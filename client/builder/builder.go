@@ -97,7 +97,7 @@ func (c *Client) Wait(ctx context.Context, id string) (*api.BuildInfo, error) {
 				return nil, err
 			}
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := transfer.Pause(ctx, pause); err != nil {
 			return nil, err
 		}
 	}
@@ -116,16 +116,6 @@ func (c *Client) again(lost time.Time, err error) (time.Time, error) {
 		return lost, err
 	}
 	return lost, nil
-}
-
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 func check(i *api.BuildInfo) error {

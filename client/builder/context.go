@@ -185,7 +185,7 @@ func (c *Client) Send(ctx context.Context, f *Files) error {
 		if _, err := c.again(time.Time{}, err); err != nil {
 			return err
 		}
-		if err := sleep(ctx, c.pause); err != nil {
+		if err := transfer.Pause(ctx, c.pause); err != nil {
 			return err
 		}
 	}

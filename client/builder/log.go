@@ -40,7 +40,7 @@ func (c *Client) Follow(ctx context.Context, id string, w io.Writer) error {
 		if lost, err = c.again(lost, err); err != nil {
 			return fmt.Errorf("the log breaks off: %w", err)
 		}
-		if err := sleep(ctx, c.pause); err != nil {
+		if err := transfer.Pause(ctx, c.pause); err != nil {
 			return err
 		}
 	}

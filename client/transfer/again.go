@@ -83,7 +83,7 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 			io.CopyN(io.Discard, res.Body, maxMessage)
 			res.Body.Close()
 		}
-		if err := pause(r.Context(), rest); err != nil {
+		if err := Pause(r.Context(), rest); err != nil {
 			return nil, err
 		}
 		r = next

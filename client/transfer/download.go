@@ -206,7 +206,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		if n > 0 {
 			return n, nil
 		}
-		if err := pause(s.ctx, s.wait); err != nil {
+		if err := Pause(s.ctx, s.wait); err != nil {
 			return 0, err
 		}
 		s.wait = min(2*s.wait, 8*time.Second)

@@ -232,8 +232,8 @@ func NewClient(t http.RoundTripper) *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: CheckRedirect}
 }
 
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits for d or until ctx ends, whose error it returns then.
+func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

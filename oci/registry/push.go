@@ -133,7 +133,7 @@ func (p *Push) blob(ctx context.Context, r io.ReaderAt, h v1.Hash, size int64, p
 		if ctx.Err() != nil || refused || try >= maxPushTries {
 			return err
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := transfer.Pause(ctx, wait); err != nil {
 			return err
 		}
 		wait *= 2
@@ -150,18 +150,6 @@ func (p *Push) blob(ctx context.Context, r io.ReaderAt, h v1.Hash, size int64, p
 		}
 	}
 	return p.finish(ctx, place, h)
-}
-
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // begin starts an upload and returns its address.

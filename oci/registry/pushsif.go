@@ -99,7 +99,7 @@ func (p *Push) merge(ctx context.Context, mine v1.Descriptor, text []byte) ([]st
 			err = p.putBeside(ctx, others, mine, text)
 		}
 		if err == nil {
-			err = pause(ctx, 2*time.Since(begin))
+			err = transfer.Pause(ctx, 2*time.Since(begin))
 		}
 		if err != nil {
 			return nil, err

@@ -254,7 +254,7 @@ func TestMirror(t *testing.T) {
 			}
 			return err
 		})
-		if want := len(s.data.copy.digests(s.data.copy.files)) + 1; len(have) != want {
+		if want := len(digestsOf(s.data.copy.files)) + 1; len(have) != want {
 			t.Errorf("%s: %d files are in the copy, want %d", when, len(have), want)
 		}
 	}

@@ -147,7 +147,7 @@ func (c *mirrorCopy) whole(digest string) bool {
 
 // sweep removes contents that no file has.
 func (c *mirrorCopy) sweep() error {
-	used := c.digests(c.files)
+	used := digestsOf(c.files)
 	return filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || p == filepath.Join(c.dir, listName) {
 			return err
@@ -159,7 +159,7 @@ func (c *mirrorCopy) sweep() error {
 	})
 }
 
-func (c *mirrorCopy) digests(files map[string]copied) map[string]bool {
+func digestsOf(files map[string]copied) map[string]bool {
 	used := make(map[string]bool, len(files))
 	for _, v := range files {
 		used[v.Digest] = true
@@ -286,7 +286,7 @@ func (c *mirrorCopy) keep(files map[string]copied) error {
 // drop removes those contents of files that the copy does not have.
 func (c *mirrorCopy) drop(files map[string]copied) error {
 	var failed error
-	used := c.digests(c.files)
+	used := digestsOf(c.files)
 	for _, v := range files {
 		if used[v.Digest] {
 			continue

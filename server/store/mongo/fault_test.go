@@ -72,15 +72,21 @@ func (r tolerant) Delete(ctx context.Context, collection, key string, rev int64)
 
 type sum struct{ N int }
 
+func sums(t *testing.T, r *Records) *store.Collection[sum] {
+	t.Helper()
+	c, err := store.Open(t.Context(), r, "sums", store.Options[sum]{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestFaultyConcurrent: of changes that break off, each is made once or not at
 // all, and whoever hears of success or of a conflict hears the truth.
 func TestFaultyConcurrent(t *testing.T) {
 	s := fake(t)
 	r := open(t, s.URI, s.CAFile, false)
-	c, err := store.Open(t.Context(), r, "sums", store.Options[sum]{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := sums(t, r)
 	if _, err := c.Insert(t.Context(), "a", sum{}); err != nil {
 		t.Fatal(err)
 	}
@@ -121,10 +127,7 @@ func TestFaultyConcurrent(t *testing.T) {
 func TestDeleteOnce(t *testing.T) {
 	s := fake(t)
 	r := open(t, s.URI, s.CAFile, false)
-	c, err := store.Open(t.Context(), r, "sums", store.Options[sum]{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := sums(t, r)
 	i, err := c.Insert(t.Context(), "a", sum{})
 	if err != nil {
 		t.Fatal(err)
@@ -148,10 +151,7 @@ func TestDeleteOnce(t *testing.T) {
 func TestFaults(t *testing.T) {
 	s := fake(t)
 	r := open(t, s.URI, s.CAFile, false)
-	c, err := store.Open(t.Context(), r, "sums", store.Options[sum]{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := sums(t, r)
 	s.Fail(func(string) mongotest.Fault { return mongotest.Fault{Code: 13} })
 	if _, err := c.Get(t.Context(), "a"); err == nil || errors.Is(err, store.ErrNotFound) {
 		t.Errorf("without a right to read: %v", err)

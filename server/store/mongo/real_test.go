@@ -62,10 +62,7 @@ func TestRefused(t *testing.T) {
 func TestKilled(t *testing.T) {
 	f := mongotest.Real(t)
 	r := open(t, f.Orderly, f.CAFile, false)
-	c, err := store.Open(t.Context(), r, "sums", store.Options[sum]{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := sums(t, r)
 	if _, err := c.Insert(t.Context(), "sum", sum{}); err != nil {
 		t.Fatal(err)
 	}
